@@ -1,0 +1,35 @@
+import type * as grpc from '@grpc/grpc-js';
+import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
+
+import type { ArtifactChunk as _troupe_v1_ArtifactChunk, ArtifactChunk__Output as _troupe_v1_ArtifactChunk__Output } from './troupe/v1/ArtifactChunk.js';
+import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
+import type { ArtifactServiceClient as _troupe_v1_ArtifactServiceClient, ArtifactServiceDefinition as _troupe_v1_ArtifactServiceDefinition } from './troupe/v1/ArtifactService.js';
+import type { FetchRequest as _troupe_v1_FetchRequest, FetchRequest__Output as _troupe_v1_FetchRequest__Output } from './troupe/v1/FetchRequest.js';
+import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_ModelRef__Output } from './troupe/v1/ModelRef.js';
+import type { PublishReply as _troupe_v1_PublishReply, PublishReply__Output as _troupe_v1_PublishReply__Output } from './troupe/v1/PublishReply.js';
+import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
+import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
+
+type SubtypeConstructor<Constructor extends new (...args: any) => any, Subtype> = {
+  new(...args: ConstructorParameters<Constructor>): Subtype;
+};
+
+export interface ProtoGrpcType {
+  troupe: {
+    v1: {
+      ArtifactChunk: MessageTypeDefinition<_troupe_v1_ArtifactChunk, _troupe_v1_ArtifactChunk__Output>
+      ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
+      /**
+       * Files between coordinator and workers: weights by version, training states, models.
+       */
+      ArtifactService: SubtypeConstructor<typeof grpc.Client, _troupe_v1_ArtifactServiceClient> & { service: _troupe_v1_ArtifactServiceDefinition }
+      FetchRequest: MessageTypeDefinition<_troupe_v1_FetchRequest, _troupe_v1_FetchRequest__Output>
+      ModelRef: MessageTypeDefinition<_troupe_v1_ModelRef, _troupe_v1_ModelRef__Output>
+      PublishReply: MessageTypeDefinition<_troupe_v1_PublishReply, _troupe_v1_PublishReply__Output>
+      Role: EnumTypeDefinition
+      Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
+      TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>
+    }
+  }
+}
+

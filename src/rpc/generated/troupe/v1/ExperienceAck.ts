@@ -1,0 +1,18 @@
+// Original file: proto/troupe/v1/rollout.proto
+
+
+export interface ExperienceAck {
+  'experienceId'?: (string);
+  /**
+   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable.
+   */
+  'outcome'?: (string);
+}
+
+export interface ExperienceAck__Output {
+  'experienceId': (string);
+  /**
+   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable.
+   */
+  'outcome': (string);
+}

@@ -1,0 +1,12 @@
+// Original file: proto/troupe/v1/learner.proto
+
+
+export interface LearnerFailure {
+  'errorCode'?: (string);
+  'message'?: (string);
+}
+
+export interface LearnerFailure__Output {
+  'errorCode': (string);
+  'message': (string);
+}

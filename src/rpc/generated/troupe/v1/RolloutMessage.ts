@@ -1,0 +1,37 @@
+// Original file: proto/troupe/v1/rollout.proto
+
+import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from '../../troupe/v1/Sender.js';
+import type { Ready as _troupe_v1_Ready, Ready__Output as _troupe_v1_Ready__Output } from '../../troupe/v1/Ready.js';
+import type { Experience as _troupe_v1_Experience, Experience__Output as _troupe_v1_Experience__Output } from '../../troupe/v1/Experience.js';
+import type { TaskDone as _troupe_v1_TaskDone, TaskDone__Output as _troupe_v1_TaskDone__Output } from '../../troupe/v1/TaskDone.js';
+import type { TaskFailed as _troupe_v1_TaskFailed, TaskFailed__Output as _troupe_v1_TaskFailed__Output } from '../../troupe/v1/TaskFailed.js';
+
+export interface RolloutMessage {
+  'sender'?: (_troupe_v1_Sender | null);
+  /**
+   * The worker can take this many more tasks.
+   */
+  'ready'?: (_troupe_v1_Ready | null);
+  'experience'?: (_troupe_v1_Experience | null);
+  /**
+   * All experiences of the task were sent.
+   */
+  'done'?: (_troupe_v1_TaskDone | null);
+  'failed'?: (_troupe_v1_TaskFailed | null);
+  'message'?: "ready"|"experience"|"done"|"failed";
+}
+
+export interface RolloutMessage__Output {
+  'sender': (_troupe_v1_Sender__Output | null);
+  /**
+   * The worker can take this many more tasks.
+   */
+  'ready'?: (_troupe_v1_Ready__Output | null);
+  'experience'?: (_troupe_v1_Experience__Output | null);
+  /**
+   * All experiences of the task were sent.
+   */
+  'done'?: (_troupe_v1_TaskDone__Output | null);
+  'failed'?: (_troupe_v1_TaskFailed__Output | null);
+  'message'?: "ready"|"experience"|"done"|"failed";
+}

@@ -1,0 +1,18 @@
+// Original file: proto/troupe/v1/learner.proto
+
+
+export interface ShardStats {
+  'shard'?: (number);
+  /**
+   * Sums over the shard's tokens or rows, by metric name; the coordinator adds them in shard order.
+   */
+  'sums'?: ({[key: string]: number | string});
+}
+
+export interface ShardStats__Output {
+  'shard': (number);
+  /**
+   * Sums over the shard's tokens or rows, by metric name; the coordinator adds them in shard order.
+   */
+  'sums': ({[key: string]: number});
+}

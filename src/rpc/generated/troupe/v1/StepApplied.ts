@@ -1,0 +1,18 @@
+// Original file: proto/troupe/v1/learner.proto
+
+
+export interface StepApplied {
+  'step'?: (number);
+  /**
+   * Gradient norm before clipping, by model role.
+   */
+  'gradientNorms'?: ({[key: string]: number | string});
+}
+
+export interface StepApplied__Output {
+  'step': (number);
+  /**
+   * Gradient norm before clipping, by model role.
+   */
+  'gradientNorms': ({[key: string]: number});
+}

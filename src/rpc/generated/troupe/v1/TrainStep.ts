@@ -1,0 +1,57 @@
+// Original file: proto/troupe/v1/learner.proto
+
+import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Output } from '../../troupe/v1/Shard.js';
+
+export interface TrainStep {
+  'generation'?: (number);
+  'step'?: (number);
+  /**
+   * Micro-shards of the minibatch this learner computes: the contiguous range [first_shard, first_shard + shards).
+   */
+  'firstShard'?: (number);
+  'shards'?: (_troupe_v1_Shard)[];
+  /**
+   * All micro-shards of the minibatch, over all learners; a power of two.
+   */
+  'shardCount'?: (number);
+  'memberCount'?: (number);
+  /**
+   * Counted tokens (ppo, sft) or pairs (reward) of the whole minibatch: the denominator of the loss.
+   */
+  'denominator'?: (number | string);
+  /**
+   * Same for the ptx rows; 0 without.
+   */
+  'ptxDenominator'?: (number | string);
+  /**
+   * Learning rate by model role, for this step.
+   */
+  'learningRates'?: ({[key: string]: number | string});
+}
+
+export interface TrainStep__Output {
+  'generation': (number);
+  'step': (number);
+  /**
+   * Micro-shards of the minibatch this learner computes: the contiguous range [first_shard, first_shard + shards).
+   */
+  'firstShard': (number);
+  'shards': (_troupe_v1_Shard__Output)[];
+  /**
+   * All micro-shards of the minibatch, over all learners; a power of two.
+   */
+  'shardCount': (number);
+  'memberCount': (number);
+  /**
+   * Counted tokens (ppo, sft) or pairs (reward) of the whole minibatch: the denominator of the loss.
+   */
+  'denominator': (number);
+  /**
+   * Same for the ptx rows; 0 without.
+   */
+  'ptxDenominator': (number);
+  /**
+   * Learning rate by model role, for this step.
+   */
+  'learningRates': ({[key: string]: number});
+}

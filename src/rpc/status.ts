@@ -1,0 +1,55 @@
+/** One table: our error codes, the gRPC status that carries them, and whether trying again can help. */
+import * as grpc from "@grpc/grpc-js";
+import { TroupeError, errorCodeOf, describeError, type ErrorCode } from "../shared/errors.js";
+
+const TABLE: Readonly<Record<ErrorCode, grpc.status>> = {
+  CONFIG: grpc.status.INVALID_ARGUMENT,
+  DATA: grpc.status.INVALID_ARGUMENT,
+  SHAPE: grpc.status.INVALID_ARGUMENT,
+  NUMERIC: grpc.status.OUT_OF_RANGE,
+  PROTOCOL: grpc.status.INVALID_ARGUMENT,
+  AUTH: grpc.status.UNAUTHENTICATED,
+  UNREACHABLE: grpc.status.UNAVAILABLE,
+  RUN_DIR_IN_USE: grpc.status.ALREADY_EXISTS,
+  STORAGE: grpc.status.RESOURCE_EXHAUSTED,
+  FENCED: grpc.status.FAILED_PRECONDITION,
+  BUDGET: grpc.status.ABORTED,
+  CANCELLED: grpc.status.CANCELLED,
+  INTERNAL: grpc.status.INTERNAL,
+};
+
+const CODE_KEY = "troupe-error-code";
+
+export function toServiceError(error: unknown): grpc.ServiceError {
+  const code = errorCodeOf(error);
+  const metadata = new grpc.Metadata();
+  metadata.set(CODE_KEY, code);
+  const details = describeError(error);
+  return Object.assign(new Error(details), { code: TABLE[code], details, metadata });
+}
+
+const isServiceError = (error: unknown): error is grpc.ServiceError =>
+  error instanceof Error && "code" in error && typeof error.code === "number" && "metadata" in error;
+
+export function fromServiceError(error: unknown, doing: string): TroupeError {
+  if (error instanceof TroupeError) return error;
+  if (!isServiceError(error)) return new TroupeError("INTERNAL", `${doing}: ${describeError(error)}`, { cause: error });
+  const sent = error.metadata?.get(CODE_KEY)?.[0];
+  const message = `${doing}: ${error.details || error.message}`;
+  if (typeof sent === "string" && sent in TABLE) return new TroupeError(sent as ErrorCode, message, { cause: error });
+  switch (error.code) {
+    case grpc.status.UNAVAILABLE:
+    case grpc.status.DEADLINE_EXCEEDED:
+      return new TroupeError("UNREACHABLE", message, { cause: error });
+    case grpc.status.UNAUTHENTICATED:
+    case grpc.status.PERMISSION_DENIED:
+      return new TroupeError("AUTH", message, { cause: error });
+    case grpc.status.CANCELLED:
+      return new TroupeError("CANCELLED", message, { cause: error });
+    default:
+      return new TroupeError("INTERNAL", message, { cause: error });
+  }
+}
+
+/** Whether the same call may succeed later without anything being changed. */
+export const isRetryable = (error: TroupeError): boolean => error.code === "UNREACHABLE";
