@@ -1,0 +1,126 @@
+/**
+ * Files from and to the coordinator, whole or not at all. On the coordinator's own host the file is read where it
+ * lies; elsewhere it is streamed into a cache folder and its sha256 checked before anybody sees it.
+ */
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { createReadStream, createWriteStream } from "node:fs";
+import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as grpc from "@grpc/grpc-js";
+import { CHUNK_BYTES } from "../rpc/channel-options.js";
+import { BULK_DEADLINE_MS, deadlineIn } from "../rpc/deadlines.js";
+import type { ArtifactChunk__Output } from "../rpc/generated/troupe/v1/ArtifactChunk.js";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
+import { fromServiceError } from "../rpc/status.js";
+import { dataError, protocolError } from "../shared/errors.js";
+import type { Clients } from "./coordinator-link.js";
+
+export async function sha256OfFile(path: string): Promise<{ sha256: string; sizeBytes: number }> {
+  const hash = createHash("sha256");
+  let sizeBytes = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
+    hash.update(chunk as Buffer);
+    sizeBytes += (chunk as Buffer).length;
+  }
+  return { sha256: hash.digest("hex"), sizeBytes };
+}
+
+export class ArtifactClient {
+  private cacheDir: string | undefined;
+  private readonly cached = new Map<string, string>();
+
+  constructor(
+    private readonly clients: Clients,
+    private readonly sender: Sender,
+  ) {}
+
+  /** Path of a local file with the artifact's bytes. Large artifacts are kept until `forget` or `close`. */
+  async fetch(ref: ArtifactRef__Output): Promise<string> {
+    const local = await this.onThisHost(ref);
+    if (local) return ref.localPath;
+    const known = this.cached.get(ref.sha256);
+    if (known !== undefined) return known;
+    this.cacheDir ??= await mkdtemp(join(tmpdir(), "troupe-artifacts-"));
+    const target = join(this.cacheDir, ref.sha256);
+    await this.download(ref, target);
+    this.cached.set(ref.sha256, target);
+    return target;
+  }
+
+  async forget(sha256: string): Promise<void> {
+    const path = this.cached.get(sha256);
+    if (path === undefined) return;
+    this.cached.delete(sha256);
+    await rm(path, { force: true });
+  }
+
+  /** Uploads a file; resolves when the coordinator has stored and verified it. */
+  async publish(name: string, path: string): Promise<ArtifactRef__Output> {
+    const { sha256, sizeBytes } = await sha256OfFile(path);
+    return new Promise<ArtifactRef__Output>((resolve, reject) => {
+      const fail = (error: unknown) => reject(fromServiceError(error, `publishing ${name}`));
+      const call = this.clients.artifact.publish({ deadline: deadlineIn(BULK_DEADLINE_MS) } as never, (error: grpc.ServiceError | null, reply?: { ref: ArtifactRef__Output | null }) => {
+        if (error) fail(error);
+        else if (!reply?.ref) fail(protocolError("PublishReply.ref: expected a value, got none"));
+        else resolve(reply.ref);
+      });
+      (async () => {
+        call.write({ sender: this.sender, ref: { name, sha256, sizeBytes, localPath: "" } });
+        for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
+          if (!call.write({ data: chunk as Buffer })) await once(call, "drain");
+        }
+        call.end();
+      })().catch((error: unknown) => {
+        call.cancel();
+        fail(error);
+      });
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.cacheDir !== undefined) await rm(this.cacheDir, { recursive: true, force: true });
+    this.cacheDir = undefined;
+    this.cached.clear();
+  }
+
+  private async onThisHost(ref: ArtifactRef__Output): Promise<boolean> {
+    if (ref.localPath === "") return false;
+    try {
+      return (await stat(ref.localPath)).size === ref.sizeBytes;
+    } catch {
+      return false; // another host: there is no such file here
+    }
+  }
+
+  private async download(ref: ArtifactRef__Output, target: string): Promise<void> {
+    await mkdir(join(target, ".."), { recursive: true });
+    const partial = `${target}.partial`;
+    const file = createWriteStream(partial);
+    const hash = createHash("sha256");
+    let receivedBytes = 0;
+    const call = this.clients.artifact.fetch({ sender: this.sender, name: ref.name }, { deadline: deadlineIn(BULK_DEADLINE_MS) });
+    try {
+      for await (const message of call) {
+        const { data } = message as ArtifactChunk__Output;
+        receivedBytes += data.byteLength;
+        if (receivedBytes > ref.sizeBytes) throw protocolError(`artifact ${ref.name}: expected ${ref.sizeBytes} bytes, got more`);
+        hash.update(data);
+        if (!file.write(data)) await once(file, "drain");
+      }
+    } catch (error) {
+      file.destroy();
+      call.cancel();
+      await rm(partial, { force: true });
+      throw fromServiceError(error, `fetching ${ref.name}`);
+    }
+    await new Promise<void>((resolve, reject) => file.end((error?: Error | null) => (error ? reject(error) : resolve())));
+    if (receivedBytes !== ref.sizeBytes || hash.digest("hex") !== ref.sha256) {
+      await rm(partial, { force: true });
+      throw dataError(`artifact ${ref.name}: bytes do not match its sha256 (${receivedBytes} of ${ref.sizeBytes} bytes arrived)`);
+    }
+    await rename(partial, target);
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * The one compute thread of a worker process. Models and executables live in the thread's module state; calls run one
+ * after another there, so the process's own event loop is always free to answer heartbeats.
+ */
+import { Piscina } from "piscina";
+import type { Transferable } from "node:worker_threads";
+import { TroupeError, type ErrorCode } from "../shared/errors.js";
+import { builtFile } from "../shared/paths.js";
+
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the exported functions of any thread module
+type ThreadModule = Record<string, (argument: any) => Promise<any>>;
+
+export class ComputePool<M extends ThreadModule> {
+  private readonly pool: Piscina;
+
+  /** @param modulePath for example "src/learner/learner-thread"; `M` is the type of that module's exports */
+  constructor(modulePath: string) {
+    this.pool = new Piscina({
+      filename: builtFile(modulePath),
+      minThreads: 1,
+      maxThreads: 1,
+      idleTimeout: Infinity,
+      // With atomics a waiting thread blocks its own event loop, which asynchronous runners need.
+      atomics: "disabled",
+      recordTiming: false,
+    });
+  }
+
+  /** Runs an exported function of the thread module. Buffers in `transfer` move without a copy and are gone here. */
+  async run<K extends keyof M & string>(name: K, argument: Parameters<M[K]>[0], transfer: Transferable[] = []): Promise<Awaited<ReturnType<M[K]>>> {
+    try {
+      return (await this.pool.run(argument, { name, transferList: transfer as never })) as Awaited<ReturnType<M[K]>>;
+    } catch (error) {
+      throw revive(error);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.pool.destroy();
+  }
+}
+
+/** Structured clone keeps an error's message but drops its class: make ours again. */
+function revive(error: unknown): unknown {
+  if (error instanceof TroupeError || !(error instanceof Error)) return error;
+  const code = (error as { code?: unknown }).code;
+  if (error.name === "TroupeError" && typeof code === "string") return new TroupeError(code as ErrorCode, error.message, { cause: error.cause });
+  return error;
+}

@@ -1,0 +1,192 @@
+/**
+ * A worker's tie to the coordinator: join, stay, come back, leave.
+ *
+ * States of a worker process:
+ *   connecting  no session; registering, with backoff, for at most RECONNECT_BUDGET_MS
+ *   serving     registered; heartbeats every interval; the role's own stream is open
+ *   draining    told to leave (scale-down, end of run, SIGTERM): takes nothing new, hands back what it holds
+ *   gone        left; the process exits 0
+ * A session ends when the coordinator says so or stays silent for a lease; the link then connects again.
+ */
+import { hostname } from "node:os";
+import * as grpc from "@grpc/grpc-js";
+import { configSchema, type Config } from "../config/schema.js";
+import type { Logger } from "../observability/logger.js";
+import { tokenInterceptor } from "../rpc/auth.js";
+import { clientChannelOptions } from "../rpc/channel-options.js";
+import { CONTROL_DEADLINE_MS, RECONNECT_BUDGET_MS, deadlineIn } from "../rpc/deadlines.js";
+import type { HeartbeatReply__Output } from "../rpc/generated/troupe/v1/HeartbeatReply.js";
+import type { RegisterReply__Output } from "../rpc/generated/troupe/v1/RegisterReply.js";
+import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
+import { PROTOCOL_VERSION, troupe } from "../rpc/load-proto.js";
+import { fromServiceError, isRetryable } from "../rpc/status.js";
+import { sleep } from "../shared/abort.js";
+import { TroupeError, protocolError } from "../shared/errors.js";
+
+export type WorkerRole = "rollout" | "learner";
+
+export interface LinkOptions {
+  readonly role: WorkerRole;
+  /** host:port of the coordinator's gRPC server. */
+  readonly coordinator: string;
+  readonly token?: string;
+  /** Wanted name; empty lets the coordinator choose. Kept over reconnects. */
+  readonly workerId?: string;
+  readonly metricsAddress: string;
+  readonly logger: Logger;
+  /** Aborts when the process was told to end: drain, then leave. */
+  readonly signal: AbortSignal;
+}
+
+/** One registration. `signal` aborts when it ended; `draining` when no new work may be taken. */
+export interface Session {
+  readonly sender: Sender;
+  readonly config: Config;
+  readonly clients: Clients;
+  readonly signal: AbortSignal;
+  readonly draining: AbortSignal;
+  /** Counts a finished piece of work; carried by heartbeats. */
+  noteProgress(): void;
+}
+
+export interface Clients {
+  readonly membership: InstanceType<typeof troupe.v1.Membership>;
+  readonly rollout: InstanceType<typeof troupe.v1.RolloutService>;
+  readonly learner: InstanceType<typeof troupe.v1.LearnerService>;
+  readonly artifact: InstanceType<typeof troupe.v1.ArtifactService>;
+}
+
+export function openClients(address: string, token?: string): Clients {
+  const options = { ...clientChannelOptions, interceptors: token === undefined ? [] : [tokenInterceptor(token)] };
+  const credentials = grpc.credentials.createInsecure();
+  return {
+    membership: new troupe.v1.Membership(address, credentials, options),
+    rollout: new troupe.v1.RolloutService(address, credentials, options),
+    learner: new troupe.v1.LearnerService(address, credentials, options),
+    artifact: new troupe.v1.ArtifactService(address, credentials, options),
+  };
+}
+
+/**
+ * Serves the coordinator until told to drain: `perform` is called once per session and returns when its stream ended.
+ * @throws {TroupeError} UNREACHABLE when the coordinator stays away, AUTH, CONFIG; whatever `perform` throws that is not about the connection
+ */
+export async function serveCoordinator(options: LinkOptions, perform: (session: Session) => Promise<void>): Promise<void> {
+  const clients = openClients(options.coordinator, options.token);
+  let workerId = options.workerId ?? "";
+  try {
+    for (;;) {
+      const reply = await register(clients, options, workerId);
+      if (reply === undefined) return;
+      workerId = reply.sender?.workerId ?? workerId;
+      const isOver = await serveSession(clients, options, reply, perform);
+      if (isOver) return;
+      options.logger.warn("session ended, joining again");
+      await sleep(200, options.signal);
+    }
+  } finally {
+    for (const client of Object.values(clients)) (client as grpc.Client).close();
+  }
+}
+
+async function register(clients: Clients, options: LinkOptions, workerId: string): Promise<RegisterReply__Output | undefined> {
+  const giveUpAtMs = performance.now() + RECONNECT_BUDGET_MS;
+  for (let delayMs = 100; ; delayMs = Math.min(delayMs * 2, 2_000)) {
+    if (options.signal.aborted) return undefined;
+    try {
+      return await new Promise<RegisterReply__Output>((resolve, reject) => {
+        clients.membership.register(
+          {
+            role: options.role === "rollout" ? "ROLE_ROLLOUT" : "ROLE_LEARNER",
+            workerId,
+            host: hostname(),
+            pid: process.pid,
+            metricsAddress: options.metricsAddress,
+            protocolVersion: PROTOCOL_VERSION,
+          },
+          { deadline: deadlineIn(CONTROL_DEADLINE_MS) },
+          (error, reply) => (error ? reject(error) : resolve(reply as RegisterReply__Output)),
+        );
+      });
+    } catch (cause) {
+      const error = fromServiceError(cause, `joining the coordinator at ${options.coordinator}`);
+      if (!isRetryable(error)) throw error;
+      if (performance.now() > giveUpAtMs) {
+        throw new TroupeError("UNREACHABLE", `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s; is it running, and is the address right?`, { cause });
+      }
+      await sleep(delayMs, options.signal);
+    }
+  }
+}
+
+/** @returns true when the worker is done for good (drained or told to stop) */
+async function serveSession(
+  clients: Clients,
+  options: LinkOptions,
+  reply: RegisterReply__Output,
+  perform: (session: Session) => Promise<void>,
+): Promise<boolean> {
+  if (reply.sender === null) throw protocolError("RegisterReply.sender: expected a value, got none");
+  const sender = reply.sender;
+  const config = configSchema.parse(JSON.parse(reply.configJson));
+  const ended = new AbortController();
+  const drained = new AbortController();
+  const onStop = () => drained.abort();
+  if (options.signal.aborted) onStop();
+  options.signal.addEventListener("abort", onStop, { once: true });
+  let progress = 0;
+  const { logger } = options;
+  logger.info({ worker_id: sender.workerId, epoch: sender.epoch, incarnation: sender.incarnation }, "joined the run");
+
+  const heartbeats = (async () => {
+    let silentSinceMs = performance.now();
+    while (!ended.signal.aborted) {
+      await sleep(reply.heartbeatIntervalMs, ended.signal);
+      if (ended.signal.aborted) return;
+      try {
+        const answer = await heartbeat(clients, sender, progress);
+        silentSinceMs = performance.now();
+        if (answer.directive === "DRAIN") drained.abort();
+        if (answer.directive === "REGISTER_AGAIN") ended.abort();
+      } catch (error) {
+        // Fence ourselves a little before the coordinator's lease on us runs out.
+        if (performance.now() - silentSinceMs > reply.leaseTtlMs * 0.8) {
+          logger.warn({ error: String(error) }, "coordinator silent for a lease");
+          ended.abort();
+        }
+      }
+    }
+  })();
+
+  try {
+    await perform({ sender, config, clients, signal: ended.signal, draining: drained.signal, noteProgress: () => void progress++ });
+  } catch (cause) {
+    const error = fromServiceError(cause, "serving the coordinator");
+    if (error.code !== "UNREACHABLE" && error.code !== "CANCELLED" && error.code !== "FENCED") throw error;
+    logger.warn({ error: error.message }, "stream to the coordinator ended");
+  } finally {
+    ended.abort();
+    options.signal.removeEventListener("abort", onStop);
+    await heartbeats;
+  }
+  if (drained.signal.aborted) {
+    await leave(clients, sender);
+    return true;
+  }
+  return false;
+}
+
+function heartbeat(clients: Clients, sender: Sender, progress: number): Promise<HeartbeatReply__Output> {
+  return new Promise((resolve, reject) => {
+    clients.membership.heartbeat({ sender, progress }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, (error, reply) =>
+      error ? reject(error) : resolve(reply as HeartbeatReply__Output),
+    );
+  });
+}
+
+/** Says goodbye; a coordinator that is already gone needs no goodbye. */
+function leave(clients: Clients, sender: Sender): Promise<void> {
+  return new Promise((resolve) => {
+    clients.membership.leave({ sender, reason: "drained" }, { deadline: deadlineIn(2_000) }, () => resolve());
+  });
+}
