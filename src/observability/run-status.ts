@@ -1,0 +1,44 @@
+/** What `GET /api/status` answers, and `troupe status` prints. Built by the coordinator, read by the dashboard. */
+import type { Role } from "./metric-table.js";
+
+export interface WorkerStatus {
+  readonly workerId: string;
+  readonly role: Exclude<Role, "coordinator">;
+  readonly state: "alive" | "suspect" | "draining" | "lost";
+  readonly host: string;
+  readonly pid: number;
+  /** Port of the worker's own /metrics; 0 when it has none. */
+  readonly httpPort: number;
+  /** What it does now, in a few words, e.g. "generating 16 prompts". */
+  readonly activity: string;
+  readonly policyVersion: number;
+  readonly restarts: number;
+  readonly lastHeartbeatAgeMs: number;
+}
+
+/** admitted = trained + dropped + buffered, always. */
+export interface Ledger {
+  readonly generated: number;
+  readonly admitted: number;
+  readonly rejected: number;
+  readonly trained: number;
+  readonly dropped: number;
+  readonly buffered: number;
+}
+
+export interface RunStatus {
+  readonly runId: string;
+  readonly name: string;
+  readonly version: string;
+  /** Running stage; null before the first and after the last. */
+  readonly stage: string | null;
+  readonly unit: "step" | "iteration" | "prompt";
+  readonly completedUnits: number;
+  readonly totalUnits: number;
+  readonly policyVersion: number;
+  readonly generation: number;
+  readonly coordinatorEpoch: number;
+  readonly elapsedMs: number;
+  readonly ledger: Ledger;
+  readonly workers: readonly WorkerStatus[];
+}
