@@ -1,0 +1,139 @@
+import * as tf from "@tensorflow/tfjs";
+import type { Tensor } from "@tensorflow/tfjs";
+import type { Tensors } from "../engine/engine.js";
+import {
+  cachedAttention,
+  causalAttention,
+  embedding,
+  linear,
+  prefillAttention,
+  qkvAttention,
+  smallLinear,
+  type CachedAttention,
+  type LinearOptions,
+} from "../engine/ops.js";
+import type { Layout } from "../engine/layout.js";
+import { makeLayout } from "../engine/layout.js";
+import type { ModelSpec } from "./model-spec.js";
+
+/**
+ * How a decoder's layers reach across positions. An architecture is written once against this interface and runs in
+ * three ways: over whole sequences (training, scoring), over prompts while filling a key/value cache (prefill), and
+ * one token per sequence against that cache (decode).
+ */
+export interface ForwardPass {
+  /** B, sequences. */
+  readonly batch: number;
+  /** T, tokens of each sequence in this pass; 1 when decoding. */
+  readonly length: number;
+  /** int32 `[B·T]` */
+  readonly ids: Tensor;
+  /** int32 `[B]`: position of each row's token (decode); null: every row is at 0..T−1. */
+  readonly positions: Tensor | null;
+  linear(x: Tensor, w: Tensor, bias: Tensor | null, options?: LinearOptions): Tensor;
+  /** Causal attention of a layer: q `[B, T, H, E]`, k and v `[B, T, G, E]` -> `[B, T, H, E]`. */
+  attention(layer: number, q: Tensor, k: Tensor, v: Tensor): Tensor;
+  /** The same on GPT-2's fused projection: `[B·T, 3D]` -> `[B·T, D]`. */
+  fusedAttention(layer: number, qkv: Tensor, heads: number): Tensor;
+}
+
+/** A pass that also makes new cache contents. */
+export interface CachingPass extends ForwardPass {
+  /** New values of the cache arena; complete once the family's `hiddenStates` has returned. */
+  readonly updates: Readonly<Record<string, Tensor>>;
+}
+
+/** Whole sequences, no cache. @param ids int32 `[B, T]`, left-aligned, right-padded */
+export function fullPass(ids: Tensor): ForwardPass {
+  const [batch, length] = ids.shape as [number, number];
+  return {
+    batch,
+    length,
+    ids: tf.reshape(ids, [batch * length]),
+    positions: null,
+    linear,
+    attention: (_layer, q, k, v) => causalAttention(q, k, v),
+    fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads),
+  };
+}
+
+/** The key/value cache of a generator: per layer, `slots` sequences of up to `tokens` tokens. */
+export function cacheLayout(spec: ModelSpec, slots: number, tokens: number): Layout {
+  const shape = [slots, spec.kvHeads, tokens, spec.headSize];
+  const shapes: Record<string, readonly number[]> = {};
+  for (let layer = 0; layer < spec.layers; layer++) {
+    shapes[cacheName(layer, "k")] = shape;
+    shapes[cacheName(layer, "v")] = shape;
+  }
+  return makeLayout(shapes);
+}
+
+const cacheName = (layer: number, part: "k" | "v"): string => `${layer}.${part}`;
+
+/**
+ * Prompts into the cache.
+ * @param ids  int32 `[B, T]`, left-aligned, right-padded
+ * @param rows int32 `[B]`, the cache slot of each prompt
+ */
+export function prefillPass(ids: Tensor, rows: Tensor, cache: Tensors): CachingPass {
+  const [batch, length] = ids.shape as [number, number];
+  const flatIds = tf.reshape(ids, [batch * length]);
+  const store = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor) =>
+    prefillAttention({ q, k, v, pastK, pastV, rows });
+  return cachingPass({ batch, length, ids: flatIds, positions: null, linear }, cache, store);
+}
+
+/**
+ * One token per cache slot.
+ * @param ids     int32 `[B]`
+ * @param lengths int32 `[B]`, tokens already in each slot's cache: also the position of the new one
+ */
+export function decodePass(ids: Tensor, lengths: Tensor, cache: Tensors): CachingPass {
+  const [batch] = ids.shape;
+  const store = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor): CachedAttention => {
+    const token = (t: Tensor) => tf.reshape(t, [batch, t.shape[2]!, t.shape[3]!]);
+    const result = cachedAttention({ q: token(q), k: token(k), v: token(v), pastK, pastV, lengths });
+    return { ...result, out: tf.reshape(result.out, q.shape) };
+  };
+  return cachingPass({ batch, length: 1, ids, positions: lengths, linear: smallLinear }, cache, store);
+}
+
+type StoringAttention = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor) => CachedAttention;
+
+function cachingPass(
+  base: Omit<ForwardPass, "attention" | "fusedAttention">,
+  cache: Tensors,
+  store: StoringAttention,
+): CachingPass {
+  const { batch, length } = base;
+  const updates: Record<string, Tensor> = {};
+  const attention = (layer: number, q: Tensor, k: Tensor, v: Tensor): Tensor => {
+    const result = store(cache[cacheName(layer, "k")], cache[cacheName(layer, "v")], q, k, v);
+    updates[cacheName(layer, "k")] = result.k;
+    updates[cacheName(layer, "v")] = result.v;
+    return result.out;
+  };
+  const fusedAttention = (layer: number, qkv: Tensor, heads: number): Tensor => {
+    const width = qkv.shape[1]! / 3;
+    const [q, k, v] = tf.split(qkv, 3, -1).map((t) => tf.reshape(t, [batch, length, heads, width / heads]));
+    return tf.reshape(attention(layer, q, k, v), [batch * length, width]);
+  };
+  return { ...base, attention, fusedAttention, updates };
+}
+
+/**
+ * Adds learned position embeddings.
+ * @param x      `[B·T, D]` token embeddings
+ * @param table  `[positions, D]`
+ * @param offset row of position 0 (OPT: 2)
+ */
+export function addPositions(x: Tensor, table: Tensor, pass: ForwardPass, offset = 0): Tensor {
+  const width = x.shape[1]!;
+  if (pass.positions !== null) {
+    const rows = offset === 0 ? pass.positions : tf.add(pass.positions, tf.scalar(offset, "int32"));
+    return tf.add(x, embedding(table, rows));
+  }
+  const { batch, length } = pass;
+  const positions = tf.slice(table, [offset, 0], [length, width]);
+  return tf.reshape(tf.add(tf.reshape(x, [batch, length, width]), positions), [batch * length, width]);
+}

@@ -1,0 +1,216 @@
+import * as tf from "@tensorflow/tfjs";
+import {
+  biasActivation,
+  embedding,
+  inverseFrequencies,
+  rmsNorm,
+  rotaryEmbedding,
+  rotaryTable,
+} from "../engine/ops.js";
+import { dataError } from "../shared/errors.js";
+import type { DecoderFamily } from "./families.js";
+import { exactDivision, type HfConfig } from "./hf-config.js";
+import type { FamilyName, ModelSpec, RopeScaling } from "./model-spec.js";
+import { affinePlans, ONES, WEIGHT, type TensorPlan } from "./tensor-plan.js";
+
+const CLASS_PREFIX: Readonly<Partial<Record<FamilyName, string>>> = {
+  llama: "Llama",
+  mistral: "Mistral",
+  qwen2: "Qwen2",
+  qwen3: "Qwen3",
+};
+
+const DEFAULT_HEADS = 32;
+
+/**
+ * The Llama line (Llama, Mistral, Qwen2, Qwen3): RMSNorm, rotary positions, grouped queries, gated MLP, no position
+ * table. Qwen2 has biases on q, k, v; Qwen3 none, but an RMSNorm on every query and key head.
+ *
+ *   x = x + o_proj(attn(rope(q), rope(k), v))        x = x + down(silu(gate(n)) ⊙ up(n)),  n = rmsNorm(x)
+ *
+ * @see Touvron et al. 2023, arXiv:2302.13971; transformers/models/{llama,mistral,qwen2,qwen3}
+ */
+export const llama: DecoderFamily = {
+  names: ["llama", "mistral", "qwen2", "qwen3"],
+  prefix: "model.",
+  ignoredTensors: /rotary_emb\.inv_freq$/,
+  embeddingName: "model.embed_tokens.weight",
+
+  parseConfig(config, family, head) {
+    const hidden = config.size("hidden_size");
+    const heads = config.size("num_attention_heads", DEFAULT_HEADS);
+    const kvHeads = config.size("num_key_value_heads", heads);
+    exactDivision(heads, kvHeads, "num_attention_heads / num_key_value_heads");
+    const contextTokens = config.size("max_position_embeddings");
+    const hasBias = family === "qwen2" || config.flag("attention_bias", false);
+    const rope = parseRope(config);
+    return {
+      family,
+      head,
+      vocabularySize: config.size("vocab_size"),
+      hidden,
+      layers: config.size("num_hidden_layers"),
+      heads,
+      kvHeads,
+      headSize:
+        config.optionalSize("head_dim") ?? exactDivision(hidden, heads, "hidden_size / num_attention_heads"),
+      intermediate: config.size("intermediate_size"),
+      contextTokens: windowLimited(config, family, contextTokens),
+      activation: config.choice("hidden_act", ["silu", "gelu", "relu"], "silu"),
+      normEpsilon: config.positive("rms_norm_eps", 1e-6),
+      tieWordEmbeddings: config.flag("tie_word_embeddings", false),
+      qkvBias: hasBias,
+      outputBias: family !== "qwen2" && hasBias,
+      mlpBias: config.flag("mlp_bias", false),
+      ropeTheta: rope.theta,
+      ropeScaling: rope.scaling,
+      bosTokenId: config.tokenId("bos_token_id"),
+      eosTokenIds: config.tokenIds("eos_token_id"),
+      padTokenId: config.tokenId("pad_token_id"),
+    };
+  },
+
+  toConfig: (spec) => ({
+    hidden_size: spec.hidden,
+    num_hidden_layers: spec.layers,
+    num_attention_heads: spec.heads,
+    num_key_value_heads: spec.kvHeads,
+    head_dim: spec.headSize,
+    intermediate_size: spec.intermediate,
+    max_position_embeddings: spec.contextTokens,
+    hidden_act: spec.activation,
+    rms_norm_eps: spec.normEpsilon,
+    rope_theta: spec.ropeTheta,
+    rope_scaling: ropeScalingConfig(spec.ropeScaling),
+    attention_dropout: 0,
+    ...(spec.family === "llama" || spec.family === "qwen3" ? { attention_bias: spec.qkvBias } : {}),
+    ...(spec.family === "llama" ? { mlp_bias: spec.mlpBias } : {}),
+    ...(spec.family === "mistral" ? { sliding_window: null } : {}),
+    ...(spec.family === "qwen2" || spec.family === "qwen3" ? { use_sliding_window: false } : {}),
+  }),
+
+  architecture: (spec) =>
+    `${CLASS_PREFIX[spec.family]}${spec.head === "lm" ? "ForCausalLM" : "ForSequenceClassification"}`,
+
+  tensorPlans(spec) {
+    const { hidden: width, intermediate, headSize } = spec;
+    const plans: Record<string, TensorPlan> = {
+      "model.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: WEIGHT },
+      "model.norm.weight": { shape: [width], init: ONES },
+    };
+    const affine = (name: string, outputs: number, inputs: number, hasBias: boolean): void => {
+      Object.assign(plans, affinePlans(name, [outputs, inputs], hasBias ? outputs : null, WEIGHT));
+    };
+    for (let layer = 0; layer < spec.layers; layer++) {
+      const block = `model.layers.${layer}`;
+      plans[`${block}.input_layernorm.weight`] = { shape: [width], init: ONES };
+      plans[`${block}.post_attention_layernorm.weight`] = { shape: [width], init: ONES };
+      affine(`${block}.self_attn.q_proj`, spec.heads * headSize, width, spec.qkvBias);
+      affine(`${block}.self_attn.k_proj`, spec.kvHeads * headSize, width, spec.qkvBias);
+      affine(`${block}.self_attn.v_proj`, spec.kvHeads * headSize, width, spec.qkvBias);
+      affine(`${block}.self_attn.o_proj`, width, spec.heads * headSize, spec.outputBias);
+      affine(`${block}.mlp.gate_proj`, intermediate, width, spec.mlpBias);
+      affine(`${block}.mlp.up_proj`, intermediate, width, spec.mlpBias);
+      affine(`${block}.mlp.down_proj`, width, intermediate, spec.mlpBias);
+      if (spec.family === "qwen3") {
+        plans[`${block}.self_attn.q_norm.weight`] = { shape: [headSize], init: ONES };
+        plans[`${block}.self_attn.k_norm.weight`] = { shape: [headSize], init: ONES };
+      }
+    }
+    return plans;
+  },
+
+  hiddenStates(spec, params, pass) {
+    const { batch, length } = pass;
+    const { headSize } = spec;
+    const norm = (x: tf.Tensor, name: string) => rmsNorm(x, params[`${name}.weight`], spec.normEpsilon);
+    const project = (x: tf.Tensor, name: string) =>
+      pass.linear(x, params[`${name}.weight`], params[`${name}.bias`] ?? null, { weightIsOutIn: true });
+    const positions =
+      pass.positions === null ? tf.range(0, length, 1, "int32") : tf.reshape(pass.positions, [batch, 1]);
+    const table = rotaryTable(positions, ropeFrequencies(spec));
+    const headsOf = (x: tf.Tensor, heads: number, normName: string | null) => {
+      const normed =
+        normName === null ? x : norm(tf.reshape(x, [batch * length * heads, headSize]), normName);
+      return tf.reshape(normed, [batch, length, heads, headSize]);
+    };
+
+    let x = embedding(params["model.embed_tokens.weight"], pass.ids);
+    for (let layer = 0; layer < spec.layers; layer++) {
+      const block = `model.layers.${layer}`;
+      const attn = `${block}.self_attn`;
+      const a = norm(x, `${block}.input_layernorm`);
+      const hasHeadNorm = spec.family === "qwen3";
+      const q = headsOf(project(a, `${attn}.q_proj`), spec.heads, hasHeadNorm ? `${attn}.q_norm` : null);
+      const k = headsOf(project(a, `${attn}.k_proj`), spec.kvHeads, hasHeadNorm ? `${attn}.k_norm` : null);
+      const v = headsOf(project(a, `${attn}.v_proj`), spec.kvHeads, null);
+      const attended = pass.attention(layer, rotaryEmbedding(q, table), rotaryEmbedding(k, table), v);
+      const joined = tf.reshape(attended, [batch * length, spec.heads * headSize]);
+      x = tf.add(x, project(joined, `${attn}.o_proj`));
+
+      const n = norm(x, `${block}.post_attention_layernorm`);
+      const gate = pass.linear(n, params[`${block}.mlp.gate_proj.weight`], null, { weightIsOutIn: true });
+      const gated = biasActivation(gate, params[`${block}.mlp.gate_proj.bias`] ?? null, spec.activation);
+      x = tf.add(x, project(tf.mul(gated, project(n, `${block}.mlp.up_proj`)), `${block}.mlp.down_proj`));
+    }
+    return norm(x, "model.norm");
+  },
+};
+
+/** Sliding-window attention equals full attention up to the window: longer sequences are not offered. */
+function windowLimited(config: HfConfig, family: FamilyName, contextTokens: number): number {
+  const usesWindow = family === "mistral" || (family !== "llama" && config.flag("use_sliding_window", false));
+  const window = usesWindow ? config.optionalSize("sliding_window") : null;
+  return window === null ? contextTokens : Math.min(window, contextTokens);
+}
+
+/** transformers 4: `rope_theta`, `rope_scaling`; transformers 5: both inside `rope_parameters`. */
+function parseRope(config: HfConfig): { theta: number; scaling: RopeScaling | null } {
+  const parameters = config.object("rope_parameters");
+  const scaling = parameters ?? config.object("rope_scaling");
+  const theta = parameters?.positive("rope_theta", 10_000) ?? config.positive("rope_theta", 10_000);
+  const type = scaling?.text("rope_type") ?? scaling?.text("type") ?? "default";
+  if (scaling === null || type === "default") return { theta, scaling: null };
+  if (type !== "llama3") {
+    throw dataError(`config.json: field rope_scaling.rope_type must be default or llama3, got ${type}`);
+  }
+  return {
+    theta,
+    scaling: {
+      type: "llama3",
+      factor: scaling.positive("factor", 8),
+      lowFreqFactor: scaling.positive("low_freq_factor", 1),
+      highFreqFactor: scaling.positive("high_freq_factor", 4),
+      originalContextTokens: scaling.size("original_max_position_embeddings", 8192),
+    },
+  };
+}
+
+function ropeScalingConfig(scaling: RopeScaling | null): Record<string, unknown> | null {
+  if (scaling === null) return null;
+  return {
+    rope_type: scaling.type,
+    factor: scaling.factor,
+    low_freq_factor: scaling.lowFreqFactor,
+    high_freq_factor: scaling.highFreqFactor,
+    original_max_position_embeddings: scaling.originalContextTokens,
+  };
+}
+
+/**
+ * Radians per position of each dimension pair, `[E/2]`. Llama 3 divides low frequencies (wavelength beyond
+ * original/low) by `factor`, keeps high ones (below original/high) and blends in between.
+ */
+export function ropeFrequencies(spec: ModelSpec): Float32Array {
+  const plain = inverseFrequencies(spec.headSize, spec.ropeTheta!);
+  const scaling = spec.ropeScaling;
+  if (scaling === null) return plain;
+  return plain.map((frequency) => {
+    const wavelength = (2 * Math.PI) / frequency;
+    const turns = scaling.originalContextTokens / wavelength;
+    if (turns > scaling.highFreqFactor) return frequency;
+    if (turns < scaling.lowFreqFactor) return frequency / scaling.factor;
+    const blend = (turns - scaling.lowFreqFactor) / (scaling.highFreqFactor - scaling.lowFreqFactor);
+    return (1 - blend) * (frequency / scaling.factor) + blend * frequency;
+  });
+}

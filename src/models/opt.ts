@@ -1,0 +1,130 @@
+import * as tf from "@tensorflow/tfjs";
+import { biasActivation, embedding, layerNorm } from "../engine/ops.js";
+import type { DecoderFamily } from "./families.js";
+import { addPositions } from "./forward-pass.js";
+import { exactDivision } from "./hf-config.js";
+import { affinePlans, normPlans, residualInit, WEIGHT, type TensorPlan } from "./tensor-plan.js";
+
+/** OPT's position table starts with two rows that no token uses (fairseq's padding offset). */
+const POSITION_OFFSET = 2;
+
+/**
+ * OPT: GPT-2's shape with ReLU, separate q, k, v projections stored `[out, in]` and positions offset by 2. The
+ * post-norm 350m variant and its projected embeddings are refused.
+ *
+ * @see Zhang et al. 2022, arXiv:2205.01068; transformers/models/opt/modeling_opt.py
+ */
+export const opt: DecoderFamily = {
+  names: ["opt"],
+  prefix: "model.",
+  ignoredTensors: /$^/,
+  embeddingName: "model.decoder.embed_tokens.weight",
+
+  parseConfig(config, family, head) {
+    const hidden = config.size("hidden_size", 768);
+    const heads = config.size("num_attention_heads", 12);
+    config.requireValue("do_layer_norm_before", true, true);
+    config.requireValue("word_embed_proj_dim", hidden, hidden);
+    config.requireValue("_remove_final_layer_norm", false, false);
+    config.requireValue("enable_bias", true, true);
+    config.requireValue("layer_norm_elementwise_affine", true, true);
+    return {
+      family,
+      head,
+      vocabularySize: config.size("vocab_size", 50272),
+      hidden,
+      layers: config.size("num_hidden_layers", 12),
+      heads,
+      kvHeads: heads,
+      headSize: exactDivision(hidden, heads, "hidden_size / num_attention_heads"),
+      intermediate: config.size("ffn_dim", 3072),
+      contextTokens: config.size("max_position_embeddings", 2048),
+      activation: config.choice("activation_function", ["relu", "gelu", "gelu_new"], "relu"),
+      normEpsilon: 1e-5, // torch.nn.LayerNorm's default; OPT has no field for it
+      tieWordEmbeddings: config.flag("tie_word_embeddings", true),
+      qkvBias: true,
+      outputBias: true,
+      mlpBias: true,
+      ropeTheta: null,
+      ropeScaling: null,
+      bosTokenId: config.tokenId("bos_token_id"),
+      eosTokenIds: config.tokenIds("eos_token_id"),
+      padTokenId: config.tokenId("pad_token_id"),
+    };
+  },
+
+  toConfig: (spec) => ({
+    hidden_size: spec.hidden,
+    num_hidden_layers: spec.layers,
+    num_attention_heads: spec.heads,
+    ffn_dim: spec.intermediate,
+    max_position_embeddings: spec.contextTokens,
+    activation_function: spec.activation,
+    word_embed_proj_dim: spec.hidden,
+    do_layer_norm_before: true,
+    dropout: 0,
+    attention_dropout: 0,
+  }),
+
+  architecture: (spec) => (spec.head === "lm" ? "OPTForCausalLM" : "OPTForSequenceClassification"),
+
+  tensorPlans(spec) {
+    const { hidden: width, intermediate } = spec;
+    const residual = residualInit(spec.layers);
+    const plans: Record<string, TensorPlan> = {
+      "model.decoder.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: WEIGHT },
+      "model.decoder.embed_positions.weight": {
+        shape: [spec.contextTokens + POSITION_OFFSET, width],
+        init: WEIGHT,
+      },
+      ...normPlans("model.decoder.final_layer_norm", width),
+    };
+    for (let layer = 0; layer < spec.layers; layer++) {
+      const block = `model.decoder.layers.${layer}`;
+      Object.assign(
+        plans,
+        normPlans(`${block}.self_attn_layer_norm`, width),
+        normPlans(`${block}.final_layer_norm`, width),
+      );
+      for (const part of ["q_proj", "k_proj", "v_proj"]) {
+        Object.assign(plans, affinePlans(`${block}.self_attn.${part}`, [width, width], width, WEIGHT));
+      }
+      Object.assign(
+        plans,
+        affinePlans(`${block}.self_attn.out_proj`, [width, width], width, residual),
+        affinePlans(`${block}.fc1`, [intermediate, width], intermediate, WEIGHT),
+        affinePlans(`${block}.fc2`, [width, intermediate], width, residual),
+      );
+    }
+    return plans;
+  },
+
+  hiddenStates(spec, params, pass) {
+    const { batch, length } = pass;
+    const headsOf = (x: tf.Tensor) => tf.reshape(x, [batch, length, spec.heads, spec.headSize]);
+    const norm = (x: tf.Tensor, name: string) =>
+      layerNorm(x, params[`${name}.weight`], params[`${name}.bias`], spec.normEpsilon);
+    const project = (x: tf.Tensor, name: string) =>
+      pass.linear(x, params[`${name}.weight`], params[`${name}.bias`], { weightIsOutIn: true });
+
+    let x = embedding(params["model.decoder.embed_tokens.weight"], pass.ids);
+    x = addPositions(x, params["model.decoder.embed_positions.weight"], pass, POSITION_OFFSET);
+    for (let layer = 0; layer < spec.layers; layer++) {
+      const block = `model.decoder.layers.${layer}`;
+      const a = norm(x, `${block}.self_attn_layer_norm`);
+      const [q, k, v] = ["q_proj", "k_proj", "v_proj"].map((part) =>
+        headsOf(project(a, `${block}.self_attn.${part}`)),
+      );
+      const attended = tf.reshape(pass.attention(layer, q, k, v), [batch * length, spec.hidden]);
+      x = tf.add(x, project(attended, `${block}.self_attn.out_proj`));
+      const inner = pass.linear(norm(x, `${block}.final_layer_norm`), params[`${block}.fc1.weight`], null, {
+        weightIsOutIn: true,
+      });
+      x = tf.add(
+        x,
+        project(biasActivation(inner, params[`${block}.fc1.bias`], spec.activation), `${block}.fc2`),
+      );
+    }
+    return norm(x, "model.decoder.final_layer_norm");
+  },
+};
