@@ -8,6 +8,7 @@
  *   gone        left; the process exits 0
  * A session ends when the coordinator says so or stays silent for a lease; the link then connects again.
  */
+import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import * as grpc from "@grpc/grpc-js";
 import { configSchema, type Config } from "../config/schema.js";
@@ -36,6 +37,15 @@ export interface LinkOptions {
   readonly logger: Logger;
   /** Aborts when the process was told to end: drain, then leave. */
   readonly signal: AbortSignal;
+  /** What this process holds right now; sent when joining and with every heartbeat. */
+  readonly holdings: () => Holdings;
+}
+
+export interface Holdings {
+  /** Learners: the stage and the last optimizer step applied in it; null for a fresh process. */
+  readonly position?: { readonly stage: string; readonly step: number } | null;
+  /** Rollouts: the policy version loaded; undefined before the first. */
+  readonly policyVersion?: number;
 }
 
 /** One registration. `signal` aborts when it ended; `draining` when no new work may be taken. */
@@ -90,6 +100,7 @@ export async function serveCoordinator(options: LinkOptions, perform: (session: 
 }
 
 async function register(clients: Clients, options: LinkOptions, workerId: string): Promise<RegisterReply__Output | undefined> {
+  const requestId = randomUUID();
   const giveUpAtMs = performance.now() + RECONNECT_BUDGET_MS;
   for (let delayMs = 100; ; delayMs = Math.min(delayMs * 2, 2_000)) {
     if (options.signal.aborted) return undefined;
@@ -103,6 +114,8 @@ async function register(clients: Clients, options: LinkOptions, workerId: string
             pid: process.pid,
             metricsAddress: options.metricsAddress,
             protocolVersion: PROTOCOL_VERSION,
+            requestId,
+            position: options.holdings().position ?? null,
           },
           { deadline: deadlineIn(CONTROL_DEADLINE_MS) },
           (error, reply) => (error ? reject(error) : resolve(reply as RegisterReply__Output)),
@@ -144,7 +157,7 @@ async function serveSession(
       await sleep(reply.heartbeatIntervalMs, ended.signal);
       if (ended.signal.aborted) return;
       try {
-        const answer = await heartbeat(clients, sender, progress);
+        const answer = await heartbeat(clients, sender, progress, options.holdings());
         silentSinceMs = performance.now();
         if (answer.directive === "DRAIN") drained.abort();
         if (answer.directive === "REGISTER_AGAIN") ended.abort();
@@ -176,9 +189,10 @@ async function serveSession(
   return false;
 }
 
-function heartbeat(clients: Clients, sender: Sender, progress: number): Promise<HeartbeatReply__Output> {
+function heartbeat(clients: Clients, sender: Sender, progress: number, holdings: Holdings): Promise<HeartbeatReply__Output> {
+  const { position, policyVersion } = holdings;
   return new Promise((resolve, reject) => {
-    clients.membership.heartbeat({ sender, progress }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, (error, reply) =>
+    clients.membership.heartbeat({ sender, progress, ...(position ? { appliedStep: position.step } : {}), ...(policyVersion === undefined ? {} : { policyVersion }) }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, (error, reply) =>
       error ? reject(error) : resolve(reply as HeartbeatReply__Output),
     );
   });

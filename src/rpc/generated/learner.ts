@@ -12,6 +12,7 @@ import type { GradientChunk as _troupe_v1_GradientChunk, GradientChunk__Output a
 import type { GradientHeader as _troupe_v1_GradientHeader, GradientHeader__Output as _troupe_v1_GradientHeader__Output } from './troupe/v1/GradientHeader.js';
 import type { Hello as _troupe_v1_Hello, Hello__Output as _troupe_v1_Hello__Output } from './troupe/v1/Hello.js';
 import type { LanguageRows as _troupe_v1_LanguageRows, LanguageRows__Output as _troupe_v1_LanguageRows__Output } from './troupe/v1/LanguageRows.js';
+import type { LearnerBehind as _troupe_v1_LearnerBehind, LearnerBehind__Output as _troupe_v1_LearnerBehind__Output } from './troupe/v1/LearnerBehind.js';
 import type { LearnerDirective as _troupe_v1_LearnerDirective, LearnerDirective__Output as _troupe_v1_LearnerDirective__Output } from './troupe/v1/LearnerDirective.js';
 import type { LearnerFailure as _troupe_v1_LearnerFailure, LearnerFailure__Output as _troupe_v1_LearnerFailure__Output } from './troupe/v1/LearnerFailure.js';
 import type { LearnerMessage as _troupe_v1_LearnerMessage, LearnerMessage__Output as _troupe_v1_LearnerMessage__Output } from './troupe/v1/LearnerMessage.js';
@@ -49,6 +50,7 @@ export interface ProtoGrpcType {
       GradientHeader: MessageTypeDefinition<_troupe_v1_GradientHeader, _troupe_v1_GradientHeader__Output>
       Hello: MessageTypeDefinition<_troupe_v1_Hello, _troupe_v1_Hello__Output>
       LanguageRows: MessageTypeDefinition<_troupe_v1_LanguageRows, _troupe_v1_LanguageRows__Output>
+      LearnerBehind: MessageTypeDefinition<_troupe_v1_LearnerBehind, _troupe_v1_LearnerBehind__Output>
       LearnerDirective: MessageTypeDefinition<_troupe_v1_LearnerDirective, _troupe_v1_LearnerDirective__Output>
       LearnerFailure: MessageTypeDefinition<_troupe_v1_LearnerFailure, _troupe_v1_LearnerFailure__Output>
       LearnerMessage: MessageTypeDefinition<_troupe_v1_LearnerMessage, _troupe_v1_LearnerMessage__Output>

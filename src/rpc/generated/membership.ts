@@ -4,6 +4,7 @@ import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-load
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
 import type { HeartbeatReply as _troupe_v1_HeartbeatReply, HeartbeatReply__Output as _troupe_v1_HeartbeatReply__Output } from './troupe/v1/HeartbeatReply.js';
 import type { HeartbeatRequest as _troupe_v1_HeartbeatRequest, HeartbeatRequest__Output as _troupe_v1_HeartbeatRequest__Output } from './troupe/v1/HeartbeatRequest.js';
+import type { LearnerPosition as _troupe_v1_LearnerPosition, LearnerPosition__Output as _troupe_v1_LearnerPosition__Output } from './troupe/v1/LearnerPosition.js';
 import type { LeaveReply as _troupe_v1_LeaveReply, LeaveReply__Output as _troupe_v1_LeaveReply__Output } from './troupe/v1/LeaveReply.js';
 import type { LeaveRequest as _troupe_v1_LeaveRequest, LeaveRequest__Output as _troupe_v1_LeaveRequest__Output } from './troupe/v1/LeaveRequest.js';
 import type { MembershipClient as _troupe_v1_MembershipClient, MembershipDefinition as _troupe_v1_MembershipDefinition } from './troupe/v1/Membership.js';
@@ -23,6 +24,7 @@ export interface ProtoGrpcType {
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
       HeartbeatReply: MessageTypeDefinition<_troupe_v1_HeartbeatReply, _troupe_v1_HeartbeatReply__Output>
       HeartbeatRequest: MessageTypeDefinition<_troupe_v1_HeartbeatRequest, _troupe_v1_HeartbeatRequest__Output>
+      LearnerPosition: MessageTypeDefinition<_troupe_v1_LearnerPosition, _troupe_v1_LearnerPosition__Output>
       LeaveReply: MessageTypeDefinition<_troupe_v1_LeaveReply, _troupe_v1_LeaveReply__Output>
       LeaveRequest: MessageTypeDefinition<_troupe_v1_LeaveRequest, _troupe_v1_LeaveRequest__Output>
       /**

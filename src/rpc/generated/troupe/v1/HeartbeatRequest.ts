@@ -9,6 +9,16 @@ export interface HeartbeatRequest {
    * Counts finished pieces of work; a worker whose counter moves is alive even when a task takes long.
    */
   'progress'?: (number | string | Long);
+  /**
+   * Learners: last optimizer step applied in the current stage.
+   */
+  'appliedStep'?: (number);
+  /**
+   * Rollouts: policy version now loaded.
+   */
+  'policyVersion'?: (number);
+  '_appliedStep'?: "appliedStep";
+  '_policyVersion'?: "policyVersion";
 }
 
 export interface HeartbeatRequest__Output {
@@ -17,4 +27,14 @@ export interface HeartbeatRequest__Output {
    * Counts finished pieces of work; a worker whose counter moves is alive even when a task takes long.
    */
   'progress': (number);
+  /**
+   * Learners: last optimizer step applied in the current stage.
+   */
+  'appliedStep'?: (number);
+  /**
+   * Rollouts: policy version now loaded.
+   */
+  'policyVersion'?: (number);
+  '_appliedStep'?: "appliedStep";
+  '_policyVersion'?: "policyVersion";
 }

@@ -2,29 +2,13 @@
 
 
 /**
- * First message of every stream: what this learner holds, so that a reconnect need not start over.
+ * First message of every stream: binds the stream to its sender.
  */
 export interface Hello {
-  /**
-   * Stage whose state it holds; empty for a fresh process.
-   */
-  'stage'?: (string);
-  /**
-   * Last optimizer step it applied in that stage.
-   */
-  'appliedStep'?: (number);
 }
 
 /**
- * First message of every stream: what this learner holds, so that a reconnect need not start over.
+ * First message of every stream: binds the stream to its sender.
  */
 export interface Hello__Output {
-  /**
-   * Stage whose state it holds; empty for a fresh process.
-   */
-  'stage': (string);
-  /**
-   * Last optimizer step it applied in that stage.
-   */
-  'appliedStep': (number);
 }

@@ -8,12 +8,13 @@ import type { StepApplied as _troupe_v1_StepApplied, StepApplied__Output as _tro
 import type { EvaluateDone as _troupe_v1_EvaluateDone, EvaluateDone__Output as _troupe_v1_EvaluateDone__Output } from '../../troupe/v1/EvaluateDone.js';
 import type { PublishDone as _troupe_v1_PublishDone, PublishDone__Output as _troupe_v1_PublishDone__Output } from '../../troupe/v1/PublishDone.js';
 import type { LearnerFailure as _troupe_v1_LearnerFailure, LearnerFailure__Output as _troupe_v1_LearnerFailure__Output } from '../../troupe/v1/LearnerFailure.js';
+import type { LearnerBehind as _troupe_v1_LearnerBehind, LearnerBehind__Output as _troupe_v1_LearnerBehind__Output } from '../../troupe/v1/LearnerBehind.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerMessage {
   'sender'?: (_troupe_v1_Sender | null);
   /**
-   * The directive this answers; 0 for messages the worker starts (Hello).
+   * The directive this answers; 0 for messages the worker starts (Hello, votes, applied steps).
    */
   'requestId'?: (number | string | Long);
   'hello'?: (_troupe_v1_Hello | null);
@@ -23,13 +24,14 @@ export interface LearnerMessage {
   'evaluated'?: (_troupe_v1_EvaluateDone | null);
   'published'?: (_troupe_v1_PublishDone | null);
   'failure'?: (_troupe_v1_LearnerFailure | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure";
+  'behind'?: (_troupe_v1_LearnerBehind | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind";
 }
 
 export interface LearnerMessage__Output {
   'sender': (_troupe_v1_Sender__Output | null);
   /**
-   * The directive this answers; 0 for messages the worker starts (Hello).
+   * The directive this answers; 0 for messages the worker starts (Hello, votes, applied steps).
    */
   'requestId': (number);
   'hello'?: (_troupe_v1_Hello__Output | null);
@@ -39,5 +41,6 @@ export interface LearnerMessage__Output {
   'evaluated'?: (_troupe_v1_EvaluateDone__Output | null);
   'published'?: (_troupe_v1_PublishDone__Output | null);
   'failure'?: (_troupe_v1_LearnerFailure__Output | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure";
+  'behind'?: (_troupe_v1_LearnerBehind__Output | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind";
 }

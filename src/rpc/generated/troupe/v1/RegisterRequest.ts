@@ -1,6 +1,7 @@
 // Original file: proto/troupe/v1/membership.proto
 
 import type { Role as _troupe_v1_Role, Role__Output as _troupe_v1_Role__Output } from '../../troupe/v1/Role.js';
+import type { LearnerPosition as _troupe_v1_LearnerPosition, LearnerPosition__Output as _troupe_v1_LearnerPosition__Output } from '../../troupe/v1/LearnerPosition.js';
 
 export interface RegisterRequest {
   'role'?: (_troupe_v1_Role);
@@ -18,6 +19,14 @@ export interface RegisterRequest {
    * Version of this contract the worker speaks; the coordinator refuses another major version.
    */
   'protocolVersion'?: (number);
+  /**
+   * Unique per attempt to join; a repeated request gets the same answer.
+   */
+  'requestId'?: (string);
+  /**
+   * Learners: the training state they hold; unset for a fresh process.
+   */
+  'position'?: (_troupe_v1_LearnerPosition | null);
 }
 
 export interface RegisterRequest__Output {
@@ -36,4 +45,12 @@ export interface RegisterRequest__Output {
    * Version of this contract the worker speaks; the coordinator refuses another major version.
    */
   'protocolVersion': (number);
+  /**
+   * Unique per attempt to join; a repeated request gets the same answer.
+   */
+  'requestId': (string);
+  /**
+   * Learners: the training state they hold; unset for a fresh process.
+   */
+  'position': (_troupe_v1_LearnerPosition__Output | null);
 }

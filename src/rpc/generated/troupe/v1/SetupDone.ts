@@ -3,6 +3,10 @@
 import type { Long } from '@grpc/proto-loader';
 
 export interface SetupDone {
+  /**
+   * Echo of SetupStage.heal_id.
+   */
+  'healId'?: (number);
   'appliedStep'?: (number);
   /**
    * Parameters in all trained models together.
@@ -11,6 +15,10 @@ export interface SetupDone {
 }
 
 export interface SetupDone__Output {
+  /**
+   * Echo of SetupStage.heal_id.
+   */
+  'healId': (number);
   'appliedStep': (number);
   /**
    * Parameters in all trained models together.

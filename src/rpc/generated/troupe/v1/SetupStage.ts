@@ -19,6 +19,7 @@ export interface SetupStage {
    * The optimizer step that state stands after.
    */
   'appliedStep'?: (number);
+  'healId'?: (number);
 }
 
 /**
@@ -36,4 +37,5 @@ export interface SetupStage__Output {
    * The optimizer step that state stands after.
    */
   'appliedStep': (number);
+  'healId': (number);
 }

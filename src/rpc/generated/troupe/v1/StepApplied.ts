@@ -7,6 +7,7 @@ export interface StepApplied {
    * Gradient norm before clipping, by model role.
    */
   'gradientNorms'?: ({[key: string]: number | string});
+  'stage'?: (string);
 }
 
 export interface StepApplied__Output {
@@ -15,4 +16,5 @@ export interface StepApplied__Output {
    * Gradient norm before clipping, by model role.
    */
   'gradientNorms': ({[key: string]: number});
+  'stage': (string);
 }

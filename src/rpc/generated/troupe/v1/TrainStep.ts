@@ -27,6 +27,7 @@ export interface TrainStep {
    * Learning rate by model role, for this step.
    */
   'learningRates'?: ({[key: string]: number | string});
+  'stage'?: (string);
 }
 
 export interface TrainStep__Output {
@@ -54,4 +55,5 @@ export interface TrainStep__Output {
    * Learning rate by model role, for this step.
    */
   'learningRates': ({[key: string]: number});
+  'stage': (string);
 }

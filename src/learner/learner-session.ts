@@ -1,0 +1,212 @@
+/**
+ * One registration of a learner: a directive stream from the coordinator, answered in order. A train step runs beside
+ * the directive loop, because its decision (commit, skip, abort) arrives on the same stream.
+ */
+import { join } from "node:path";
+import type { ClientDuplexStream } from "@grpc/grpc-js";
+import type { WorkerContext } from "../worker/start-worker.js";
+import { ArtifactClient } from "../worker/artifact-client.js";
+import type { ComputePool } from "../worker/compute-pool.js";
+import type { Session } from "../worker/coordinator-link.js";
+import { toColumn } from "../rpc/codec/columns.js";
+import { fromShard } from "../rpc/codec/shard.js";
+import type { Evaluate__Output } from "../rpc/generated/troupe/v1/Evaluate.js";
+import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
+import type { PublishState__Output } from "../rpc/generated/troupe/v1/PublishState.js";
+import type { SetupStage__Output } from "../rpc/generated/troupe/v1/SetupStage.js";
+import type { TrainStep__Output } from "../rpc/generated/troupe/v1/TrainStep.js";
+import { makeDeferred, type Deferred } from "../shared/abort.js";
+import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
+import { GradientSync } from "./gradient-sync.js";
+import { optimizerStep, type Decision } from "./optimizer-step.js";
+import { stageSettings } from "./stage-settings.js";
+import type * as learnerThread from "./learner-thread.js";
+
+/** Lives as long as the process, over reconnects. */
+export interface LearnerState {
+  readonly compute: ComputePool<typeof learnerThread>;
+  readonly scratchDir: string;
+  /** Where the parameters stand; null until the first stage is set up. */
+  position: { stage: string; step: number } | null;
+}
+
+interface RunningStep {
+  readonly generation: number;
+  readonly step: number;
+  readonly decision: Deferred<Decision>;
+  readonly abort: AbortController;
+  /** Settles when the step is over, whichever way. */
+  readonly finished: Promise<void>;
+}
+
+export class LearnerSession {
+  private readonly artifacts: ArtifactClient;
+  private readonly sync: GradientSync;
+  private readonly call: ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
+  private running: RunningStep | undefined;
+
+  constructor(
+    private readonly state: LearnerState,
+    private readonly session: Session,
+    private readonly context: WorkerContext<"learner">,
+  ) {
+    const { clients, sender, config } = session;
+    this.artifacts = new ArtifactClient(clients, sender);
+    this.sync = new GradientSync(clients, sender, config.cluster.wire, config.cluster.stepTimeoutMs);
+    this.call = clients.learner.perform() as ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
+  }
+
+  async run(): Promise<void> {
+    const { call, session } = this;
+    const close = () => call.end();
+    const cancel = () => call.cancel();
+    session.draining.addEventListener("abort", close, { once: true });
+    session.signal.addEventListener("abort", cancel, { once: true });
+    try {
+      this.send({ hello: {} });
+      for await (const directive of call) await this.obey(directive as LearnerDirective__Output);
+    } finally {
+      this.running?.abort.abort();
+      await this.running?.finished;
+      session.draining.removeEventListener("abort", close);
+      session.signal.removeEventListener("abort", cancel);
+      call.cancel();
+      await this.artifacts.close();
+    }
+  }
+
+  private send(message: Omit<LearnerMessage, "sender">): void {
+    this.call.write({ sender: this.session.sender, ...message });
+  }
+
+  private async obey(directive: LearnerDirective__Output): Promise<void> {
+    const { requestId } = directive;
+    const answer = async (work: Promise<Omit<LearnerMessage, "sender" | "requestId">>) => {
+      try {
+        this.send({ requestId, ...(await work) });
+      } catch (error) {
+        this.context.logger.error({ err: error }, "directive failed");
+        this.send({ requestId, failure: { errorCode: errorCodeOf(error), message: describeError(error) } });
+      }
+      this.session.noteProgress();
+    };
+    if (directive.setup) return answer(this.setup(directive.setup));
+    if (directive.evaluate) return answer(this.evaluate(directive.evaluate));
+    if (directive.publish) return answer(this.publish(directive.publish));
+    if (directive.train) return this.startStep(directive.train);
+    if (directive.commit) return this.decide(directive.commit, (step) => step.decision.resolve(directive.commit?.apply ? "apply" : "skip"));
+    if (directive.abort) {
+      const { reason } = directive.abort;
+      return this.decide(directive.abort, (step) => step.abort.abort(new TroupeError("CANCELLED", reason)));
+    }
+    throw protocolError("LearnerDirective: expected a directive, got none");
+  }
+
+  private async setup(message: SetupStage__Output): Promise<Omit<LearnerMessage, "sender">> {
+    this.state.position = null;
+    const settings = stageSettings(message, this.session.config);
+    const models = await Promise.all(
+      message.models.map(async (model) => ({
+        role: model.role,
+        hfConfigJson: model.hfConfigJson,
+        head: model.head as "lm" | "scalar",
+        file: model.parameters === null ? null : await this.artifacts.fetch(model.parameters),
+        initSeed: model.initSeed,
+      })),
+    );
+    const { parameterCount } = await this.state.compute.run("configure", { ...settings, models });
+    if (message.state !== null) {
+      await this.state.compute.run("loadState", await this.artifacts.fetch(message.state));
+      await this.artifacts.forget(message.state.sha256);
+    }
+    this.state.position = { stage: message.stage, step: message.appliedStep };
+    this.context.logger.info({ stage: message.stage, applied_step: message.appliedStep, parameters: parameterCount }, "stage set up");
+    return { setupDone: { healId: message.healId, appliedStep: message.appliedStep, parameterCount } };
+  }
+
+  /** A decision about a step this learner no longer works on is old news. */
+  private async decide(about: { generation: number; step: number }, act: (step: RunningStep) => void): Promise<void> {
+    const { running } = this;
+    if (running?.generation !== about.generation || running.step !== about.step) return;
+    act(running);
+    await running.finished;
+  }
+
+  private async startStep(message: TrainStep__Output): Promise<void> {
+    await this.running?.finished;
+    const { generation, step, stage } = message;
+    const { position } = this.state;
+    if (position === null || position.stage !== stage || position.step + 1 !== step) {
+      this.send({ behind: { generation, appliedStep: position?.stage === stage ? position.step : 0 } });
+      return;
+    }
+    const decision = makeDeferred<Decision>();
+    const abort = new AbortController();
+    abort.signal.addEventListener("abort", () => decision.reject(abort.signal.reason), { once: true });
+    const finished = this.runStep(message, decision, abort.signal).finally(() => {
+      if (this.running?.abort === abort) this.running = undefined;
+    });
+    this.running = { generation, step, decision, abort, finished };
+  }
+
+  private async runStep(message: TrainStep__Output, decision: Deferred<Decision>, signal: AbortSignal): Promise<void> {
+    const { generation, step, stage } = message;
+    const { metrics, logger } = this.context;
+    try {
+      const order = {
+        generation,
+        step,
+        shards: message.shards.map(fromShard),
+        shardCount: message.shardCount,
+        denominators: { main: message.denominator, ptx: message.ptxDenominator },
+        learningRates: message.learningRates,
+      };
+      const gradientNorms = await optimizerStep(order, {
+        compute: this.state.compute,
+        sync: this.sync,
+        signal,
+        vote: (vote) => {
+          metrics.stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
+          metrics.stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
+          this.send({ vote: { ...vote, stats: vote.stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) } });
+          return decision.promise;
+        },
+      });
+      this.state.position = { stage, step };
+      this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
+      this.session.noteProgress();
+    } catch (error) {
+      if (signal.aborted || errorCodeOf(error) === "CANCELLED") {
+        logger.debug({ generation, step, reason: describeError(error) }, "step given up");
+        return;
+      }
+      logger.error({ err: error, generation, step }, "step failed");
+      this.send({ failure: { errorCode: errorCodeOf(error), message: `step ${step}: ${describeError(error)}` } });
+    }
+  }
+
+  private async evaluate(message: Evaluate__Output): Promise<Omit<LearnerMessage, "sender">> {
+    const rows: Record<string, Buffer> = {};
+    for (const shard of message.shards) {
+      const sums = await this.state.compute.run("evaluate", { rows: fromShard(shard).rows });
+      for (const [name, values] of Object.entries<Float64Array>(sums)) {
+        rows[name] = Buffer.concat([rows[name] ?? Buffer.alloc(0), toColumn(values)]);
+      }
+    }
+    return { evaluated: { rows } };
+  }
+
+  private async publish(message: PublishState__Output): Promise<Omit<LearnerMessage, "sender">> {
+    const { compute, scratchDir } = this.state;
+    const artifacts = [];
+    for (const { what, artifactName } of message.items) {
+      const path = join(scratchDir, `${artifactName.replaceAll("/", "_")}.safetensors`);
+      const [kind, role] = what.split(":");
+      if (kind === "state") await compute.run("exportState", path);
+      else await compute.run("exportModel", { role, path, ema: kind === "ema" });
+      artifacts.push(await this.artifacts.publish(artifactName, path));
+    }
+    return { published: { artifacts, stateSha256: await compute.run("stateSha256", undefined) } };
+  }
+}

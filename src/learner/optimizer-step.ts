@@ -1,0 +1,77 @@
+/**
+ * One optimizer step as a learner lives it. The losses themselves are in src/rl (policy-loss, value-loss, ...), the
+ * programs that differentiate them in ./programs.
+ */
+import { crc32 } from "node:zlib";
+import type { MicroShard } from "../rpc/codec/shard.js";
+import type { ComputePool } from "../worker/compute-pool.js";
+import type { GradientSync, StepKey } from "./gradient-sync.js";
+import type * as learnerThread from "./learner-thread.js";
+
+export interface StepOrder extends StepKey {
+  readonly shards: readonly MicroShard[];
+  readonly shardCount: number;
+  /** Counted tokens (sft, ppo) or pairs (reward) of the whole minibatch, and the ptx tokens mixed in. */
+  readonly denominators: { readonly main: number; readonly ptx: number };
+  readonly learningRates: Readonly<Record<string, number>>;
+}
+
+export interface Vote extends StepKey {
+  readonly isFinite: boolean;
+  readonly gradientCrc32: number;
+  readonly stats: readonly { readonly shard: number; readonly values: Readonly<Record<string, number>> }[];
+  readonly computeMs: number;
+  readonly allReduceMs: number;
+}
+
+/** What the coordinator decides once every vote is in. */
+export type Decision = "apply" | "skip";
+
+export interface StepDependencies {
+  readonly compute: ComputePool<typeof learnerThread>;
+  readonly sync: GradientSync;
+  /** Sends the vote; resolves with the decision, or rejects when the step is aborted. */
+  readonly vote: (vote: Vote) => Promise<Decision>;
+  /** Aborts when the coordinator gives the step up (a member was lost): nothing was changed. */
+  readonly signal: AbortSignal;
+}
+
+/** @returns gradient norms by role when applied, undefined when the step is skipped */
+export async function optimizerStep(order: StepOrder, { compute, sync, vote, signal }: StepDependencies): Promise<Record<string, number> | undefined> {
+  const startedMs = performance.now();
+  // 1. ∇ loss of my micro-shards, already added along the tree inside my range.
+  const { nodes, elementCount, stats } = await compute.run("computeShards", order);
+  const computedMs = performance.now();
+  // 2. Σ over all learners.
+  const total = await sync.allReduce(order, nodes, elementCount, signal);
+  const reducedMs = performance.now();
+  // 3. Vote: nobody moves unless everybody holds the same finite sum.
+  const decision = await vote({
+    generation: order.generation,
+    step: order.step,
+    isFinite: isAllFinite(total),
+    gradientCrc32: crc32Of(total),
+    stats,
+    computeMs: computedMs - startedMs,
+    allReduceMs: reducedMs - computedMs,
+  });
+  if (decision === "skip") return undefined;
+  // 4. Clip to the global norm, AdamW, EMA.
+  const { gradNorms } = await compute.run(
+    "applyGradients",
+    { gradients: total, learningRates: order.learningRates, optimizerStep: order.step },
+    [total.buffer as ArrayBuffer],
+  );
+  return gradNorms;
+}
+
+function isAllFinite(values: Float32Array): boolean {
+  // One pass without branches: any NaN or infinity makes the sum of x·0 NaN.
+  let probe = 0;
+  for (let i = 0; i < values.length; i++) probe += values[i] * 0;
+  return probe === 0;
+}
+
+function crc32Of(values: Float32Array): number {
+  return crc32(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+}

@@ -1,0 +1,40 @@
+/** From the run's configuration to what the compute thread needs for one stage. */
+import type { Config, OptimizerConfig } from "../config/schema.js";
+import type { SetupStage__Output } from "../rpc/generated/troupe/v1/SetupStage.js";
+import { protocolError } from "../shared/errors.js";
+import { engineSettings } from "../worker/engine-settings.js";
+
+export function stageSettings(message: SetupStage__Output, config: Config) {
+  const { stage } = message;
+  const { sft, reward, ppo, cluster, generation } = config;
+  const common = { engine: engineSettings(config, cluster.learners), padId: message.tokenizer?.padId ?? 0 };
+  const rowsPerShard = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
+  const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
+  switch (stage) {
+    case "sft":
+      return { ...settings({ model: sft.optimizer }), stage, microShardRows: rowsPerShard(sft.batchSize), hyper: {} };
+    case "reward":
+      return {
+        ...settings({ model: reward.optimizer }),
+        stage,
+        microShardRows: rowsPerShard(reward.batchSize),
+        hyper: { rewardLoss: reward.loss },
+      };
+    case "ppo":
+      return {
+        ...settings({ actor: ppo.actor, critic: ppo.critic }),
+        stage,
+        microShardRows: rowsPerShard(ppo.minibatchSize),
+        hyper: {
+          cliprange: ppo.cliprange,
+          cliprangeValue: ppo.cliprangeValue,
+          temperature: generation.temperature,
+          ptxCoef: ppo.ptx?.coef ?? 0,
+          emaDecay: ppo.ema?.decay ?? null,
+          lossDenominator: ppo.lossDenominator,
+        },
+      };
+    default:
+      throw protocolError(`SetupStage.stage: expected sft, reward or ppo, got ${JSON.stringify(stage)}`);
+  }
+}

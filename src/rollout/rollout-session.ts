@@ -1,0 +1,151 @@
+/**
+ * One registration of a rollout worker: tasks come down the stream, experiences go up.
+ *
+ *   task ─► load the weights it names ─► generate ─► score ─► one message per experience ─► done
+ *
+ * Two tasks are held at a time, so that the next one is here when this one ends. A task is worked on whole; its
+ * experiences are sent one by one and each is acknowledged when it is durable. What a broken stream lost is sampled
+ * again by whoever gets the task next: the same tokens, since they depend on nothing but seed, id and weights.
+ */
+import type { ClientDuplexStream } from "@grpc/grpc-js";
+import { once } from "node:events";
+import { fromPromptRow, toExperienceMessage } from "../rpc/codec/experience.js";
+import type { ModelRef__Output } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
+import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
+import type { RolloutTask__Output } from "../rpc/generated/troupe/v1/RolloutTask.js";
+import { AsyncQueue } from "../shared/async-queue.js";
+import { describeError, errorCodeOf, protocolError } from "../shared/errors.js";
+import { ArtifactClient } from "../worker/artifact-client.js";
+import type { ComputePool } from "../worker/compute-pool.js";
+import type { Session } from "../worker/coordinator-link.js";
+import type { WorkerContext } from "../worker/start-worker.js";
+import { engineSettings } from "../worker/engine-settings.js";
+import type * as rolloutThread from "./rollout-compute.js";
+
+/** Tasks held at once: one in work, one waiting. */
+const CREDITS = 2;
+
+/** Lives as long as the process, over reconnects. */
+export interface RolloutState {
+  readonly compute: ComputePool<typeof rolloutThread>;
+  /** sha256 of the parameters loaded, by model role. */
+  readonly loaded: Map<string, string>;
+  /** Model shapes the thread was configured for. */
+  configuredFor: string;
+  policyVersion: number | undefined;
+}
+
+export class RolloutSession {
+  private readonly artifacts: ArtifactClient;
+  private readonly call: ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
+  private readonly tasks = new AsyncQueue<RolloutTask__Output>();
+
+  constructor(
+    private readonly state: RolloutState,
+    private readonly session: Session,
+    private readonly context: WorkerContext<"rollout">,
+  ) {
+    this.artifacts = new ArtifactClient(session.clients, session.sender);
+    this.call = session.clients.rollout.perform() as ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
+  }
+
+  async run(): Promise<void> {
+    const { call, session, tasks } = this;
+    // Draining: take nothing new; the coordinator ends the stream once nothing is held here.
+    const refuseMore = () => this.call.write({ sender: session.sender, ready: { credits: 0 } });
+    const cancel = () => call.cancel();
+    session.draining.addEventListener("abort", refuseMore, { once: true });
+    session.signal.addEventListener("abort", cancel, { once: true });
+    const worker = this.work();
+    try {
+      await this.send({ ready: { credits: session.draining.aborted ? 0 : CREDITS } });
+      for await (const directive of call) {
+        const { task } = directive as RolloutDirective__Output;
+        if (task) tasks.push(task);
+      }
+    } finally {
+      tasks.close();
+      session.draining.removeEventListener("abort", refuseMore);
+      session.signal.removeEventListener("abort", cancel);
+      call.cancel();
+      await worker;
+      await this.artifacts.close();
+    }
+  }
+
+  private async work(): Promise<void> {
+    for await (const task of this.tasks) {
+      if (this.session.signal.aborted || this.call.destroyed) continue;
+      try {
+        await this.perform(task);
+      } catch (error) {
+        this.context.logger.error({ err: error, task_id: task.taskId }, "task failed");
+        await this.send({ failed: { taskId: task.taskId, attempt: task.attempt, errorCode: errorCodeOf(error), message: describeError(error) } });
+      }
+      this.session.noteProgress();
+    }
+  }
+
+  private async perform(task: RolloutTask__Output): Promise<void> {
+    const { compute } = this.state;
+    const { metrics } = this.context;
+    await this.load(task);
+    const { sampling } = task;
+    if (sampling === null) throw protocolError(`task ${task.taskId}: sampling is not set`);
+    const { rollouts, generateMs, scoreMs } = await compute.run("perform", {
+      prompts: task.prompts.map(fromPromptRow),
+      policyVersion: task.policyVersion,
+      sampling,
+      needs: { score: task.score },
+    });
+    for (const rollout of rollouts) {
+      metrics.experiencesGenerated.inc();
+      metrics.rolloutTokens.inc({ kind: "prompt" }, rollout.promptIds.length);
+      metrics.rolloutTokens.inc({ kind: "response" }, rollout.responseIds.length);
+      await this.send({ experience: toExperienceMessage(task.taskId, task.attempt, rollout) });
+    }
+    metrics.rolloutDuration.observe({ phase: "generate" }, generateMs / 1000);
+    metrics.rolloutDuration.observe({ phase: "score" }, scoreMs / 1000);
+    await this.send({ done: { taskId: task.taskId, attempt: task.attempt, generateMs, scoreMs } });
+  }
+
+  /** Brings the replicas to the versions the task names; between tasks, so never in the middle of a sequence. */
+  private async load(task: RolloutTask__Output): Promise<void> {
+    const { compute, loaded } = this.state;
+    const shapes = JSON.stringify([task.tokenizer, task.models.map(({ role, hfConfigJson, head }) => [role, hfConfigJson, head])]);
+    if (shapes !== this.state.configuredFor) {
+      const { config } = this.session;
+      await compute.run("configure", {
+        engine: engineSettings(config, config.cluster.rollouts),
+        models: task.models.map(({ role, hfConfigJson, head }) => ({ role, hfConfigJson, head })) as never,
+        eosIds: task.tokenizer?.eosIds ?? [],
+        padId: task.tokenizer?.padId ?? 0,
+        slots: config.generation.slots,
+      } as never);
+      this.state.configuredFor = shapes;
+      loaded.clear();
+    }
+    for (const model of task.models) await this.loadModel(model);
+    this.state.policyVersion = task.policyVersion;
+    this.context.metrics.workerPolicyVersion.set(task.policyVersion);
+  }
+
+  private async loadModel(model: ModelRef__Output): Promise<void> {
+    const { compute, loaded } = this.state;
+    if (model.parameters === null) throw protocolError(`model ${model.role}: a rollout task needs parameters, got none`);
+    const { sha256 } = model.parameters;
+    if (loaded.get(model.role) === sha256) return;
+    const startedMs = performance.now();
+    const path = await this.artifacts.fetch(model.parameters);
+    await compute.run("loadModel", { role: model.role, path } as never);
+    loaded.set(model.role, sha256);
+    await this.artifacts.forget(sha256);
+    this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
+  }
+
+  private async send(message: Omit<RolloutMessage, "sender">): Promise<void> {
+    if (!this.call.writable) return;
+    if (!this.call.write({ sender: this.session.sender, ...message })) await Promise.race([once(this.call, "drain"), once(this.call, "close")]);
+  }
+}

@@ -1,0 +1,65 @@
+/** What every worker process sets up around its role: log, metrics endpoint, the tie to the coordinator. */
+import { join } from "node:path";
+import { createLogger, type Logger } from "../observability/logger.js";
+import { startHttpServer } from "../observability/http-server.js";
+import { createMetrics, type Metrics } from "../observability/metrics.js";
+import { readToken } from "../rpc/auth.js";
+import { serveCoordinator, type Holdings, type Session, type WorkerRole } from "./coordinator-link.js";
+import type { WorkerOptions } from "./worker-options.js";
+
+export interface WorkerContext<R extends WorkerRole> {
+  readonly logger: Logger;
+  readonly metrics: Metrics<R>;
+}
+
+export interface WorkerBody<R extends WorkerRole> {
+  /** What this process holds, told to the coordinator. */
+  readonly holdings: () => Holdings;
+  /** One registration's work; returns when its stream ended. */
+  readonly perform: (session: Session, context: WorkerContext<R>) => Promise<void>;
+}
+
+export async function startWorker<R extends WorkerRole>(role: R, options: WorkerOptions, body: WorkerBody<R>): Promise<void> {
+  const token = options.tokenFile ? readToken(options.tokenFile) : undefined;
+  const logger = createLogger({
+    role,
+    workerId: options.workerId,
+    secrets: token === undefined ? [] : [token],
+    ...(options.logDir === undefined ? {} : { file: join(options.logDir, `${options.workerId ?? `${role}-${process.pid}`}.ndjson`) }),
+  });
+  const metrics = createMetrics(role);
+  let isRegistered = false;
+  const http = await startHttpServer({
+    registry: metrics.registry,
+    host: options.httpHost,
+    port: options.httpPort,
+    readiness: () => isRegistered || "not registered with the coordinator",
+  });
+  logger.info({ pid: process.pid, metrics: `${http.url}/metrics`, coordinator: options.coordinator }, `${role} worker started`);
+  try {
+    await serveCoordinator(
+      {
+        role,
+        coordinator: options.coordinator,
+        token,
+        workerId: options.workerId,
+        metricsAddress: `${http.host}:${http.port}`,
+        logger,
+        signal: options.signal,
+        holdings: body.holdings,
+      },
+      async (session) => {
+        isRegistered = true;
+        try {
+          await body.perform(session, { logger, metrics });
+        } finally {
+          isRegistered = false;
+        }
+      },
+    );
+    logger.info("left the run");
+  } finally {
+    await http.close();
+    await logger.close();
+  }
+}
