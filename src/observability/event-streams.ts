@@ -1,4 +1,5 @@
 /** Server-sent events: one open response per watching browser, fed from the event bus. */
+import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { EventBus, PublishedEvent } from "./progress.js";
 
@@ -16,6 +17,8 @@ export interface EventStreams {
 export function createEventStreams(): EventStreams {
   const endings = new Set<() => void>();
   let isClosed = false;
+  // Part of every event id: after a restart sequences begin again, and an id of the old process must not skip them.
+  const instance = randomBytes(4).toString("hex");
 
   const open: EventStreams["open"] = (bus) => (request, response) => {
     if (isClosed || endings.size >= MAX_STREAMS) {
@@ -46,7 +49,9 @@ export function createEventStreams(): EventStreams {
     response.on("close", end);
     response.on("error", end);
     write("retry: 1000\n\n");
-    unsubscribe = bus.subscribe((event) => write(frame(event)), { after: lastEventId(request) });
+    unsubscribe = bus.subscribe((event) => write(frame(instance, event)), {
+      after: lastSequence(instance, request),
+    });
     // The backlog limit may already have ended the stream while history was replayed.
     if (!endings.has(end)) unsubscribe();
   };
@@ -61,11 +66,12 @@ export function createEventStreams(): EventStreams {
 }
 
 /** JSON never contains a raw newline, so one `data:` line holds the whole event. */
-function frame(event: PublishedEvent): string {
-  return `id: ${event.sequence}\ndata: ${JSON.stringify(event)}\n\n`;
+function frame(instance: string, event: PublishedEvent): string {
+  return `id: ${instance}-${event.sequence}\ndata: ${JSON.stringify(event)}\n\n`;
 }
 
-function lastEventId(request: IncomingMessage): number {
-  const value = request.headers["last-event-id"];
-  return typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : 0;
+/** Where a reconnecting watcher left off; 0 for a new one, or one that watched an earlier process. */
+function lastSequence(instance: string, request: IncomingMessage): number {
+  const match = /^([0-9a-f]{8})-(\d{1,15})$/.exec(String(request.headers["last-event-id"]));
+  return match !== null && match[1] === instance ? Number(match[2]) : 0;
 }

@@ -6,7 +6,7 @@ import type { Role } from "./metric-table.js";
 
 export type ProgressStage = "sft" | "reward" | "ppo" | "eval";
 
-/** Numbers of one step or iteration by name (docs/metrics.md#run-records), e.g. `{"objective/kl": 3.1}`. */
+/** Numbers of one step or iteration by name (src/observability/run-records.ts), e.g. `{"objective/kl": 3.1}`. */
 export type MetricsRecord = Readonly<Record<string, number>>;
 
 export interface SampleAnswer {

@@ -7,8 +7,8 @@ export interface WorkerStatus {
   readonly state: "alive" | "suspect" | "draining" | "lost";
   readonly host: string;
   readonly pid: number;
-  /** Port of the worker's own /metrics; 0 when it has none. */
-  readonly httpPort: number;
+  /** `host:port` of the worker's own /metrics; "" when it has none. */
+  readonly metricsAddress: string;
   /** What it does now, in a few words, e.g. "generating 16 prompts". */
   readonly activity: string;
   readonly policyVersion: number;
@@ -16,14 +16,15 @@ export interface WorkerStatus {
   readonly lastHeartbeatAgeMs: number;
 }
 
-/** admitted = trained + dropped + buffered, always. */
+/** admitted = trained + dropped + buffered, always; counts of experiences. */
 export interface Ledger {
-  readonly generated: number;
   readonly admitted: number;
-  readonly rejected: number;
   readonly trained: number;
   readonly dropped: number;
   readonly buffered: number;
+  readonly droppedByReason: Readonly<Record<string, number>>;
+  /** Refused before admission; not part of the balance. */
+  readonly refusedByReason: Readonly<Record<string, number>>;
 }
 
 export interface RunStatus {
@@ -35,6 +36,9 @@ export interface RunStatus {
   readonly unit: "step" | "iteration" | "prompt";
   readonly completedUnits: number;
   readonly totalUnits: number;
+  readonly optimizerStep: number;
+  /** True while a step is due and too few learners are ready. */
+  readonly isPaused: boolean;
   readonly policyVersion: number;
   readonly generation: number;
   readonly coordinatorEpoch: number;
