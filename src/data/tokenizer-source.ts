@@ -1,0 +1,60 @@
+import { resolve } from "node:path";
+import { Piscina } from "piscina";
+import type { Config } from "../config/schema.js";
+import { configError, dataError, errorCodeOf } from "../shared/errors.js";
+import { builtFile } from "../shared/paths.js";
+import type { TrainedTokenizer, TrainTask } from "./train-tokenizer-thread.js";
+
+/**
+ * Trains a byte-level BPE on all readable rows of `data.path`, in a thread, and writes it to `directory`. The same
+ * rows give the same files.
+ * @throws {TroupeError} DATA as `readRows` throws
+ */
+export async function trainTokenizer(task: TrainTask): Promise<TrainedTokenizer> {
+  const pool = new Piscina({
+    filename: builtFile("src/data/train-tokenizer-thread"),
+    maxThreads: 1,
+    atomics: "disabled",
+  });
+  try {
+    return (await pool.run(task, { name: "train" })) as TrainedTokenizer;
+  } catch (error) {
+    // Crossing threads keeps an error's fields but not its class.
+    const { message, code } = error as Error & { code?: string };
+    if (code === "CONFIG") throw configError(message);
+    throw errorCodeOf(error) !== "INTERNAL" ? error : dataError(message, { cause: error });
+  } finally {
+    await pool.destroy();
+  }
+}
+
+/**
+ * The directory of the run's tokenizer as `model.tokenizer` says: the model's own, a given one, or one trained now
+ * and written to `trainedDirectory`.
+ * @throws {TroupeError} CONFIG when the tokenizer should come from a model and none is given
+ */
+export async function resolveTokenizerDirectory(
+  model: Config["model"],
+  data: Config["data"],
+  trainedDirectory: string,
+): Promise<string> {
+  const { tokenizer } = model;
+  switch (tokenizer.type) {
+    case "from-model":
+      if (model.path === null) {
+        throw configError(
+          "model.tokenizer is from-model but model.path is null; set model.path, or model.tokenizer to {type: path, path: …} or {type: train}",
+        );
+      }
+      return resolve(model.path);
+    case "path":
+      return resolve(tokenizer.path);
+    case "train":
+      await trainTokenizer({
+        data,
+        vocabularySize: tokenizer.vocabularySize,
+        directory: resolve(trainedDirectory),
+      });
+      return resolve(trainedDirectory);
+  }
+}
