@@ -1,0 +1,82 @@
+"""Writes test/fixtures/models: tiny random models saved by Hugging Face transformers, with the logits it computes.
+
+    pip install torch "transformers==4.51.3" safetensors
+    python scripts/make-model-fixtures.py [test/fixtures/models]
+
+With --check DIR it instead loads a model directory and prints its logits for the fixture rows as JSON.
+Each folder tests one more thing: dtype, sharding, grouped queries, tied and untied heads, scalar head.
+"""
+import json
+import pathlib
+import shutil
+import sys
+
+import torch
+import transformers as hf
+
+ROWS = [[3, 17, 5, 44, 9, 9, 23, 31, 2, 40], [7, 1, 46, 12, 30, 8, 21]]
+COMMON = dict(vocab_size=48, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+LLAMA = dict(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24,
+    max_position_embeddings=32, **COMMON)
+LLAMA3_ROPE = dict(
+    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+GPT2 = dict(n_embd=16, n_layer=2, n_head=4, n_positions=24, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **COMMON)
+
+MODELS = {
+    "gpt2": (hf.GPT2LMHeadModel, hf.GPT2Config(**GPT2), torch.float32, "1GB"),
+    "gpt2-scalar": (hf.GPT2ForSequenceClassification, hf.GPT2Config(num_labels=1, **GPT2), torch.float32, "1GB"),
+    "opt-f16": (hf.OPTForCausalLM, hf.OPTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, max_position_embeddings=32,
+        word_embed_proj_dim=16, dropout=0.0, **COMMON), torch.float16, "1GB"),
+    "llama-sharded": (hf.LlamaForCausalLM, hf.LlamaConfig(
+        tie_word_embeddings=False, rope_theta=100.0, rope_scaling=LLAMA3_ROPE, **LLAMA), torch.float32, "10KB"),
+    "mistral": (hf.MistralForCausalLM, hf.MistralConfig(tie_word_embeddings=False, sliding_window=None, **LLAMA),
+                torch.float32, "1GB"),
+    "qwen2-bf16": (hf.Qwen2ForCausalLM, hf.Qwen2Config(tie_word_embeddings=True, **LLAMA), torch.bfloat16, "1GB"),
+    "qwen3": (hf.Qwen3ForCausalLM, hf.Qwen3Config(tie_word_embeddings=True, head_dim=6, **LLAMA), torch.float32, "1GB"),
+}
+
+
+def outputs(model):
+    """Per row: logits [T, V] of a language model, scores [T] of a scalar head at every position."""
+    rows = []
+    for row in ROWS:
+        ids = torch.tensor([row])
+        with torch.no_grad():
+            if hasattr(model, "score"):
+                rows.append(model.score(model.base_model(ids).last_hidden_state)[0, :, 0].tolist())
+            else:
+                rows.append(model(ids).logits[0].tolist())
+    return rows
+
+
+def rounded(value):
+    return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")
+
+
+def write(root, name, model_class, config, dtype, shard_size):
+    torch.manual_seed(sum(map(ord, name)))
+    model = model_class(config).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.25)  # biases and norms too: none stays at 0 or 1
+    folder = root / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard_size)
+    # Loaded again, so that only parameters were rounded to dtype and not the rotary tables.
+    loaded = model_class.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    expected = {"transformers": hf.__version__, "rows": ROWS, "outputs": rounded(outputs(loaded))}
+    (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--check"]:
+        kind = json.loads((pathlib.Path(arguments[1]) / "config.json").read_text())["architectures"][0]
+        loaded, info = getattr(hf, kind).from_pretrained(arguments[1], output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
+        print(json.dumps(rounded(outputs(loaded.eval().float()))))
+    else:
+        target = pathlib.Path(arguments[0] if arguments else "test/fixtures/models")
+        for model_name, parts in MODELS.items():
+            write(target, model_name, *parts)

@@ -1,0 +1,174 @@
+import { copyFile, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Layout } from "../engine/layout.js";
+import { dataError, numericError } from "../shared/errors.js";
+import { SafetensorsFile, writeSafetensors, type TensorInfo } from "../shared/safetensors.js";
+import { familyOf } from "./families.js";
+import { fileInFolder, readFolderJson, weightFiles } from "./model-files.js";
+import {
+  initTensor,
+  layoutOf,
+  parseModelConfig,
+  tensorPlans,
+  toHfConfig,
+  type Head,
+  type ModelSpec,
+} from "./model-spec.js";
+
+export interface LoadOptions {
+  /** Seed for a scalar head that the checkpoint lacks (a reward model started from a language model). */
+  readonly initMissing?: number;
+}
+
+export interface LoadedWeights {
+  /** Flat parameters in `layoutOf(spec)` order. */
+  readonly values: Float32Array;
+  /** What a reader should know: tensors left out or freshly initialised. */
+  readonly warnings: readonly string[];
+}
+
+export interface LoadedModel extends LoadedWeights {
+  readonly spec: ModelSpec;
+}
+
+/** Files that make up a tokenizer; those that exist travel with a model. */
+const TOKENIZER_FILES = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer.model",
+  "chat_template.jinja",
+] as const;
+
+/**
+ * Loads a Hugging Face model folder: config.json and model.safetensors or its shards.
+ * @throws {TroupeError} DATA naming the file and the field or tensor, what was expected and what came
+ */
+export async function loadModelDir(dir: string, head: Head, options: LoadOptions = {}): Promise<LoadedModel> {
+  const config = await readFolderJson(dir, "config.json");
+  if (config === null) throw dataError(`${dir}: has no config.json; expected a Hugging Face model folder`);
+  const spec = parseModelConfig(config, head);
+  return { spec, ...(await loadWeights(await weightFiles(dir), spec, options)) };
+}
+
+/**
+ * Reads the parameters of `spec` from safetensors files. Names may lack the backbone's prefix. A tied language-model
+ * head, the other kind of head, and buffers are left out; any other missing, extra or misshapen tensor is an error.
+ */
+export async function loadWeights(
+  paths: readonly string[],
+  spec: ModelSpec,
+  options: LoadOptions = {},
+): Promise<LoadedWeights> {
+  const layout = layoutOf(spec);
+  const values = new Float32Array(layout.size);
+  const seen = new Map<string, string>();
+  const warnings: string[] = [];
+  for (const path of paths) {
+    const file = await SafetensorsFile.open(path);
+    try {
+      for (const tensor of file.header.tensors) {
+        const name = parameterName(tensor, spec, layout, path, warnings);
+        if (name === null) continue;
+        const earlier = seen.get(name);
+        if (earlier !== undefined)
+          throw dataError(`${path}: tensor ${tensor.name} was already read from ${earlier}`);
+        seen.set(name, path);
+        const { offset, size } = layout.byName.get(name)!;
+        await file.readInto(tensor, values.subarray(offset, offset + size));
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  for (const { name, shape, offset, size } of layout.entries) {
+    if (seen.has(name)) continue;
+    if (name !== "score.weight" || options.initMissing === undefined) {
+      throw dataError(`${paths.join(", ")}: tensor ${name} is missing; expected shape [${shape.join(", ")}]`);
+    }
+    initTensor(
+      name,
+      tensorPlans(spec)[name].init,
+      values.subarray(offset, offset + size),
+      options.initMissing,
+    );
+    warnings.push(`${name} is not in the checkpoint: initialised from seed ${options.initMissing}`);
+  }
+  return { values, warnings };
+}
+
+/** The layout's name for a tensor of a file, after checking its shape; null when the model does not need it. */
+function parameterName(
+  tensor: TensorInfo,
+  spec: ModelSpec,
+  layout: Layout,
+  path: string,
+  warnings: string[],
+): string | null {
+  const family = familyOf(spec);
+  const entry = layout.byName.get(tensor.name) ?? layout.byName.get(family.prefix + tensor.name);
+  if (entry !== undefined) {
+    if (tensor.shape.join() !== entry.shape.join()) {
+      throw dataError(
+        `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], expected [${entry.shape.join(", ")}]`,
+      );
+    }
+    return entry.name;
+  }
+  if (family.ignoredTensors.test(tensor.name)) return null;
+  if (tensor.name === "lm_head.weight" || tensor.name === "score.weight") {
+    const isTiedHead = tensor.name === "lm_head.weight" && spec.tieWordEmbeddings;
+    if (!isTiedHead) warnings.push(`${tensor.name} left out: the model is loaded with a ${spec.head} head`);
+    return null;
+  }
+  throw dataError(
+    `${path}: tensor ${tensor.name} does not belong to a ${spec.family} model with a ${spec.head} head`,
+  );
+}
+
+/**
+ * Writes a model folder that transformers loads unchanged: config.json, generation_config.json, model.safetensors,
+ * and the tokenizer's files when a folder with them is given.
+ * @param values flat parameters in `layoutOf(spec)` order
+ * @throws {TroupeError} NUMERIC naming the tensor when a value is NaN or infinite
+ */
+export async function saveModelDir(
+  dir: string,
+  spec: ModelSpec,
+  values: Float32Array,
+  options: { readonly tokenizerDir?: string } = {},
+): Promise<void> {
+  const { entries } = layoutOf(spec);
+  for (const { name, offset, size } of entries) {
+    for (let i = offset; i < offset + size; i++) {
+      if (!Number.isFinite(values[i]))
+        throw numericError(`${dir}: tensor ${name} element ${i - offset} is ${values[i]}`);
+    }
+  }
+  await mkdir(dir, { recursive: true });
+  const config = toHfConfig(spec);
+  const { bos_token_id, eos_token_id, pad_token_id } = config;
+  await writeJson(join(dir, "config.json"), config);
+  await writeJson(join(dir, "generation_config.json"), {
+    _from_model_config: true,
+    bos_token_id,
+    eos_token_id,
+    pad_token_id,
+  });
+  await writeSafetensors(join(dir, "model.safetensors"), entries, values);
+  if (options.tokenizerDir !== undefined) await copyTokenizerFiles(options.tokenizerDir, dir);
+}
+
+async function copyTokenizerFiles(from: string, to: string): Promise<void> {
+  for (const name of TOKENIZER_FILES) {
+    const path = await fileInFolder(from, name);
+    if (path !== null && path !== join(to, name)) await copyFile(path, join(to, name));
+  }
+}
+
+async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeFile(path, JSON.stringify(value, null, 2) + "\n");
+}
