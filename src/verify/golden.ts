@@ -25,8 +25,6 @@ import {
   type RewardCase,
 } from "./golden-file.js";
 
-export const GOLDEN_LIMIT = 1e-5;
-
 /**
  * @param engine computes losses, gradients and log-probs
  * @throws {TroupeError} DATA for a file that is missing or malformed
