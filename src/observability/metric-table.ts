@@ -134,12 +134,13 @@ export const METRIC_TABLE = {
     help: "prompt batches given to another worker, by why the first holder lost them",
     healthy: "0 without failures; timeout above 0 means cluster.taskTimeoutMs is too short",
   },
-  promptsQuarantined: {
-    name: "troupe_prompts_quarantined_total",
+  experiencesAbandoned: {
+    name: "troupe_experiences_abandoned_total",
     type: "counter",
     roles: coordinator,
-    help: "prompts given up after cluster.maxTaskAttempts failures",
-    healthy: "0; above 1 % of the prompts the run fails",
+    labels: { reason: ["poison", "nonfinite", "overCapacity"] },
+    help: "experiences asked for that will never come, by reason (poison: cluster.maxTaskAttempts workers failed on them)",
+    healthy: "0; a few poison prompts are survivable, a growing number is not",
   },
   experiencesGenerated: {
     name: "troupe_experiences_generated_total",
@@ -167,7 +168,7 @@ export const METRIC_TABLE = {
     name: "troupe_experiences_dropped_total",
     type: "counter",
     roles: coordinator,
-    labels: { reason: ["stale", "poison", "nonfinite", "overCapacity", "stageEnded"] },
+    labels: { reason: ["stale", "nonfinite", "stageEnded"] },
     help: "admitted experiences that will not be trained on, by reason",
     healthy: "0 in synchronous runs",
   },

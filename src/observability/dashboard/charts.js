@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 132;
-const MARGIN = { top: 10, right: 10, bottom: 20, left: 46 };
+const MARGIN = { top: 10, right: 10, bottom: 20, left: 54 };
 /** More points than this are thinned to the minimum and maximum of each bucket. */
 const MAX_POINTS = 600;
 
