@@ -1,0 +1,46 @@
+/** The core's own settings: numbers only, copied by the shell from the run's configuration (src/config/schema.ts). */
+export interface CoreConfig {
+  /** A member silent for this long is lost. */
+  readonly leaseTtlMs: number;
+  /** A rollout task without progress for this long is given to another worker. */
+  readonly taskTimeoutMs: number;
+  /** An optimizer step that takes longer is aborted and done again. */
+  readonly stepTimeoutMs: number;
+  /** A learner that takes longer to copy parameters is fenced, so that it cannot hold up the others. */
+  readonly healTimeoutMs: number;
+  /** After all learners were lost: how long to wait for one that still holds newer parameters than the checkpoint. */
+  readonly regroupMs: number;
+  /** Work without a single worker to do it stops the run after this long. */
+  readonly waitForWorkersMs: number;
+  /** After this many failures the remaining experiences of a task are abandoned as poison. */
+  readonly maxTaskAttempts: number;
+  /** Consecutive aborts of one optimizer step before the run stops with a diagnosis. */
+  readonly maxStepAttempts: number;
+  /** Consecutive non-finite steps before the run stops. */
+  readonly maxSkippedSteps: number;
+  /** No optimizer step starts below this many ready learners. */
+  readonly minLearners: number;
+  /** Largest allowed `policyVersion(now) − policyVersion(sampled)` of a trained experience; 0 is synchronous. */
+  readonly maxStalenessVersions: number;
+  /** Experiences that may be requested and not yet trained or dropped: `(maxStalenessVersions + 1) · B`. */
+  readonly capacityExperiences: number;
+  /** Payload bytes of buffered experiences. */
+  readonly capacityBytes: number;
+}
+
+/** The defaults of the timeout table (docs/operations.md); each can be overridden by the run's configuration. */
+export const DEFAULT_CORE_CONFIG: CoreConfig = {
+  leaseTtlMs: 10_000,
+  taskTimeoutMs: 120_000,
+  stepTimeoutMs: 60_000,
+  healTimeoutMs: 60_000,
+  regroupMs: 2_000,
+  waitForWorkersMs: 600_000,
+  maxTaskAttempts: 3,
+  maxStepAttempts: 10,
+  maxSkippedSteps: 3,
+  minLearners: 1,
+  maxStalenessVersions: 0,
+  capacityExperiences: 128,
+  capacityBytes: 1024 ** 3,
+};

@@ -1,0 +1,206 @@
+/**
+ * Keeps the learners in step. The *group* is the learners at `groupStep`, and only they take part in a step. Between
+ * steps every other learner is healed: from a member of the group, or, when the group is lost, from the newest
+ * checkpoint (the stage's starting model before the first), after which the journalled steps since are done again.
+ * While a learner is copying no step starts, for at most `healTimeoutMs`.
+ */
+import type { HealSource } from "./effects.js";
+import type { LearnerHealed, LearnerHealFailed } from "./events.js";
+import { fence, removeMember, usableStep } from "./members.js";
+import type { Outbox } from "./outbox.js";
+import type { CoordinatorState, Member } from "./state.js";
+import { abort, startReplay, startRequestedStep } from "./steps.js";
+
+/** Does whatever can be done now: release, regroup, heal, pause or resume, replay, start the requested step. */
+export function advanceLearning(state: CoordinatorState, out: Outbox): void {
+  const { volatile, durable, config } = state;
+  if (volatile.activeStep !== null || durable.stage === null) return;
+  const learners: Member[] = [];
+  for (const member of volatile.members.values()) {
+    if (member.role === "learner" && member.state !== "draining") learners.push(member);
+  }
+  if (!formGroup(state, learners)) healFromStorage(state, learners, out);
+  else healFromGroup(state, learners, out);
+
+  const isDue = volatile.stepRequest !== null;
+  const group = learners.filter((learner) => isInGroup(state, learner));
+  for (const learner of learners) learner.state = isInGroup(state, learner) ? "ready" : "joining";
+  pauseOrResume(state, group.length, isDue, out);
+  if (learners.some((learner) => learner.heal !== null)) return;
+  if (volatile.groupStep < 0 || group.length < config.minLearners || group.length === 0) return;
+
+  while (volatile.groupStep < durable.finishedStep) {
+    const manifest = durable.manifests.find((finished) => finished.step === volatile.groupStep + 1);
+    if (manifest === undefined)
+      return void out.stop("INTERNAL", `step ${volatile.groupStep + 1} is not in the journal`);
+    if (manifest.outcome === "committed") return startReplay(state, manifest, group, out);
+    skipAgain(state, manifest.step, group, out);
+  }
+  startRequestedStep(state, group, out);
+}
+
+const isInGroup = (state: CoordinatorState, learner: Member): boolean =>
+  learner.heal === null && state.volatile.groupStep >= 0 && learner.step === state.volatile.groupStep;
+
+/** Chooses `groupStep`; false while no learner holds a state worth going on from. */
+function formGroup(state: CoordinatorState, learners: readonly Member[]): boolean {
+  const { volatile, durable, config } = state;
+  let best = -1;
+  for (const learner of learners) if (learner.heal === null) best = Math.max(best, learner.step);
+  const hadGroup = volatile.groupStep >= 0 && learners.some((learner) => isInGroup(state, learner));
+  const restorable = durable.checkpoint?.step ?? 0;
+  if (!hadGroup) volatile.groupStep = -1;
+  if (best === durable.finishedStep || (hadGroup && best >= restorable)) {
+    volatile.groupStep = best;
+    volatile.regroupAtMs = null;
+    return true;
+  }
+  if (learners.length === 0) {
+    volatile.regroupAtMs = null;
+    return false;
+  }
+  if (restorable === durable.finishedStep) return false;
+  // Steps were committed after the checkpoint: wait a little for a learner that still holds their result.
+  volatile.regroupAtMs ??= volatile.nowMs + config.regroupMs;
+  if (volatile.nowMs < volatile.regroupAtMs || best < restorable) return false;
+  volatile.groupStep = best;
+  volatile.regroupAtMs = null;
+  return true;
+}
+
+function healFromStorage(state: CoordinatorState, learners: readonly Member[], out: Outbox): void {
+  const { volatile, durable } = state;
+  if (volatile.regroupAtMs !== null && volatile.nowMs < volatile.regroupAtMs) return;
+  volatile.regroupAtMs = null;
+  const { checkpoint } = durable;
+  const source: HealSource =
+    checkpoint === null ? { kind: "initial" } : { kind: "checkpoint", checkpointId: checkpoint.checkpointId };
+  for (const learner of learners) {
+    if (learner.heal === null) startHeal(state, learner, source, checkpoint?.step ?? 0, out);
+  }
+}
+
+function healFromGroup(state: CoordinatorState, learners: readonly Member[], out: Outbox): void {
+  const { volatile } = state;
+  const peers = learners.filter((learner) => isInGroup(state, learner));
+  for (const learner of learners) {
+    if (learner.heal !== null || isInGroup(state, learner)) continue;
+    const peer = peers[volatile.nextHealId % peers.length];
+    const source: HealSource = { kind: "peer", workerId: peer.workerId, incarnation: peer.incarnation };
+    startHeal(state, learner, source, volatile.groupStep, out);
+  }
+}
+
+function startHeal(
+  state: CoordinatorState,
+  learner: Member,
+  source: HealSource,
+  step: number,
+  out: Outbox,
+): void {
+  const { volatile, durable, config } = state;
+  const healId = volatile.nextHealId++;
+  learner.step = -1;
+  learner.heal = { healId, source, step, deadlineMs: volatile.nowMs + config.healTimeoutMs };
+  volatile.counters.heals += 1;
+  const { workerId, incarnation } = learner;
+  out.send({ type: "HealLearner", workerId, incarnation, healId, stage: durable.stage ?? "", step, source });
+}
+
+function pauseOrResume(state: CoordinatorState, readyLearners: number, isDue: boolean, out: Outbox): void {
+  const { volatile, config } = state;
+  const { minLearners } = config;
+  const isShort = readyLearners < minLearners;
+  if (!isShort) {
+    volatile.noLearnersSinceMs = null;
+    if (volatile.isPaused) out.send({ type: "ResumeLearning", readyLearners });
+    volatile.isPaused = false;
+  } else if (isDue) {
+    volatile.noLearnersSinceMs ??= volatile.nowMs;
+    if (!volatile.isPaused) out.send({ type: "PauseLearning", readyLearners, minLearners });
+    volatile.isPaused = true;
+  }
+}
+
+/** A step that was skipped is skipped again without computing it. */
+function skipAgain(state: CoordinatorState, step: number, group: readonly Member[], out: Outbox): void {
+  const { volatile, durable } = state;
+  const members = group.map(({ workerId, incarnation }, rank) => ({
+    workerId,
+    incarnation,
+    rank,
+    firstShard: 0,
+    shardCount: 0,
+  }));
+  const generation = durable.generation;
+  out.send({ type: "SkipStep", stage: durable.stage ?? "", generation, step, reason: "nonfinite", members });
+  for (const learner of group) learner.step = step;
+  volatile.groupStep = step;
+}
+
+export function receiveHealed(state: CoordinatorState, member: Member, event: LearnerHealed): void {
+  if (member.heal?.healId !== event.healId) return;
+  const step = usableStep(state, event.position);
+  if (step !== member.heal.step) {
+    failHeal(state, member);
+    return;
+  }
+  member.heal = null;
+  member.step = step;
+  member.behindSinceMs = null;
+  state.volatile.healFailures = 0;
+}
+
+export function receiveHealFailed(
+  state: CoordinatorState,
+  member: Member,
+  event: LearnerHealFailed,
+  out: Outbox,
+): void {
+  if (member.heal?.healId !== event.healId) return;
+  failHeal(state, member);
+  if (state.volatile.healFailures < state.config.maxStepAttempts) return;
+  out.stop(
+    "DATA",
+    `learners failed ${state.volatile.healFailures} times in a row to load parameters (last: ${member.workerId}: ${event.reason}); check the checkpoint and the stage's starting model`,
+  );
+}
+
+function failHeal(state: CoordinatorState, member: Member): void {
+  member.heal = null;
+  member.step = -1;
+  state.volatile.healFailures += 1;
+}
+
+/** A learner that copies for too long holds up the others: it is fenced and may join again. */
+export function expireHeals(state: CoordinatorState, out: Outbox): void {
+  const { volatile } = state;
+  for (const member of [...volatile.members.values()]) {
+    if (member.heal === null || volatile.nowMs < member.heal.deadlineMs) continue;
+    fence(member.workerId, member.incarnation, "took too long to copy parameters", out);
+    removeMember(state, member);
+    volatile.counters.membersLost += 1;
+  }
+}
+
+/** What the learner itself says it applied; behind the group for longer than a commit takes to arrive, it is healed. */
+export function noteAppliedStep(
+  state: CoordinatorState,
+  member: Member,
+  appliedStep: number,
+  out: Outbox,
+): void {
+  const { volatile, config } = state;
+  if (member.role !== "learner" || member.heal !== null || member.step < 0) return;
+  if (appliedStep >= member.step) {
+    member.behindSinceMs = null;
+    return;
+  }
+  member.behindSinceMs ??= volatile.nowMs;
+  if (volatile.nowMs - member.behindSinceMs < config.leaseTtlMs / 2) return;
+  member.behindSinceMs = null;
+  member.step = -1;
+  if (volatile.activeStep?.members.some((other) => other.incarnation === member.incarnation)) {
+    abort(state, "memberBehind", `${member.workerId} still stands at step ${appliedStep}`, out);
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * The coordinator's decision core. The shell's whole contract:
+ *
+ *   const state = makeState(config, replayedDurableState);
+ *   execute(reduce(state, { type: "CoordinatorStarted" }, nowMs));   // opens a new epoch
+ *   execute(reduce(state, event, nowMs));                            // one event at a time, monotonic clock
+ *
+ * and reduce `{ type: "Tick" }` at `nextDeadlineMs(state)`. `execute` makes the journal effects durable first.
+ */
+export { DEFAULT_CORE_CONFIG, type CoreConfig } from "./config.js";
+export * from "./events.js";
+export * from "./effects.js";
+export * from "./records.js";
+export {
+  applyRecord,
+  emptyDurableState,
+  type DurableState,
+  type ExperienceEntry,
+  type FinishedStep,
+  type SavedCheckpoint,
+} from "./durable.js";
+export { compareExperienceIds, iterationOf } from "./experience-id.js";
+export { makeState, type CoordinatorState } from "./state.js";
+export { reduce } from "./reduce.js";
+export { nextDeadlineMs } from "./deadlines.js";
+export { livePayloadIds } from "./ledger.js";
+export { status, type CoordinatorStatus } from "./status.js";

@@ -1,0 +1,85 @@
+/** Workers coming and going, and everything that happens because time passed. */
+import type { WorkerRegistered } from "./events.js";
+import { expireHeals } from "./healing.js";
+import { acceptMember, addMember, fence, removeMember } from "./members.js";
+import type { Outbox } from "./outbox.js";
+import type { CoordinatorState, Member } from "./state.js";
+import { abortIfMember, expireStep } from "./steps.js";
+import { failAttempt, releaseMemberLeases } from "./tasks.js";
+
+export function registerWorker(state: CoordinatorState, event: WorkerRegistered, out: Outbox): void {
+  const older = state.volatile.members.get(event.workerId);
+  if (older?.requestId === event.requestId) return acceptMember(state, older, out);
+  if (older !== undefined) {
+    fence(older.workerId, older.incarnation, "another process registered under this id", out);
+    loseMember(state, older, "stream broke", out);
+  }
+  addMember(state, event, out);
+}
+
+/** Takes the member out and gives its work to others at once; only a suspected crash counts against that work. */
+export function loseMember(
+  state: CoordinatorState,
+  member: Member,
+  cause: "left" | "stream broke" | "lease expired",
+  out: Outbox,
+): void {
+  const isBlamed = cause !== "left";
+  if (isBlamed) state.volatile.counters.membersLost += 1;
+  removeMember(state, member);
+  releaseMemberLeases(state, member, isBlamed, out);
+  abortIfMember(state, member, isBlamed, out);
+}
+
+/** Lets draining workers go that hold nothing: no task, and no part in the step under way. */
+export function releaseDrained(state: CoordinatorState, out: Outbox): void {
+  const { members, activeStep } = state.volatile;
+  for (const member of [...members.values()]) {
+    if (member.state !== "draining" || member.leases.size > 0) continue;
+    if (activeStep?.members.some((other) => other.incarnation === member.incarnation)) continue;
+    out.send({ type: "ReleaseWorker", workerId: member.workerId, incarnation: member.incarnation });
+    removeMember(state, member);
+  }
+}
+
+export function expireAll(state: CoordinatorState, out: Outbox): void {
+  const { volatile } = state;
+  for (const member of [...volatile.members.values()]) {
+    if (volatile.nowMs < member.leaseExpiresAtMs) continue;
+    fence(member.workerId, member.incarnation, "no heartbeat within the lease", out);
+    loseMember(state, member, "lease expired", out);
+  }
+  for (const task of [...volatile.tasks.values()]) {
+    if (task.lease !== null && volatile.nowMs >= task.lease.expiresAtMs) failAttempt(state, task, true, out);
+  }
+  expireStep(state, out);
+  expireHeals(state, out);
+  stopIfNobodyCame(state, out);
+}
+
+/** Keeps `noRolloutsSinceMs`: since when tasks wait and no rollout worker is a member. */
+export function noteMissingRollouts(state: CoordinatorState): void {
+  const { volatile } = state;
+  let isMissing = volatile.tasks.size > 0;
+  for (const member of volatile.members.values()) if (member.role === "rollout") isMissing = false;
+  if (isMissing) volatile.noRolloutsSinceMs ??= volatile.nowMs;
+  else volatile.noRolloutsSinceMs = null;
+}
+
+function stopIfNobodyCame(state: CoordinatorState, out: Outbox): void {
+  const { volatile, config } = state;
+  const isOver = (sinceMs: number | null): boolean =>
+    sinceMs !== null && volatile.nowMs - sinceMs >= config.waitForWorkersMs;
+  if (isOver(volatile.noRolloutsSinceMs)) {
+    out.stop(
+      "UNREACHABLE",
+      `no rollout worker for ${config.waitForWorkersMs} ms; start one, or see the launcher's log`,
+    );
+  }
+  if (isOver(volatile.noLearnersSinceMs)) {
+    out.stop(
+      "UNREACHABLE",
+      `fewer than ${config.minLearners} ready learners for ${config.waitForWorkersMs} ms; start more, or lower cluster.minLearners`,
+    );
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * Membership: who is here, under which incarnation, and until when without a sign of life.
+ *
+ * An incarnation is `epoch · EPOCH_SPAN + n`: unique for the life of the run without journalling a registration,
+ * and greater than every incarnation of an older epoch.
+ */
+import type {
+  LearnerPosition,
+  WorkerEvent,
+  WorkerHeartbeat,
+  WorkerReady,
+  WorkerRegistered,
+} from "./events.js";
+import type { Outbox } from "./outbox.js";
+import type { CoordinatorState, Member } from "./state.js";
+
+const EPOCH_SPAN = 1_000_000_000;
+
+/** The member that signed the event, or null when the signature is not that of a live member. */
+export function signer(state: CoordinatorState, event: WorkerEvent): Member | null {
+  const member = state.volatile.members.get(event.workerId);
+  return member !== undefined && member.incarnation === event.incarnation ? member : null;
+}
+
+/** Admits a process under a new incarnation. The caller has already removed an older process of that id. */
+export function addMember(state: CoordinatorState, event: WorkerRegistered, out: Outbox): Member {
+  const { durable, volatile, config } = state;
+  const member: Member = {
+    workerId: event.workerId,
+    role: event.role,
+    incarnation: durable.epoch * EPOCH_SPAN + volatile.nextIncarnation++,
+    requestId: event.requestId,
+    state: event.role === "learner" ? "joining" : "ready",
+    leaseExpiresAtMs: volatile.nowMs + config.leaseTtlMs,
+    credits: 0,
+    policyVersion: event.policyVersion,
+    refreshedTo: -1,
+    leases: new Set(),
+    step: event.role === "learner" ? usableStep(state, event.position) : -1,
+    behindSinceMs: null,
+    blame: 0,
+    heal: null,
+  };
+  volatile.members.set(member.workerId, member);
+  acceptMember(state, member, out);
+  return member;
+}
+
+/** Tells a process its incarnation; also the answer to a registration that was already answered. */
+export function acceptMember(state: CoordinatorState, member: Member, out: Outbox): void {
+  out.send({
+    type: "AcceptWorker",
+    workerId: member.workerId,
+    requestId: member.requestId,
+    incarnation: member.incarnation,
+    epoch: state.durable.epoch,
+  });
+}
+
+/** Renews the lease and believes what the worker says of itself; a learner's step is judged in healing.ts. */
+export function renewMember(
+  state: CoordinatorState,
+  member: Member,
+  event: WorkerHeartbeat,
+  out: Outbox,
+): void {
+  member.leaseExpiresAtMs = state.volatile.nowMs + state.config.leaseTtlMs;
+  if (event.policyVersion !== undefined && member.role === "rollout")
+    member.policyVersion = event.policyVersion;
+  out.send({
+    type: "AckHeartbeat",
+    workerId: member.workerId,
+    incarnation: member.incarnation,
+    policyVersion: state.durable.policyVersion,
+    finishedStep: state.durable.finishedStep,
+  });
+}
+
+export function setCredits(member: Member, event: WorkerReady): void {
+  if (member.role !== "rollout") return;
+  member.credits = Math.max(0, Math.floor(event.credits));
+  member.policyVersion = event.policyVersion;
+}
+
+/** Tells an incarnation that it is over. */
+export function fence(workerId: string, incarnation: number, reason: string, out: Outbox): void {
+  out.send({ type: "FenceWorker", workerId, incarnation, reason });
+}
+
+/** Forgets the member; learners that were copying its state need another source. */
+export function removeMember(state: CoordinatorState, member: Member): void {
+  const { members } = state.volatile;
+  if (members.get(member.workerId) === member) members.delete(member.workerId);
+  if (member.role !== "learner") return;
+  for (const other of members.values()) {
+    const source = other.heal?.source;
+    if (source?.kind === "peer" && source.incarnation === member.incarnation) other.heal = null;
+  }
+}
+
+/** The step a learner's state can be used at, or -1: wrong stage, a step nobody finished, or another history. */
+export function usableStep(state: CoordinatorState, position: LearnerPosition | null): number {
+  const { durable } = state;
+  if (position === null || position.stage !== durable.stage) return -1;
+  if (!Number.isInteger(position.step) || position.step < 0 || position.step > durable.finishedStep)
+    return -1;
+  const known = hashAfter(state, position.step);
+  return position.hash !== "" && known !== "" && position.hash !== known ? -1 : position.step;
+}
+
+/** The hash the group voted for `step`; "" when unknown (step 0, older than the checkpoint, or a skipped step). */
+function hashAfter(state: CoordinatorState, step: number): string {
+  const { durable } = state;
+  const first = durable.manifests[0];
+  if (first !== undefined && step >= first.step) return durable.manifests[step - first.step]?.hash ?? "";
+  return durable.checkpoint?.step === step ? durable.checkpoint.hash : "";
+}

@@ -1,0 +1,77 @@
+/** What the train loop reports: stages, iterations, policy versions, checkpoints. Repeating a report is harmless. */
+import type { CheckpointSaved, IterationCommitted, IterationStarted, VersionPublished } from "./events.js";
+import { closeIterations, dropStale } from "./ledger.js";
+import type { Outbox } from "./outbox.js";
+import type { CoordinatorState } from "./state.js";
+import { abort } from "./steps.js";
+
+/** Opens the stage at step 0, or resumes it where the journal left it. */
+export function startStage(state: CoordinatorState, stage: string, out: Outbox): void {
+  const { durable, volatile } = state;
+  if (durable.stage === stage || durable.finishedStages.includes(stage)) return;
+  if (durable.stage !== null) finishStage(state, durable.stage, out);
+  out.record({ type: "StageStarted", stage });
+  volatile.groupStep = -1;
+  volatile.regroupAtMs = null;
+}
+
+export function finishStage(state: CoordinatorState, stage: string, out: Outbox): void {
+  const { durable, volatile } = state;
+  if (durable.stage !== stage) return;
+  abort(state, "stageEnded", `stage ${stage} is over`, out, false);
+  volatile.stepRequest = null;
+  closeIterations(state, Infinity, "stageEnd", "stageEnd", out);
+  out.record({ type: "StageFinished", stage }, { deletePayloads: [...durable.retained.keys()] });
+  volatile.groupStep = -1;
+  volatile.regroupAtMs = null;
+  volatile.isPaused = false;
+  volatile.noLearnersSinceMs = null;
+  for (const member of volatile.members.values()) {
+    if (member.role !== "learner") continue;
+    member.step = -1;
+    member.heal = null;
+    if (member.state !== "draining") member.state = "joining";
+  }
+}
+
+export function startIteration(state: CoordinatorState, event: IterationStarted, out: Outbox): void {
+  const { durable } = state;
+  if (event.iteration <= durable.iteration) return;
+  out.record({ type: "IterationStarted", iteration: event.iteration, promptCursor: event.promptCursor });
+}
+
+/** Ends the iteration: what is left of it is dropped, then its ids are forgotten (and refused from then on). */
+export function commitIteration(state: CoordinatorState, event: IterationCommitted, out: Outbox): void {
+  const { durable, volatile } = state;
+  const { iteration, promptCursor, resume } = event;
+  if (iteration <= durable.committedIteration) return;
+  const isOver = (id: string): boolean => (durable.experiences.get(id)?.iteration ?? -1) === iteration;
+  if (volatile.activeStep?.manifest.experienceIds.some(isOver))
+    abort(state, "stageEnded", "its iteration ended", out, false);
+  if (volatile.stepRequest?.experienceIds.some(isOver)) volatile.stepRequest = null;
+  closeIterations(state, iteration, "iterationEnd", "unused", out);
+  out.record({ type: "IterationCommitted", iteration, promptCursor, resume });
+}
+
+/** A newer policy: rollouts are told, and whatever it makes too stale is dropped or sampled again. */
+export function publishVersion(state: CoordinatorState, event: VersionPublished, out: Outbox): void {
+  const { policyVersion, sha256 } = event;
+  if (policyVersion > state.durable.policyVersion) {
+    out.record({ type: "VersionPublished", policyVersion, sha256 });
+    dropStale(state, out);
+  } else if (policyVersion < state.durable.policyVersion || sha256 !== state.durable.policySha256) {
+    return;
+  }
+  out.send({ type: "AnnounceVersion", policyVersion, sha256 });
+}
+
+/** The steps up to the checkpoint can be forgotten, and with them the payloads only they would read again. */
+export function saveCheckpoint(state: CoordinatorState, event: CheckpointSaved, out: Outbox): void {
+  const { durable } = state;
+  const { checkpointId, stage, step, resume } = event;
+  if (stage !== durable.stage || step > durable.finishedStep || step < (durable.checkpoint?.step ?? 0))
+    return;
+  const deletePayloads: string[] = [];
+  for (const [id, lastUsedStep] of durable.retained) if (lastUsedStep <= step) deletePayloads.push(id);
+  out.record({ type: "CheckpointSaved", checkpointId, stage, step, resume }, { deletePayloads });
+}

@@ -1,0 +1,167 @@
+/**
+ * The decision core: `reduce(state, event, nowMs) -> effects`. Deterministic: no I/O, no clock, no randomness.
+ *
+ * Invariants, for every order of events, losses and restarts:
+ *   1. An experience id is admitted at most once for the life of the run; admitted = trained + dropped + buffered.
+ *   2. The buffer never holds more than `capacityExperiences` or `capacityBytes`; nothing is trained with a policy
+ *      more than `maxStalenessVersions` old.
+ *   3. Steps of a stage finish in order, without gaps, each once; a finished step is never lost.
+ *   4. A step commits only if every member of one (generation, step) voted finite with the same hash.
+ *   5. Only a live incarnation of this epoch changes anything; every other signature is fenced.
+ *   6. A refused event changes no durable state.
+ *   7. While work is due some deadline is pending (deadlines.ts): it goes on, or the run stops with a diagnosis.
+ */
+import type { Effect } from "./effects.js";
+import { receiveEvaluation, requestEvaluation } from "./evaluations.js";
+import type { CoordinatorEvent, WorkerEvent } from "./events.js";
+import { advanceLearning, noteAppliedStep, receiveHealed, receiveHealFailed } from "./healing.js";
+import {
+  addCollectionTasks,
+  dropStale,
+  openWaitingCollections,
+  receiveExperience,
+  requestCollection,
+} from "./ledger.js";
+import { expireAll, loseMember, noteMissingRollouts, registerWorker, releaseDrained } from "./lifecycle.js";
+import { fence, renewMember, setCredits, signer } from "./members.js";
+import { Outbox } from "./outbox.js";
+import {
+  commitIteration,
+  finishStage,
+  publishVersion,
+  saveCheckpoint,
+  startIteration,
+  startStage,
+} from "./progress.js";
+import type { CoordinatorState, Member } from "./state.js";
+import { receiveBehind, receiveReduceFailure, receiveVote, requestStep } from "./steps.js";
+import { dispatchTasks, extendLeases, failAttempt } from "./tasks.js";
+
+/** Mutates `state` (its only owner) and returns what the shell must do, in order. A stopped run ignores everything. */
+export function reduce(state: CoordinatorState, event: CoordinatorEvent, nowMs: number): Effect[] {
+  const { volatile } = state;
+  if (volatile.stopped !== null) return [];
+  volatile.nowMs = Math.max(volatile.nowMs, nowMs);
+  const out = new Outbox(state);
+  handle(state, event, out);
+  settle(state, out);
+  return out.effects();
+}
+
+/** What may have become possible: room for a collection, a worker for a task, a group for a step. */
+function settle(state: CoordinatorState, out: Outbox): void {
+  if (state.volatile.stopped !== null) return;
+  openWaitingCollections(state, out);
+  advanceLearning(state, out);
+  releaseDrained(state, out);
+  dispatchTasks(state, out);
+  noteMissingRollouts(state);
+}
+
+function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): void {
+  const { durable, volatile } = state;
+  switch (event.type) {
+    case "CoordinatorStarted":
+      out.record({ type: "EpochStarted", epoch: durable.epoch + 1 });
+      for (const iteration of durable.collections.keys()) addCollectionTasks(state, iteration);
+      return;
+    case "Tick":
+      return expireAll(state, out);
+    case "WorkerRegistered":
+      return registerWorker(state, event, out);
+    case "StageStarted":
+      return startStage(state, event.stage, out);
+    case "StageFinished":
+      return finishStage(state, event.stage, out);
+    case "IterationStarted":
+      return startIteration(state, event, out);
+    case "IterationCommitted":
+      return commitIteration(state, event, out);
+    case "CollectRequested":
+      return requestCollection(state, event, out);
+    case "EvaluationRequested":
+      return requestEvaluation(state, event, out);
+    case "StepRequested":
+      return requestStep(state, event, out);
+    case "ReduceFailed":
+      return receiveReduceFailure(state, event, out);
+    case "VersionPublished":
+      return publishVersion(state, event, out);
+    case "CheckpointSaved":
+      return saveCheckpoint(state, event, out);
+    case "ScaleRequested":
+      if (durable.desired[event.role] === event.desired) return;
+      out.record({ type: "ScaleSet", role: event.role, desired: event.desired });
+      out.send({ type: "DesiredScaleChanged", role: event.role, desired: event.desired });
+      return;
+    default: {
+      const finishedBefore = durable.finishedStep;
+      handleWorker(state, event, out);
+      // Between two uses of an experience the policy may have moved on.
+      if (durable.finishedStep !== finishedBefore && volatile.stopped === null) dropStale(state, out);
+      return;
+    }
+  }
+}
+
+function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox): void {
+  const member = signer(state, event);
+  if (member === null) {
+    state.volatile.counters.fencedEvents += 1;
+    if (event.type === "ExperienceReceived") receiveExperience(state, null, event, out);
+    else if (event.type === "EvaluationReceived") receiveEvaluation(state, null, event, out);
+    // A departure needs no answer; anything else comes from a process that believes it is a member.
+    if (event.type === "WorkerDisconnected" || event.type === "WorkerLeft") return;
+    fence(event.workerId, event.incarnation, "replaced, lost, or of an older epoch; register again", out);
+    return;
+  }
+  switch (event.type) {
+    case "WorkerHeartbeat":
+      renewMember(state, member, event, out);
+      extendLeases(state, event);
+      if (event.appliedStep !== undefined) noteAppliedStep(state, member, event.appliedStep, out);
+      return;
+    case "WorkerDisconnected":
+      return loseMember(state, member, "stream broke", out);
+    case "WorkerLeft":
+      return loseMember(state, member, "left", out);
+    case "WorkerDraining":
+      member.state = "draining";
+      return;
+    case "WorkerReady":
+      return setCredits(member, event);
+    case "ExperienceReceived":
+      return receiveExperience(state, member, event, out);
+    case "EvaluationReceived":
+      return receiveEvaluation(state, member, event, out);
+    case "TaskFinished":
+    case "TaskFailed":
+      return endAttempt(state, member, event.taskId, event.attempt, out);
+    case "StepVote":
+      return receiveVote(state, member, event, out);
+    case "StepApplied":
+      if (event.stage === state.durable.stage) noteAppliedStep(state, member, event.step, out);
+      return;
+    case "LearnerBehind":
+      return receiveBehind(state, member, event, out);
+    case "LearnerHealed":
+      return receiveHealed(state, member, event);
+    case "LearnerHealFailed":
+      return receiveHealFailed(state, member, event, out);
+    default:
+      event satisfies never;
+  }
+}
+
+/** The holder says it is through; ids that are still open make it a failure of this attempt. */
+function endAttempt(
+  state: CoordinatorState,
+  member: Member,
+  taskId: string,
+  attempt: number,
+  out: Outbox,
+): void {
+  const task = state.volatile.tasks.get(taskId);
+  if (task?.lease?.incarnation !== member.incarnation || task.lease.attempt !== attempt) return;
+  failAttempt(state, task, false, out);
+}

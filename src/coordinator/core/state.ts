@@ -1,0 +1,185 @@
+/**
+ * The coordinator's whole state: the durable part (durable.ts) and the volatile part, which a restart loses and the
+ * workers' registrations build again.
+ */
+import type { ErrorCode } from "../../shared/errors.js";
+import type { ExperienceId } from "../../rl/types.js";
+import type { CoreConfig } from "./config.js";
+import { emptyDurableState, type DurableState, type StepManifest } from "./durable.js";
+import type { HealSource, StepMember, TaskKind } from "./effects.js";
+import type { Role, StepRequested, CollectRequested } from "./events.js";
+
+export interface Member {
+  readonly workerId: string;
+  readonly role: Role;
+  readonly incarnation: number;
+  readonly requestId: string;
+  /** "joining": a learner that is not at the group's step yet. "ready": may be given work. */
+  state: "joining" | "ready" | "draining";
+  leaseExpiresAtMs: number;
+  /** Rollouts: most tasks it holds at a time; 0 until WorkerReady. */
+  credits: number;
+  /** Rollouts: policy it holds. */
+  policyVersion: number;
+  /** Rollouts: version it was last told to fetch, so that it is told once. */
+  refreshedTo: number;
+  /** Rollouts: tasks it holds, oldest first. */
+  readonly leases: Set<string>;
+  /** Learners: last step of the stage it stands at; -1 when it holds no usable state. */
+  step: number;
+  /** Learners: since when its own word is behind the group; null when it is not. */
+  behindSinceMs: number | null;
+  /** Learners: consecutive aborts blamed on it. */
+  blame: number;
+  heal: {
+    readonly healId: number;
+    readonly source: HealSource;
+    readonly step: number;
+    readonly deadlineMs: number;
+  } | null;
+}
+
+export interface TaskLease {
+  readonly workerId: string;
+  readonly incarnation: number;
+  readonly attempt: number;
+  readonly policyVersion: number;
+  expiresAtMs: number;
+  progress: number;
+}
+
+export interface Task {
+  readonly taskId: string;
+  readonly kind: TaskKind;
+  /** Collection (experience) or evaluation it belongs to. */
+  readonly owner: string | number;
+  readonly policyVersion: number;
+  /** Experience tasks: ids not resolved yet; the task is over when none is left. */
+  readonly openIds: Set<ExperienceId>;
+  /** Attempts handed out in this epoch. */
+  attempts: number;
+  /** Attempts that count against it. */
+  failures: number;
+  readonly failedBy: Set<string>;
+  /** attempt -> who got it, so that only they can deliver it. */
+  readonly assignees: Map<number, string>;
+  lease: TaskLease | null;
+  /** Until then only workers that did not fail it may take it. */
+  holdUntilMs: number;
+}
+
+export interface Evaluation {
+  readonly evaluationId: string;
+  readonly taskIds: ReadonlySet<string>;
+  readonly openTaskIds: Set<string>;
+  readonly failedTaskIds: string[];
+}
+
+export interface ActiveStep {
+  readonly manifest: StepManifest;
+  readonly generation: number;
+  readonly members: readonly StepMember[];
+  /** workerId -> hash */
+  readonly votes: Map<string, string>;
+  readonly deadlineMs: number;
+  readonly isReplay: boolean;
+}
+
+/** Counters since this process started, for metrics. */
+export interface CoreCounters {
+  fencedEvents: number;
+  staleVotes: number;
+  staleExperiences: number;
+  duplicateExperiences: number;
+  rejectedExperiences: number;
+  tasksReassigned: number;
+  membersLost: number;
+  stepsAborted: number;
+  stepsReplayed: number;
+  heals: number;
+}
+
+export interface VolatileState {
+  /** Latest time given to `reduce`; time never runs backwards inside the core. */
+  nowMs: number;
+  nextIncarnation: number;
+  nextHealId: number;
+  /** In join order. */
+  readonly members: Map<string, Member>;
+  /** Oldest first. */
+  readonly tasks: Map<string, Task>;
+  readonly evaluations: Map<string, Evaluation>;
+  /** Collections waiting for room, oldest first. */
+  readonly waitingCollections: CollectRequested[];
+  /** Iterations whose completion the train loop still waits for. */
+  readonly awaitedCollections: Set<number>;
+  stepRequest: StepRequested | null;
+  activeStep: ActiveStep | null;
+  /** Step the group of ready learners stands at; -1 when there is no group. */
+  groupStep: number;
+  /** When the wait for learners with newer parameters ends; null when nobody waits. */
+  regroupAtMs: number | null;
+  /** Consecutive aborts of the step that is due, and how many of them were differing hashes. */
+  stepAborts: number;
+  hashMismatches: number;
+  lastAbort: string;
+  /** Since when a step is due with too few learners, or tasks without any rollout worker; null when not so. */
+  noLearnersSinceMs: number | null;
+  noRolloutsSinceMs: number | null;
+  /** Consecutive failures to copy parameters, over all learners. */
+  healFailures: number;
+  isPaused: boolean;
+  /** Largest payload seen, to judge how much room outstanding tasks will need. */
+  largestExperienceBytes: number;
+  stopped: { readonly code: ErrorCode; readonly diagnosis: string } | null;
+  readonly counters: CoreCounters;
+}
+
+export interface CoordinatorState {
+  readonly config: CoreConfig;
+  readonly durable: DurableState;
+  readonly volatile: VolatileState;
+}
+
+/** A fresh volatile state around the (replayed) durable one. The first event must be CoordinatorStarted. */
+export function makeState(config: CoreConfig, durable: DurableState = emptyDurableState()): CoordinatorState {
+  return {
+    config,
+    durable,
+    volatile: {
+      nowMs: 0,
+      nextIncarnation: 0,
+      nextHealId: 1,
+      members: new Map(),
+      tasks: new Map(),
+      evaluations: new Map(),
+      waitingCollections: [],
+      awaitedCollections: new Set(),
+      stepRequest: null,
+      activeStep: null,
+      groupStep: -1,
+      regroupAtMs: null,
+      stepAborts: 0,
+      hashMismatches: 0,
+      lastAbort: "",
+      noLearnersSinceMs: null,
+      noRolloutsSinceMs: null,
+      healFailures: 0,
+      isPaused: false,
+      largestExperienceBytes: 0,
+      stopped: null,
+      counters: {
+        fencedEvents: 0,
+        staleVotes: 0,
+        staleExperiences: 0,
+        duplicateExperiences: 0,
+        rejectedExperiences: 0,
+        tasksReassigned: 0,
+        membersLost: 0,
+        stepsAborted: 0,
+        stepsReplayed: 0,
+        heals: 0,
+      },
+    },
+  };
+}
