@@ -40,6 +40,7 @@ export function makeLayout(shapes: Readonly<Record<string, readonly number[]>>):
 /** The part of `values` that belongs to `name`; a view, not a copy. */
 export function viewOf(layout: Layout, values: Float32Array, name: string): Float32Array {
   const entry = layout.byName.get(name);
-  if (entry === undefined) throw shapeError(`no tensor named ${name}; expected one of ${[...layout.byName.keys()].join(", ")}`);
+  if (entry === undefined)
+    throw shapeError(`no tensor named ${name}; expected one of ${[...layout.byName.keys()].join(", ")}`);
   return values.subarray(entry.offset, entry.offset + entry.size);
 }

@@ -1,0 +1,56 @@
+import { existsSync, readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import type { EngineName } from "./engine.js";
+
+export interface EngineChoice {
+  readonly name: EngineName;
+  readonly reason: string;
+}
+
+/** What `auto` decides from. */
+export interface HostFacts {
+  readonly hasCudaDevice: boolean;
+  readonly hasTensorflowLibrary: boolean;
+}
+
+/** tensorflow where a CUDA device is visible and its native library is installed, else onnx. */
+export function chooseEngine(facts: HostFacts = hostFacts()): EngineChoice {
+  if (!facts.hasCudaDevice) return { name: "onnx", reason: "auto: no CUDA device is visible" };
+  if (!facts.hasTensorflowLibrary) {
+    const reason = "auto: a CUDA device is visible, but tensorflow's native library is not installed";
+    return { name: "onnx", reason: `${reason} (npm run setup:gpu)` };
+  }
+  return { name: "tensorflow", reason: "auto: a CUDA device is visible" };
+}
+
+export function hostFacts(): HostFacts {
+  return { hasCudaDevice: hasCudaDevice(), hasTensorflowLibrary: tensorflowLibraryPath() !== null };
+}
+
+/** The native add-on of @tensorflow/tfjs-node-gpu, or null before `npm run setup:gpu`. */
+export function tensorflowLibraryPath(): string | null {
+  const require = createRequire(import.meta.url);
+  let folder: string;
+  try {
+    folder = dirname(require.resolve("@tensorflow/tfjs-node-gpu/package.json"));
+  } catch {
+    return null; // not installed at all: an optional part of some installations
+  }
+  const library = join(folder, "lib");
+  if (!existsSync(library)) return null;
+  for (const abi of readdirSync(library)) {
+    const path = join(library, abi, "tfjs_binding.node");
+    if (existsSync(path)) return path;
+  }
+  return null;
+}
+
+/** An NVIDIA device node exists and CUDA_VISIBLE_DEVICES does not hide it. */
+function hasCudaDevice(): boolean {
+  const visible = process.env.CUDA_VISIBLE_DEVICES;
+  if (visible !== undefined && (visible.trim() === "" || visible.trim().startsWith("-1"))) return false;
+  // Linux containers show /dev/nvidia<n>; WSL shows /dev/dxg with the CUDA driver mounted beside it.
+  if (existsSync("/dev/nvidiactl")) return readdirSync("/dev").some((name) => /^nvidia\d+$/.test(name));
+  return existsSync("/usr/lib/wsl/lib/libcuda.so.1");
+}

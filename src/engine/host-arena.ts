@@ -1,0 +1,45 @@
+import { shapeError } from "../shared/errors.js";
+import type { Arena } from "./engine.js";
+import type { Layout } from "./layout.js";
+
+/** An arena in host memory: `read` returns the live values. */
+export class HostArena implements Arena {
+  readonly values: Float32Array;
+
+  constructor(
+    readonly layout: Layout,
+    values?: Float32Array,
+  ) {
+    // An explicit ArrayBuffer: V8 may keep a small typed array's elements on its heap, where native code that
+    // holds their address would lose them at the next garbage collection.
+    this.values = new Float32Array(new ArrayBuffer(4 * layout.size));
+    if (values !== undefined) this.#copyFrom(values);
+  }
+
+  async read(): Promise<Float32Array> {
+    return this.values;
+  }
+
+  async write(values: Float32Array): Promise<void> {
+    this.#copyFrom(values);
+  }
+
+  async clear(): Promise<void> {
+    this.values.fill(0);
+  }
+
+  dispose(): void {}
+
+  #copyFrom(values: Float32Array): void {
+    checkArenaLength(this.layout, values);
+    this.values.set(values);
+  }
+}
+
+export function checkArenaLength(layout: Layout, values: Float32Array): void {
+  if (values.length !== layout.size) {
+    throw shapeError(
+      `an arena of ${layout.entries.length} tensors holds ${layout.size} values, got ${values.length}`,
+    );
+  }
+}

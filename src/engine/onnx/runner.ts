@@ -1,0 +1,33 @@
+import type { HostArray } from "../engine.js";
+import type { Graph } from "../trace/graph.js";
+
+/** Runs ONNX models. Two implementations: the C API of the bundled library, and the public Node package. */
+export interface Runner {
+  /** One line for logs. */
+  readonly description: string;
+  /**
+   * true: an output may be bound to the memory of an input, and is written there while the graph runs.
+   * false: outputs arrive in their arrays after the run.
+   */
+  readonly writesInPlace: boolean;
+  load(model: Uint8Array, graph: Graph): Promise<Session>;
+  dispose(): Promise<void>;
+}
+
+export interface Session {
+  /**
+   * Fixes the memory of every graph input and output, in graph order. The arrays must keep their size and stay
+   * alive until the bound run is disposed of.
+   */
+  bind(inputs: readonly HostArray[], outputs: readonly HostArray[]): BoundRun;
+  dispose(): Promise<void>;
+}
+
+export interface BoundRun {
+  run(): Promise<void>;
+  dispose(): void;
+}
+
+export interface RunnerOptions {
+  readonly threads: number;
+}

@@ -1,0 +1,72 @@
+/**
+ * Serialises a graph as an ONNX ModelProto. Field numbers are those of onnx.proto3 (ONNX 1.16, IR version 9).
+ *
+ * @see https://github.com/onnx/onnx/blob/v1.16.0/onnx/onnx.proto3
+ */
+import { ONNX_TYPE_CODE, type Attribute, type ConstantTensor, type Graph, type ValueInfo } from "./graph.js";
+import { ProtobufWriter } from "./protobuf.js";
+
+const IR_VERSION = 9;
+const ONNX_OPSET = 20;
+const MICROSOFT_OPSET = 1;
+/** AttributeProto.AttributeType */
+const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, tensor: 4, ints: 7 };
+
+export function modelProto(graph: Graph): Uint8Array {
+  return new ProtobufWriter(1 << 20)
+    .int(1, IR_VERSION)
+    .string(2, "troupe")
+    .message(7, (writer) => writeGraph(writer, graph))
+    .message(8, (opset) => opset.string(1, "").int(2, ONNX_OPSET))
+    .message(8, (opset) => opset.string(1, "com.microsoft").int(2, MICROSOFT_OPSET))
+    .finish();
+}
+
+function writeGraph(writer: ProtobufWriter, graph: Graph): void {
+  graph.nodes.forEach((node, index) => {
+    writer.message(1, (proto) => {
+      for (const input of node.inputs) proto.string(1, input);
+      for (const output of node.outputs) proto.string(2, output);
+      proto.string(3, `${node.op}#${index}`).string(4, node.op);
+      for (const [name, value] of Object.entries(node.attributes)) {
+        proto.message(5, (attribute) => writeAttribute(attribute, name, value));
+      }
+      if (node.domain !== "") proto.string(7, node.domain);
+    });
+  });
+  writer.string(2, "program");
+  for (const initializer of graph.initializers) {
+    writer.message(5, (proto) => writeTensor(proto, initializer, initializer.name));
+  }
+  for (const input of graph.inputs) writer.message(11, (proto) => writeValueInfo(proto, input));
+  for (const output of graph.outputs) writer.message(12, (proto) => writeValueInfo(proto, output));
+}
+
+function writeAttribute(writer: ProtobufWriter, name: string, value: Attribute): void {
+  writer.string(1, name);
+  if (typeof value === "number") writer.int(3, value).int(20, ATTRIBUTE_TYPE.int);
+  else if (typeof value === "string") writer.string(4, value).int(20, ATTRIBUTE_TYPE.string);
+  else if ("float" in value) writer.float(2, value.float).int(20, ATTRIBUTE_TYPE.float);
+  else if ("tensor" in value) {
+    writer.message(5, (proto) => writeTensor(proto, value.tensor, "")).int(20, ATTRIBUTE_TYPE.tensor);
+  } else {
+    for (const element of value) writer.int(8, element);
+    writer.int(20, ATTRIBUTE_TYPE.ints);
+  }
+}
+
+function writeTensor(writer: ProtobufWriter, tensor: ConstantTensor, name: string): void {
+  for (const dim of tensor.dims) writer.int(1, dim);
+  writer.int(2, ONNX_TYPE_CODE[tensor.dtype]).string(8, name).bytes(9, tensor.bytes);
+}
+
+function writeValueInfo(writer: ProtobufWriter, info: ValueInfo): void {
+  writer.string(1, info.name).message(2, (type) =>
+    type.message(1, (tensor) => {
+      tensor.int(1, ONNX_TYPE_CODE[info.dtype]);
+      tensor.message(2, (shape) => {
+        for (const dim of info.dims) shape.message(1, (dimension) => dimension.int(1, dim));
+      });
+    }),
+  );
+}
