@@ -1,9 +1,9 @@
 import type { CoordinatorState } from "./state.js";
 
-/** When the next Tick is due; null while nothing can expire. Cheap enough to ask after every event. */
-export function nextDeadlineMs(state: CoordinatorState): number | null {
+/** When the next Tick is due; Infinity while nothing can expire. Cheap enough to ask after every event. */
+export function nextDeadlineMs(state: CoordinatorState): number {
   const { volatile, config } = state;
-  if (volatile.stopped !== null) return null;
+  if (volatile.stopped !== null) return Infinity;
   let next = Infinity;
   const consider = (deadlineMs: number | null | undefined): void => {
     if (deadlineMs !== null && deadlineMs !== undefined && deadlineMs < next) next = deadlineMs;
@@ -20,5 +20,5 @@ export function nextDeadlineMs(state: CoordinatorState): number | null {
   consider(volatile.regroupAtMs);
   if (volatile.noRolloutsSinceMs !== null) consider(volatile.noRolloutsSinceMs + config.waitForWorkersMs);
   if (volatile.noLearnersSinceMs !== null) consider(volatile.noLearnersSinceMs + config.waitForWorkersMs);
-  return next === Infinity ? null : next;
+  return next;
 }

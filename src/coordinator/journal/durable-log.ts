@@ -1,0 +1,39 @@
+/**
+ * The one seam between the coordinator and its storage. An engine keeps an ordered log of records and a set of
+ * payloads, and can fold a prefix of the log into a snapshot. Nothing here assumes one machine: a replicated log
+ * (append = publish and wait for the quorum, payloads = object store, snapshot = compacted stream) fits the same shape.
+ */
+import type { DurableRecord, DurableState } from "../core/index.js";
+import type { ExperienceId } from "../../rl/types.js";
+
+export interface LogEntry {
+  readonly record: DurableRecord;
+  /** Payloads that become readable together with the record. */
+  readonly put?: readonly { readonly id: ExperienceId; readonly bytes: Uint8Array }[];
+  /** Payloads that are gone together with it. */
+  readonly delete?: readonly ExperienceId[];
+}
+
+export interface DurableLog {
+  /**
+   * Appends the entries atomically: after a crash all of them are there or none. Resolves once they would survive a
+   * power cut. Calls may overlap; they take effect in call order.
+   * @throws TroupeError STORAGE (disk full, permission, I/O); after that nothing more can be appended.
+   */
+  append(entries: readonly LogEntry[]): Promise<void>;
+  /**
+   * The durable state: newest snapshot, then every record after it.
+   * @throws TroupeError STORAGE naming the entry, when one is damaged or missing.
+   */
+  recover(): Promise<DurableState>;
+  /** The records after the newest snapshot, oldest first. */
+  records(): AsyncIterable<{ readonly sequence: number; readonly record: DurableRecord }>;
+  /** The payload of an admitted experience; undefined once it was deleted. */
+  getPayload(id: ExperienceId): Promise<Uint8Array | undefined>;
+  /** Ids of all stored payloads. */
+  payloadIds(): AsyncIterable<ExperienceId>;
+  /** Replaces the log so far by a snapshot that recovers to the same state. Also happens by itself as the log grows. */
+  compact(): Promise<void>;
+  /** Finishes what was appended and releases the storage. Safe to call twice. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,212 @@
+/**
+ * The embedded engine: one LevelDB directory, one synced batch per append.
+ *
+ * Keys: `r<sequence>` records, `p<experience id>` payloads, `s` the newest snapshot. Sequences have no holes, so a
+ * lost or reordered entry is noticed at recovery. LevelDB's lock keeps a second coordinator out of the directory.
+ */
+import { ClassicLevel } from "classic-level";
+import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
+import { storageError, TroupeError } from "../../shared/errors.js";
+import type { DurableLog, LogEntry } from "./durable-log.js";
+import {
+  decodeRecord,
+  decodeSnapshot,
+  encodeRecord,
+  encodeSnapshot,
+  foldRecord,
+  frame,
+  unframe,
+  type Snapshot,
+} from "./encoding.js";
+
+type Database = ClassicLevel<string, Uint8Array>;
+type BatchOperation = { type: "put"; key: string; value: Uint8Array } | { type: "del"; key: string };
+
+const SNAPSHOT_KEY = "s";
+/** 16 hex digits hold every safe integer and sort like numbers. */
+const recordKey = (sequence: number): string => `r${sequence.toString(16).padStart(16, "0")}`;
+const payloadKey = (id: string): string => `p${id}`;
+
+export interface LevelLogOptions {
+  /** Records after which the log is folded into a snapshot by itself. */
+  readonly compactEveryRecords?: number;
+}
+
+/**
+ * Opens (or creates) the log in `directory`.
+ * @throws TroupeError RUN_DIR_IN_USE when another process has it open; STORAGE when it cannot be read or written.
+ */
+export async function openLevelLog(directory: string, options: LevelLogOptions = {}): Promise<DurableLog> {
+  const database: Database = new ClassicLevel(directory, { keyEncoding: "utf8", valueEncoding: "view" });
+  try {
+    await database.open();
+  } catch (error) {
+    throw translate(error, directory);
+  }
+  const log = new LevelLog(database, directory, options.compactEveryRecords ?? 10_000);
+  try {
+    await log.findEnd();
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+  return log;
+}
+
+class LevelLog implements DurableLog {
+  private nextSequence = 1;
+  private snapshotSequence = 0;
+  private failure: TroupeError | null = null;
+  private compaction: Promise<void> | null = null;
+  private isClosed = false;
+
+  constructor(
+    private readonly database: Database,
+    private readonly directory: string,
+    private readonly compactEveryRecords: number,
+  ) {}
+
+  async findEnd(): Promise<void> {
+    this.snapshotSequence = (await this.readSnapshot()).sequence;
+    const [last] = await this.guard(this.database.keys({ gte: "r", lt: "s", reverse: true, limit: 1 }).all());
+    this.nextSequence =
+      Math.max(this.snapshotSequence, last === undefined ? 0 : parseInt(last.slice(1), 16)) + 1;
+  }
+
+  async append(entries: readonly LogEntry[]): Promise<void> {
+    if (this.failure !== null) throw this.failure;
+    const operations: BatchOperation[] = [];
+    for (const { record, put = [], delete: deleted = [] } of entries) {
+      operations.push({ type: "put", key: recordKey(this.nextSequence++), value: encodeRecord(record) });
+      for (const { id, bytes } of put)
+        operations.push({ type: "put", key: payloadKey(id), value: frame(bytes) });
+      for (const id of deleted) operations.push({ type: "del", key: payloadKey(id) });
+    }
+    if (operations.length === 0) return;
+    try {
+      await this.database.batch(operations, { sync: true });
+    } catch (error) {
+      // The sequence numbers of this batch are a hole now: nothing may follow.
+      this.failure = translate(error, this.directory);
+      throw this.failure;
+    }
+    if (this.nextSequence - 1 - this.snapshotSequence >= this.compactEveryRecords)
+      void this.compact().catch(() => {});
+  }
+
+  async recover(): Promise<DurableState> {
+    return (await this.fold(this.nextSequence - 1)).state;
+  }
+
+  async *records(): AsyncIterable<{ sequence: number; record: DurableRecord }> {
+    yield* this.read(this.snapshotSequence, this.nextSequence - 1);
+  }
+
+  async getPayload(id: string): Promise<Uint8Array | undefined> {
+    const value = await this.guard(this.database.get(payloadKey(id)));
+    return value === undefined ? undefined : unframe(payloadKey(id), value);
+  }
+
+  async *payloadIds(): AsyncIterable<string> {
+    for await (const key of this.database.keys({ gte: "p", lt: "q" })) yield key.slice(1);
+  }
+
+  compact(): Promise<void> {
+    this.compaction ??= this.writeSnapshot().finally(() => {
+      this.compaction = null;
+    });
+    return this.compaction;
+  }
+
+  async close(): Promise<void> {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    await this.compaction?.catch(() => {});
+    await this.guard(this.database.close());
+  }
+
+  /** Folds the stored prefix, not the live state: that is always ahead by what is still being synced. */
+  private async writeSnapshot(): Promise<void> {
+    const sequence = this.nextSequence - 1;
+    if (sequence === this.snapshotSequence) return;
+    const value = encodeSnapshot(await this.fold(sequence));
+    await this.guard(this.database.batch([{ type: "put", key: SNAPSHOT_KEY, value }], { sync: true }));
+    this.snapshotSequence = sequence;
+    // Records below the snapshot are ignored by recovery, so a crash in here loses nothing.
+    await this.guard(this.database.clear({ gte: "r", lte: recordKey(sequence) }));
+  }
+
+  private async fold(upTo: number): Promise<Snapshot> {
+    const { sequence: from, state } = await this.readSnapshot();
+    for await (const { sequence, record } of this.read(from, upTo))
+      foldRecord(state, recordKey(sequence), record);
+    return { sequence: upTo, state };
+  }
+
+  private async *read(
+    from: number,
+    upTo: number,
+  ): AsyncIterable<{ sequence: number; record: DurableRecord }> {
+    let expected = from + 1;
+    const iterator = this.database.iterator({ gte: recordKey(from + 1), lte: recordKey(upTo) });
+    try {
+      // Many at a time: one call per record would cost more than decoding it.
+      for (let rows = await iterator.nextv(1000); rows.length > 0; rows = await iterator.nextv(1000)) {
+        for (const [key, value] of rows) {
+          if (key !== recordKey(expected)) throw this.hole(expected, key);
+          yield { sequence: expected, record: decodeRecord(key, value) };
+          expected += 1;
+        }
+      }
+      if (expected !== upTo + 1) throw this.hole(expected, "the end");
+    } catch (error) {
+      throw translate(error, this.directory);
+    } finally {
+      await iterator.close();
+    }
+  }
+
+  private async readSnapshot(): Promise<Snapshot> {
+    const value = await this.guard(this.database.get(SNAPSHOT_KEY));
+    return value === undefined
+      ? { sequence: 0, state: emptyDurableState() }
+      : decodeSnapshot(SNAPSHOT_KEY, value);
+  }
+
+  private hole(expected: number, found: string): TroupeError {
+    return storageError(
+      `journal ${this.directory} lacks entry ${recordKey(expected)} (found ${found}): it is damaged; resume from the last checkpoint in a new run directory`,
+    );
+  }
+
+  private async guard<T>(result: Promise<T>): Promise<T> {
+    try {
+      return await result;
+    } catch (error) {
+      throw translate(error, this.directory);
+    }
+  }
+}
+
+/** LevelDB's errors as ours; the cause keeps the original. */
+function translate(error: unknown, directory: string): TroupeError {
+  if (error instanceof TroupeError) return error;
+  const chain: { code?: string; message: string }[] = [];
+  for (let cause = error; cause instanceof Error; cause = cause.cause) chain.push(cause);
+  const text = chain.map((cause) => cause.message).join(": ");
+  if (chain.some((cause) => cause.code === "LEVEL_LOCKED")) {
+    return new TroupeError(
+      "RUN_DIR_IN_USE",
+      `another coordinator has ${directory} open; stop it or use another run`,
+      {
+        cause: error,
+      },
+    );
+  }
+  if (/no space left|disk quota|file too large/i.test(text)) {
+    return storageError(`no room to write the journal in ${directory}; free disk space and start again`, {
+      cause: error,
+    });
+  }
+  return storageError(`journal ${directory} failed: ${text}`, { cause: error });
+}
