@@ -1,0 +1,59 @@
+/**
+ * The compute thread of a rollout process: one `RolloutCompute` in module state, driven by the exported functions.
+ * Results move to the caller without a copy.
+ */
+import { move, transferableSymbol, valueSymbol } from "piscina";
+import type { Rollout, ScoredRollout } from "../rl/types.js";
+import { configError } from "../shared/errors.js";
+import {
+  RolloutCompute,
+  type PerformedTask,
+  type RolloutSettings,
+  type RolloutTask,
+  type Role,
+} from "./rollout-replicas.js";
+
+let compute: RolloutCompute | undefined;
+
+/**
+ * Opens the engine and makes room for the models; a second call replaces everything.
+ * @returns which engine computes, for the log
+ */
+export async function configure(settings: RolloutSettings): Promise<string> {
+  await compute?.close();
+  compute = undefined;
+  compute = await RolloutCompute.open(settings);
+  return compute.description;
+}
+
+/** Replaces one model's parameters by those of a safetensors file. */
+export async function loadModel(options: { readonly role: Role; readonly path: string }): Promise<void> {
+  await configured().loadModel(options);
+}
+
+/** Generates one answer per prompt and, when `needs.score`, scores it. */
+export async function perform(task: RolloutTask): Promise<PerformedTask> {
+  const performed = await configured().perform(task);
+  return moved(performed, performed.rollouts);
+}
+
+/** Answers only; needs no model but the actor. */
+export async function generateOnly(task: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
+  const rollouts = await configured().generateOnly(task);
+  return moved(rollouts, rollouts);
+}
+
+function configured(): RolloutCompute {
+  if (compute === undefined) throw configError("the rollout thread was not configured yet");
+  return compute;
+}
+
+/** Marks a result so that piscina transfers the rollouts' buffers instead of copying them. */
+function moved<T extends object>(value: T, rollouts: readonly (Rollout | ScoredRollout)[]): T {
+  const buffers = new Set<ArrayBufferLike>();
+  for (const rollout of rollouts) {
+    for (const field of Object.values(rollout)) if (ArrayBuffer.isView(field)) buffers.add(field.buffer);
+  }
+  const transferable = { [transferableSymbol]: [...buffers], [valueSymbol]: value };
+  return move(transferable as never) as unknown as T;
+}

@@ -1,0 +1,122 @@
+import type { Arena, Engine, Program } from "../engine/engine.js";
+import { responseLogprobs, specKey, tokenValues } from "../models/forward.js";
+import { layoutOf, type ModelSpec } from "../models/model-spec.js";
+import { dataError } from "../shared/errors.js";
+import { groupByBucket } from "./token-buckets.js";
+
+/** Sequences are padded to a multiple of this many tokens. */
+const SEQUENCE_BUCKET = 32;
+
+/** A model and the arena that holds its parameters. */
+export interface Replica {
+  readonly spec: ModelSpec;
+  readonly params: Arena;
+}
+
+/** Prompt and response of one sequence. */
+export interface ScorableSequence {
+  /** `[P]`, P ≥ 1 */
+  readonly promptIds: Int32Array;
+  /** `[R]` */
+  readonly responseIds: Int32Array;
+}
+
+/**
+ * Forward passes of the frozen judges over whole sequences, in fixed micro-batches. Every number depends on
+ * (weights, sequence) only: the padded length follows from the sequence's own, and rows do not see each other.
+ */
+export class Scorer {
+  /** @param rows sequences of one forward pass; short groups are filled by repeating one */
+  constructor(
+    private readonly engine: Engine,
+    private readonly rows = 4,
+  ) {}
+
+  /**
+   * log π(response token i) for every sequence, each `[R]`.
+   * @param temperature of the distribution, the one the answers were sampled at
+   */
+  async logprobs(
+    model: Replica,
+    sequences: readonly ScorableSequence[],
+    temperature: number,
+  ): Promise<Float32Array[]> {
+    const perToken = await this.forward(model, sequences, "logprobs", (tokens) =>
+      this.program(model.spec, tokens, `logprobs t${temperature}`, ({ params }, { ids }) => ({
+        outputs: { perToken: responseLogprobs(model.spec, params, ids, { temperature }).logprobs },
+      })),
+    );
+    // Index t predicts token t + 1: response token i is at P + i − 1.
+    return sequences.map((sequence, i) => ofResponse(perToken[i], sequence));
+  }
+
+  /** V(s_i), the scalar head at position P + i − 1 (the state before token i), for every sequence, each `[R]`. */
+  async values(critic: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
+    const perToken = await this.scalars(critic, sequences);
+    return sequences.map((sequence, i) => ofResponse(perToken[i], sequence));
+  }
+
+  /** The reward model's score of every sequence: its scalar head at the last token. */
+  async scores(reward: Replica, sequences: readonly ScorableSequence[]): Promise<number[]> {
+    const perToken = await this.scalars(reward, sequences);
+    return sequences.map(
+      ({ promptIds, responseIds }, i) => perToken[i][promptIds.length + responseIds.length - 1],
+    );
+  }
+
+  private scalars(model: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
+    return this.forward(model, sequences, "values", (tokens) =>
+      this.program(model.spec, tokens, "values", ({ params }, { ids }) => ({
+        outputs: { perToken: tokenValues(model.spec, params, ids) },
+      })),
+    );
+  }
+
+  private program(spec: ModelSpec, tokens: number, what: string, body: Program["body"]): Program {
+    return {
+      key: `score ${what} ${specKey(spec)} B${this.rows} T${tokens}`,
+      arenas: { params: { layout: layoutOf(spec), access: "read" } },
+      inputs: { ids: { shape: [this.rows, tokens], dtype: "int32" } },
+      body,
+    };
+  }
+
+  /** Runs every sequence through the program of its padded length; row i of the result is sequence i's, unsliced. */
+  private async forward(
+    { spec, params }: Replica,
+    sequences: readonly ScorableSequence[],
+    what: string,
+    programOf: (tokens: number) => Program,
+  ): Promise<Float32Array[]> {
+    const lengths = sequences.map(({ promptIds, responseIds }) => promptIds.length + responseIds.length);
+    const limit = spec.contextTokens;
+    const longest = Math.max(0, ...lengths);
+    if (longest > limit)
+      throw dataError(`${what}: a sequence of ${longest} tokens exceeds the model's context of ${limit}`);
+    const results = new Array<Float32Array>(sequences.length);
+    for (const { tokens, members } of groupByBucket(lengths, {
+      bucket: SEQUENCE_BUCKET,
+      limit,
+      rows: this.rows,
+    })) {
+      const ids = new Int32Array(this.rows * tokens);
+      for (let row = 0; row < this.rows; row++) {
+        const { promptIds, responseIds } = sequences[members[row] ?? members[0]];
+        ids.set(promptIds, row * tokens);
+        ids.set(responseIds, row * tokens + promptIds.length);
+      }
+      const executable = await this.engine.compile(programOf(tokens));
+      const { perToken } = await executable.run({ params }, { ids });
+      const width = perToken.length / this.rows;
+      members.forEach((member, row) => {
+        results[member] = (perToken as Float32Array).subarray(row * width, (row + 1) * width);
+      });
+    }
+    return results;
+  }
+}
+
+function ofResponse(perToken: Float32Array, { promptIds, responseIds }: ScorableSequence): Float32Array {
+  const start = promptIds.length - 1;
+  return perToken.slice(start, start + responseIds.length);
+}
