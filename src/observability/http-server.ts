@@ -8,6 +8,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Registry } from "prom-client";
 import { TroupeError } from "../shared/errors.js";
 import { readDashboardFiles, type DashboardFile } from "./dashboard-files.js";
@@ -53,6 +54,8 @@ export interface HttpServer {
   readonly port: number;
   /** E.g. `http://127.0.0.1:9464`; a wildcard host is shown as loopback. */
   readonly url: string;
+  /** `host:port` under which others reach it: a wildcard host becomes this machine's first outward address. */
+  readonly address: string;
   /** Ends event streams, closes all connections and frees the port. Idempotent. */
   close(): Promise<void>;
 }
@@ -119,6 +122,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     host,
     port,
     url: `http://${urlHost(host)}:${port}`,
+    address: `${outwardHost(host)}:${port}`,
     close: () =>
       (closing ??= new Promise((resolve) => {
         streams.close();
@@ -194,6 +198,14 @@ function urlHost(host: string): string {
   if (host === "0.0.0.0") return "127.0.0.1";
   if (host === "::") return "[::1]";
   return host.includes(":") ? `[${host}]` : host;
+}
+
+function outwardHost(host: string): string {
+  if (host !== "0.0.0.0" && host !== "::") return urlHost(host);
+  const outward = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find((address) => !address.internal && address.family === "IPv4");
+  return outward?.address ?? urlHost(host);
 }
 
 async function listen(server: Server, host: string, port: number, portOption: string): Promise<void> {

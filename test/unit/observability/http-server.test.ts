@@ -300,6 +300,15 @@ test("a taken port is a CONFIG error naming the port and the option", async () =
   });
 });
 
+test("a wildcard host is advertised by an address others can reach, and linked as loopback", async () => {
+  const server = await start({ host: "0.0.0.0" });
+  expect(server.url).toBe(`http://127.0.0.1:${server.port}`);
+  expect(server.address).toMatch(new RegExp(`^\\d+\\.\\d+\\.\\d+\\.\\d+:${server.port}$`));
+  expect(server.address).not.toMatch(/^0\.0\.0\.0/);
+  expect((await fetch(`http://${server.address}/healthz`)).status).toBe(200);
+  expect((await start()).address).toMatch(/^127\.0\.0\.1:/);
+});
+
 test("a host that is not of this machine is a CONFIG error naming it", async () => {
   await expect(start({ host: "192.0.2.1" })).rejects.toMatchObject({
     code: "CONFIG",
