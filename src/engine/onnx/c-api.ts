@@ -37,7 +37,7 @@ const TABLE_LENGTH = 131;
 export type Pointer = unknown;
 
 /** What koffi takes for a parameter: a C type, or one marked as an output. */
-type ParameterType = Parameters<typeof koffi.pointer>[0];
+type ParameterType = string | ReturnType<typeof koffi.out>;
 
 type Callable = (...args: unknown[]) => Pointer;
 

@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
+import { activeTrace, type TraceBackend } from "../trace/backend.js";
 import { causalAttention, HIDDEN_SCORE } from "./attention.js";
 
 /** New cache values of one layer; return them as updates of the arena that `pastK`/`pastV` came from. */
@@ -36,6 +37,8 @@ export function cachedAttention(inputs: DecodeAttentionInputs): CachedAttention 
   const [batch, groups, slots, width] = pastK.shape;
   const heads = q.shape[1]!;
   const scale = inputs.scale ?? 1 / Math.sqrt(width);
+  const trace = activeTrace();
+  if (trace !== null) return fusedCachedAttention(trace, inputs, scale);
   const here = tf.reshape(tf.oneHot(lengths as tf.Tensor1D, slots).toFloat(), [batch, 1, slots, 1]);
   const write = (past: Tensor, value: Tensor) =>
     tf.add(tf.mul(past, tf.sub(1, here)), tf.mul(here, tf.reshape(value, [batch, groups, 1, width])));
@@ -83,8 +86,45 @@ export function prefillAttention(inputs: PrefillAttentionInputs): CachedAttentio
   return { out, k: storePrompt(pastK, k, rows), v: storePrompt(pastV, v, rows) };
 }
 
+/**
+ * GroupQueryAttention with one buffer for past and present: the new key and value are written where they belong
+ * and nothing else moves.
+ *
+ * @see https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GroupQueryAttention
+ */
+function fusedCachedAttention(
+  trace: TraceBackend,
+  inputs: DecodeAttentionInputs,
+  scale: number,
+): CachedAttention {
+  const { graph } = trace;
+  const { q, pastK } = inputs;
+  const [batch, groups, slots, width] = pastK.shape;
+  const heads = q.shape[1]!;
+  const token = (x: Tensor, count: number) => graph.reshape(trace.name(x), [batch, 1, count * width]);
+  const operands = [
+    token(q, heads),
+    token(inputs.k, groups),
+    token(inputs.v, groups),
+    trace.name(pastK),
+    trace.name(inputs.pastV),
+    trace.name(inputs.lengths), // per row: total length − 1
+    graph.int(slots), // the longest total length; a constant keeps rows independent of each other
+  ];
+  const attributes = { num_heads: heads, kv_num_heads: groups, scale: { float: scale } };
+  const domain = { domain: "com.microsoft" };
+  const [out, k, v] = graph.emit("GroupQueryAttention", operands, 3, attributes, domain);
+  return {
+    out: trace.tensor(graph.reshape(out, [batch, heads, width]), q.shape),
+    k: trace.tensor(k, pastK.shape),
+    v: trace.tensor(v, pastK.shape),
+  };
+}
+
 /** `past[rows[b], g, t, e] = value[b, t, g, e]` */
 function storePrompt(past: Tensor, value: Tensor, rows: Tensor): Tensor {
+  const trace = activeTrace();
+  if (trace !== null) return fusedStorePrompt(trace, past, value, rows);
   const [cacheRows, groups, slots, width] = past.shape;
   const [batch, length] = value.shape;
   const owner = tf.oneHot(rows as tf.Tensor1D, cacheRows).toFloat(); // [B, C]
@@ -102,4 +142,15 @@ function storePrompt(past: Tensor, value: Tensor, rows: Tensor): Tensor {
     tf.reshape(tf.cast(tf.less(tf.range(0, slots, 1, "int32"), length!), "float32"), [1, 1, slots, 1]),
   );
   return tf.add(tf.mul(past, tf.sub(1, isWritten)), written);
+}
+
+/** ScatterElements along the row axis; its updates may be shorter than its data, which leaves later slots alone. */
+function fusedStorePrompt(trace: TraceBackend, past: Tensor, value: Tensor, rows: Tensor): Tensor {
+  const { graph } = trace;
+  const [batch, length, groups, width] = value.shape;
+  const updates = graph.transpose(trace.name(value), [0, 2, 1, 3]);
+  const row = graph.reshape(graph.cast(trace.name(rows), "int64"), [batch, 1, 1, 1]);
+  const indices = graph.op("Expand", [row, graph.int64s([batch, groups, length!, width])]);
+  const stored = graph.op("ScatterElements", [trace.name(past), indices, updates], { axis: 0 });
+  return trace.tensor(stored, past.shape);
 }

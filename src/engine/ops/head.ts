@@ -1,5 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
+import { activeTrace, type TraceBackend } from "../trace/backend.js";
+import { fusedOp } from "./fused-op.js";
 
 export interface HeadLogprobs {
   /** `[N]` log π(label). Differentiable in x and w. */
@@ -17,6 +19,8 @@ export interface HeadLogprobs {
  * @param temperature > 0
  */
 export function headLogprobs(x: Tensor, w: Tensor, labels: Tensor, temperature: number): HeadLogprobs {
+  const trace = activeTrace();
+  if (trace !== null) return fusedHeadLogprobs(trace, x, w, labels, temperature);
   const vocabulary = w.shape[0];
   const logPolicy = tf.logSoftmax(tf.mul(tf.matMul(x, w, false, true), 1 / temperature));
   const inRange = tf.clipByValue(labels, 0, vocabulary - 1).toInt() as tf.Tensor1D;
@@ -32,4 +36,39 @@ export function withoutGradient(x: Tensor): Tensor {
     value: tf.clone(value as Tensor),
     gradFunc: (dy: Tensor) => [tf.zerosLike(dy)],
   }))(x);
+}
+
+/** d logits = (onehot − π)·dy / temperature, with π − onehot made by scattering −1 into exp(log π). */
+function fusedHeadLogprobs(
+  trace: TraceBackend,
+  x: Tensor,
+  w: Tensor,
+  labels: Tensor,
+  temperature: number,
+): HeadLogprobs {
+  const [tokens, vocabulary] = [x.shape[0], w.shape[0]];
+  const { graph } = trace;
+  const alpha = 1 / temperature;
+  const logits = graph.matMul(trace.name(x), trace.name(w), { transB: true, alpha });
+  const logPolicy = graph.op("LogSoftmax", [logits], { axis: -1 });
+  const inRange = graph.op("Clip", [trace.name(labels), graph.int(0), graph.int(vocabulary - 1)]);
+  const at = graph.reshape(graph.cast(inRange, "int64"), [tokens, 1]);
+
+  const logprobs = fusedOp(trace, [x, w], (_graph, [xName, wName]) => ({
+    value: graph.reshape(graph.op("GatherElements", [logPolicy, at], { axis: 1 }), [tokens]),
+    shape: [tokens],
+    gradients: (dy) => {
+      const policy = graph.op("Exp", [logPolicy]);
+      const minusOne = graph.fill(-1, "float32", [tokens, 1]);
+      const error = graph.op("ScatterElements", [policy, at, minusOne], { axis: 1, reduction: "add" });
+      const weight = graph.reshape(graph.op("Neg", [dy]), [tokens, 1]);
+      return [
+        graph.op("Mul", [graph.matMul(error, wName, { alpha }), weight]),
+        graph.matMul(error, graph.op("Mul", [xName, weight]), { transA: true, alpha }),
+      ];
+    },
+  }));
+  const plogp = graph.op("Mul", [graph.op("Exp", [logPolicy]), logPolicy]);
+  const entropy = graph.op("Neg", [graph.reduceSum(plogp, [-1], false)]);
+  return { logprobs, entropy: trace.tensor(entropy, [tokens]) };
 }

@@ -1,5 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
+import { activeTrace } from "../trace/backend.js";
+import { fusedOp } from "./fused-op.js";
 
 export interface LinearOptions {
   /** true: `w` is `[M, K]` (Hugging Face nn.Linear); false: `[K, M]` (GPT-2's Conv1D). @default false */
@@ -13,7 +15,27 @@ export interface LinearOptions {
  * @returns `[N, M]`
  */
 export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: LinearOptions = {}): Tensor {
-  const product = tf.matMul(x, w, false, options.weightIsOutIn ?? false);
+  const isOutIn = options.weightIsOutIn ?? false;
+  const trace = activeTrace();
+  if (trace !== null) {
+    const inputs = bias === null ? [x, w] : [x, w, bias];
+    const shape = [x.shape[0], isOutIn ? w.shape[0] : w.shape[1]!];
+    return fusedOp(trace, inputs, (graph, [xName, wName, biasName]) => ({
+      value:
+        biasName === undefined
+          ? graph.matMul(xName, wName, { transB: isOutIn })
+          : graph.op("Gemm", [xName, wName, biasName], { transB: isOutIn ? 1 : 0 }),
+      shape,
+      gradients: (dy) => {
+        const dx = graph.matMul(dy, wName, { transB: !isOutIn });
+        const dw = isOutIn
+          ? graph.matMul(dy, xName, { transA: true })
+          : graph.matMul(xName, dy, { transA: true });
+        return biasName === undefined ? [dx, dw] : [dx, dw, graph.reduceSum(dy, [0], false)];
+      },
+    }));
+  }
+  const product = tf.matMul(x, w, false, isOutIn);
   return bias === null ? product : tf.add(product, bias);
 }
 
@@ -25,5 +47,14 @@ export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: Linea
  * @returns `[B, M]`
  */
 export function smallLinear(x: Tensor, w: Tensor, bias: Tensor | null, options: LinearOptions = {}): Tensor {
-  return linear(x, w, bias, options);
+  const trace = activeTrace();
+  if (trace === null) return linear(x, w, bias, options);
+  const { graph } = trace;
+  const isOutIn = options.weightIsOutIn ?? false;
+  // With the weight as left operand the matrix product reads it where it lies; as right operand it is packed into
+  // a copy first, which for a few rows costs several times the product itself (1.5 against 0.31 ms, 8×768×3072).
+  const product = graph.matMul(trace.name(w), trace.name(x), { transA: !isOutIn, transB: true });
+  const rows = graph.transpose(product, [1, 0]);
+  const value = bias === null ? rows : graph.op("Add", [rows, trace.name(bias)]);
+  return trace.tensor(value, [x.shape[0], isOutIn ? w.shape[0] : w.shape[1]!]);
 }
