@@ -1,6 +1,6 @@
 /**
  * Named sets of values that lie under what the user gives: `preset:` in a config file, and the two settings the
- * quickstart command runs (they lack `data.path`, which that command fills in with the file it writes).
+ * quickstart command runs (they lack `data.path` and the tokenizer, which that command fills in with what it writes).
  */
 import type { Config, ConfigInput } from "./schema.js";
 
@@ -98,7 +98,6 @@ export const quickstartPreset: PartialConfig = {
   name: "quickstart",
   model: {
     fresh: { family: "gpt2", layers: 2, hidden: 128, heads: 4, contextTokens: 96 },
-    tokenizer: { type: "train", vocabularySize: 512 },
   },
   data: { maxPromptTokens: 48, maxResponseTokens: 32 },
   sft: { epochs: 3, batchSize: 32, optimizer: { learningRate: 1e-3, warmupSteps: 10 } },
@@ -123,7 +122,6 @@ export const tinyPreset: PartialConfig = {
   name: "tiny",
   model: {
     fresh: { family: "gpt2", layers: 1, hidden: 32, heads: 2, contextTokens: 64 },
-    tokenizer: { type: "train", vocabularySize: 320 },
   },
   data: { maxPromptTokens: 32, maxResponseTokens: 24, maxRows: 400 },
   sft: { epochs: 1, batchSize: 16, optimizer: { learningRate: 3e-3 } },
@@ -145,6 +143,12 @@ export type QuickstartPresetName = "quickstart" | "tiny";
 export const QUICKSTART_PRESETS: Readonly<Record<QuickstartPresetName, PartialConfig>> = {
   quickstart: quickstartPreset,
   tiny: tinyPreset,
+};
+
+/** Preference pairs the quickstart writes. */
+export const QUICKSTART_ROWS: Readonly<Record<QuickstartPresetName, number>> = {
+  quickstart: 6000,
+  tiny: 600,
 };
 
 const isMapping = (value: unknown): value is Record<string, unknown> =>

@@ -50,6 +50,7 @@ export function resolveConfig(config: Config): Resolution {
     contradictions.push({ paths, message });
   const derived = derive(config);
   checkStages(config, contradict);
+  checkPromptTemplate(config, contradict);
   checkBatches(config, derived, contradict);
   checkModel(config, contradict);
   if (config.stages.includes("ppo")) checkSampling(config, contradict);
@@ -101,6 +102,12 @@ function checkStages({ stages, data, model }: Config, contradict: Contradict): v
       "model.tokenizer is from-model but model.path is null: there is no model to take a tokenizer from; use {type: train} or {type: path, path: DIR}",
     );
   }
+}
+
+function checkPromptTemplate({ data }: Config, contradict: Contradict): void {
+  const count = data.promptTemplate.split("{prompt}").length - 1;
+  if (count > 1)
+    contradict(["data.promptTemplate"], `data.promptTemplate holds {prompt} ${count} times; expected once`);
 }
 
 function checkBatches(

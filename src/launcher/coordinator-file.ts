@@ -1,0 +1,77 @@
+/** `DIR/coordinator.json`: how workers and tools find the coordinator of a run. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { sleep } from "../shared/abort.js";
+import { configError, TroupeError } from "../shared/errors.js";
+
+const coordinatorFileSchema = z.looseObject({
+  pid: z.int().min(1),
+  /** host:port */
+  grpcAddress: z.string().regex(/:\d+$/),
+  /** host:port or a URL */
+  httpAddress: z.string(),
+  runId: z.string(),
+});
+
+export type CoordinatorFile = z.infer<typeof coordinatorFileSchema>;
+
+/** Undefined while there is no complete file. */
+export async function readCoordinatorFile(runDir: string): Promise<CoordinatorFile | undefined> {
+  try {
+    return coordinatorFileSchema.parse(JSON.parse(await readFile(join(runDir, "coordinator.json"), "utf8")));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Waits until the coordinator process `pid()` listens.
+ * @param pid the wanted process; changes when it is restarted, and the time starts again
+ * @returns undefined when `signal` aborted
+ * @throws {TroupeError} UNREACHABLE when one process did not listen within `timeoutMs`
+ */
+export async function waitForCoordinator(
+  runDir: string,
+  pid: () => number | undefined,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<CoordinatorFile | undefined> {
+  let waitingFor = pid();
+  let deadlineMs = performance.now() + timeoutMs;
+  while (!signal.aborted) {
+    const file = await readCoordinatorFile(runDir);
+    const current = pid();
+    if (file !== undefined && file.pid === current) return file;
+    if (current !== waitingFor) [waitingFor, deadlineMs] = [current, performance.now() + timeoutMs];
+    if (current !== undefined && performance.now() > deadlineMs) {
+      throw new TroupeError(
+        "UNREACHABLE",
+        `the coordinator did not listen within ${timeoutMs / 1000} s; see ${join(runDir, "logs", "coordinator-0.log")}`,
+      );
+    }
+    await sleep(50, signal);
+  }
+  return undefined;
+}
+
+/** The address a command should talk to: as given, or from the run directory. @throws {TroupeError} CONFIG */
+export async function addressOf(
+  coordinator: string | undefined,
+  runDir: string | undefined,
+): Promise<string> {
+  if (coordinator !== undefined) return coordinator;
+  if (runDir === undefined) throw configError("which run? give --coordinator HOST:PORT or --run-dir DIR");
+  const file = await readCoordinatorFile(runDir);
+  if (file === undefined)
+    throw configError(
+      `${join(runDir, "coordinator.json")} is missing: no coordinator has listened there yet`,
+    );
+  return file.grpcAddress;
+}
+
+/** A link to click, from `host:port` or a URL. */
+export const urlOf = (httpAddress: string): string =>
+  httpAddress.startsWith("http") ? httpAddress : `http://${httpAddress}`;
+
+export const portOf = (address: string): number => Number(/:(\d+)(?:\/.*)?$/.exec(address)?.[1] ?? 0);

@@ -1,0 +1,160 @@
+/**
+ * A whole run on this machine: one coordinator, R rollout workers and L learners as real processes, kept alive until
+ * the coordinator says that the run is done.
+ */
+import { join } from "node:path";
+import { readFile, rm } from "node:fs/promises";
+import type { Config } from "../config/schema.js";
+import { cancelled, sleep } from "../shared/abort.js";
+import { describeError } from "../shared/errors.js";
+import { connectControl, type ConnectControl, type Control } from "./control.js";
+import { portOf, urlOf, waitForCoordinator, type CoordinatorFile } from "./coordinator-file.js";
+import { ProgressFeed } from "./progress-feed.js";
+import type { ProgressView } from "./progress-view.js";
+import type { RestartPolicy } from "./restart-budget.js";
+import type { RunDirectory } from "./run-directory.js";
+import { runCommand } from "./run-commands.js";
+import { Supervisor, type SupervisorOptions } from "./supervisor.js";
+
+export interface LaunchOptions {
+  readonly config: Config;
+  /** Already locked; the caller releases it. */
+  readonly directory: RunDirectory;
+  /** GPU numbers to spread the workers over. */
+  readonly gpus?: readonly number[];
+  readonly view: ProgressView;
+  readonly signal: AbortSignal;
+  readonly policy?: Partial<RestartPolicy>;
+  readonly connect?: ConnectControl;
+  /** Replaces the command line of every process: tests start small programs instead. */
+  readonly commandFor?: SupervisorOptions["commandFor"];
+}
+
+const LISTEN_TIMEOUT_MS = 30_000;
+const POLL_DESIRED_MS = 1_000;
+/** Workers leave by themselves when the coordinator ends the run. */
+const LEAVE_BY_THEMSELVES_MS = 3_000;
+
+/**
+ * Runs to the end.
+ * @throws {TroupeError} CANCELLED when `signal` aborted (everything was stopped cleanly first)
+ * @throws {TroupeError} BUDGET, or the code of the process whose failure a restart cannot cure
+ */
+export async function launch(options: LaunchOptions): Promise<void> {
+  const { config, directory, view, signal } = options;
+  const { cluster } = config;
+  let address: CoordinatorFile | undefined;
+  await rm(join(directory.path, "coordinator.json"), { force: true }); // an old one would be taken for the new one
+
+  const commandFor: SupervisorOptions["commandFor"] = (role, index, restarts) =>
+    runCommand(
+      {
+        logDir: directory.logDir,
+        tokenFile: cluster.tokenFile,
+        gpus: options.gpus ?? [],
+        coordinatorAddress: () => address?.grpcAddress ?? "",
+        // After a restart the workers look for the coordinator where it was.
+        coordinatorArgs: (again) => [
+          ...[directory.configPath, "--run-dir", directory.path],
+          ...(directory.isResumed || again > 0 ? ["--resume", "auto"] : []),
+          ...(address === undefined ? [] : ["--port", String(portOf(address.grpcAddress))]),
+          ...(address === undefined ? [] : ["--http-port", String(portOf(address.httpAddress))]),
+        ],
+      },
+      role,
+      index,
+      restarts,
+    );
+  const supervisor = new Supervisor({
+    commandFor: options.commandFor ?? commandFor,
+    onEvent: (event) => view.supervisorEvent(event),
+    policy: options.policy,
+  });
+
+  const ending = new AbortController();
+  const onSignal = () => ending.abort(signal.reason);
+  signal.addEventListener("abort", onSignal, { once: true });
+  if (signal.aborted) onSignal();
+  let followed: Promise<void> = Promise.resolve();
+  let isFinished = false;
+  try {
+    supervisor.scale("coordinator", 1);
+    const coordinatorPid = () => supervisor.child("coordinator", 0)?.pid;
+    address = await Promise.race([
+      waitForCoordinator(directory.path, coordinatorPid, LISTEN_TIMEOUT_MS, ending.signal),
+      supervisor.outcome.then(() => undefined),
+    ]);
+    if (address !== undefined) {
+      view.listening({
+        url: urlOf(address.httpAddress),
+        grpcAddress: address.grpcAddress,
+        runDir: directory.path,
+      });
+      supervisor.scale("learner", cluster.learners);
+      supervisor.scale("rollout", config.stages.includes("ppo") ? cluster.rollouts : 0);
+      followed = follow(options, address, supervisor, ending.signal);
+    }
+    await Promise.race([supervisor.outcome, aborted(ending.signal)]);
+    if (signal.aborted) throw cancelled(signal);
+    isFinished = true;
+  } finally {
+    if (signal.aborted) view.stopping();
+    await supervisor.stop({ patienceMs: isFinished ? LEAVE_BY_THEMSELVES_MS : 0 });
+    ending.abort();
+    signal.removeEventListener("abort", onSignal);
+    await followed;
+    view.close();
+  }
+}
+
+/** Shows the coordinator's progress and keeps as many workers as it wants. */
+async function follow(
+  { config, connect = connectControl, view }: LaunchOptions,
+  address: CoordinatorFile,
+  supervisor: Supervisor,
+  signal: AbortSignal,
+): Promise<void> {
+  const token = await readTokenFile(config.cluster.tokenFile);
+  let control: Control;
+  try {
+    control = await connect(address.grpcAddress, token);
+  } catch (error) {
+    view.note(`progress cannot be shown: ${describeError(error)}`);
+    return;
+  }
+  try {
+    await Promise.all([
+      new ProgressFeed(control, view).run(signal),
+      followDesired(control, supervisor, signal),
+    ]);
+  } finally {
+    control.close();
+  }
+}
+
+async function followDesired(control: Control, supervisor: Supervisor, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await sleep(POLL_DESIRED_MS, signal);
+    if (signal.aborted) return;
+    try {
+      const { desired } = await control.status();
+      for (const role of ["rollout", "learner"] as const) {
+        const count = desired[role];
+        if (count !== undefined) supervisor.scale(role, count);
+      }
+    } catch {
+      // Not reachable at the moment: it restarts, or it is done. The supervisor sees which.
+    }
+  }
+}
+
+async function readTokenFile(path: string | null): Promise<string | undefined> {
+  if (path === null) return undefined;
+  return (await readFile(path, "utf8")).trim();
+}
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
