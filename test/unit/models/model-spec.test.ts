@@ -1,0 +1,241 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { viewOf } from "../../../src/engine/layout.js";
+import { specKey } from "../../../src/models/forward.js";
+import { ropeFrequencies } from "../../../src/models/llama.js";
+import {
+  freshGpt2Spec,
+  initParams,
+  layoutOf,
+  parseModelConfig,
+  tensorPlans,
+  toHfConfig,
+  withHead,
+} from "../../../src/models/model-spec.js";
+import { packageRoot } from "../../../src/shared/paths.js";
+
+const GPT2 = { model_type: "gpt2", n_embd: 16, n_head: 4, n_layer: 2, n_positions: 24, vocab_size: 48 };
+const LLAMA = {
+  model_type: "llama",
+  hidden_size: 16,
+  num_attention_heads: 4,
+  num_hidden_layers: 2,
+  intermediate_size: 24,
+  max_position_embeddings: 64,
+  vocab_size: 48,
+};
+
+describe("parseModelConfig", () => {
+  it("takes transformers' defaults for what a config leaves out", () => {
+    const spec = parseModelConfig({ model_type: "gpt2" }, "lm");
+    expect(spec).toMatchObject({
+      vocabularySize: 50257,
+      hidden: 768,
+      layers: 12,
+      heads: 12,
+      headSize: 64,
+      intermediate: 3072,
+      contextTokens: 1024,
+      activation: "gelu_new",
+      normEpsilon: 1e-5,
+      tieWordEmbeddings: true,
+    });
+    expect(layoutOf(spec).size).toBe(124_439_808); // GPT-2 small
+    expect(parseModelConfig({ model_type: "gpt2", n_inner: null }, "lm").intermediate).toBe(3072);
+  });
+
+  it("counts the parameters of published models", () => {
+    const qwen3 = {
+      model_type: "qwen3",
+      vocab_size: 151936,
+      hidden_size: 1024,
+      num_hidden_layers: 28,
+      num_attention_heads: 16,
+      num_key_value_heads: 8,
+      head_dim: 128,
+      intermediate_size: 3072,
+      max_position_embeddings: 40960,
+      tie_word_embeddings: true,
+    };
+    expect(layoutOf(parseModelConfig(qwen3, "lm")).size).toBe(596_049_920); // Qwen3-0.6B
+    expect(layoutOf(parseModelConfig({ model_type: "opt" }, "lm")).size).toBe(125_239_296); // OPT-125m
+  });
+
+  it.each<[string, object, RegExp]>([
+    [
+      "an unknown architecture",
+      { model_type: "bert" },
+      /model_type "bert" is not supported; expected one of gpt2, opt, llama, mistral, qwen2, qwen3/,
+    ],
+    ["no architecture", {}, /model_type null is not supported/],
+    ["a fractional size", { ...GPT2, n_layer: 1.5 }, /field n_layer must be a whole number from 1, got 1.5/],
+    ["a size as text", { ...GPT2, n_embd: "16" }, /field n_embd must be a whole number from 1, got "16"/],
+    ["zero layers", { ...GPT2, n_layer: 0 }, /field n_layer .* got 0/],
+    [
+      "heads that do not divide the width",
+      { ...GPT2, n_head: 3 },
+      /n_embd \/ n_head: 16 is not divisible by 3/,
+    ],
+    [
+      "an unknown activation",
+      { ...GPT2, activation_function: "tanh" },
+      /field activation_function must be one of gelu_new/,
+    ],
+    ["cross attention", { ...GPT2, add_cross_attention: true }, /field add_cross_attention must be false/],
+    [
+      "a pad id outside the vocabulary",
+      { ...GPT2, pad_token_id: 48 },
+      /field pad_token_id must be below vocab_size 48, got 48/,
+    ],
+    [
+      "an end id outside the vocabulary",
+      { ...GPT2, eos_token_id: [1, 99] },
+      /field eos_token_id must be below vocab_size 48, got 99/,
+    ],
+    ["an end id as text", { ...GPT2, eos_token_id: "1" }, /field eos_token_id must be a token id/],
+    [
+      "post-norm OPT",
+      { model_type: "opt", do_layer_norm_before: false },
+      /field do_layer_norm_before must be true/,
+    ],
+    [
+      "a missing size without a default",
+      { ...LLAMA, hidden_size: undefined },
+      /field hidden_size must be .* got nothing/,
+    ],
+    [
+      "an unknown rope type",
+      { ...LLAMA, rope_scaling: { rope_type: "yarn" } },
+      /rope_type must be default or llama3, got yarn/,
+    ],
+    [
+      "kv heads that do not divide heads",
+      { ...LLAMA, num_key_value_heads: 3 },
+      /num_attention_heads \/ num_key_value_heads: 4/,
+    ],
+    ["a list", [], /expected a JSON object/],
+  ])("refuses %s", (_name, config, message) => {
+    expect(() => parseModelConfig(config, "lm")).toThrow(message);
+  });
+
+  it("does not take fields from a polluted prototype", () => {
+    const config: object = Object.create({ n_layer: 7 });
+    expect(parseModelConfig(Object.assign(config, { ...GPT2, n_layer: undefined }), "lm").layers).toBe(12);
+  });
+
+  it.each(["gpt2", "gpt2-scalar", "opt-f16", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
+    "%s: the config it writes reads back as the same spec",
+    (name) => {
+      const config: unknown = JSON.parse(
+        readFileSync(join(packageRoot, "test/fixtures/models", name, "config.json"), "utf8"),
+      );
+      const spec = parseModelConfig(config, name.endsWith("scalar") ? "scalar" : "lm");
+      expect(parseModelConfig(JSON.parse(JSON.stringify(toHfConfig(spec))), spec.head)).toEqual(spec);
+      expect(toHfConfig(spec).architectures).toEqual((config as { architectures: string[] }).architectures);
+    },
+  );
+
+  it("reads rope settings from transformers 4 and 5 alike", () => {
+    const old = parseModelConfig({ ...LLAMA, rope_theta: 5e5 }, "lm");
+    const current = parseModelConfig(
+      { ...LLAMA, rope_parameters: { rope_type: "default", rope_theta: 5e5 } },
+      "lm",
+    );
+    expect(current).toEqual(old);
+    expect(old.ropeTheta).toBe(5e5);
+  });
+
+  it("offers no more context than a sliding window sees", () => {
+    expect(
+      parseModelConfig({ ...LLAMA, model_type: "mistral", sliding_window: 32 }, "lm").contextTokens,
+    ).toBe(32);
+    expect(parseModelConfig({ ...LLAMA, model_type: "qwen2", sliding_window: 32 }, "lm").contextTokens).toBe(
+      64,
+    );
+  });
+
+  it("Llama 3 keeps fast rotations and divides slow ones by the factor", () => {
+    const scaling = {
+      rope_type: "llama3",
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 16,
+    };
+    const scaled = ropeFrequencies(
+      parseModelConfig({ ...LLAMA, head_dim: 32, rope_theta: 100, rope_scaling: scaling }, "lm"),
+    );
+    const plain = ropeFrequencies(parseModelConfig({ ...LLAMA, head_dim: 32, rope_theta: 100 }, "lm"));
+    // turns in 16 positions: 16·f / 2π; above 4 keep, below 1 divide by 8, between blend linearly
+    plain.forEach((frequency, i) => {
+      const turns = (16 * frequency) / (2 * Math.PI);
+      const blend = Math.min(1, Math.max(0, (turns - 1) / 3));
+      expect(scaled[i] / frequency).toBeCloseTo(blend + (1 - blend) / 8, 6);
+    });
+    expect(scaled[15] / plain[15]).toBeCloseTo(1 / 8, 6);
+  });
+});
+
+describe("parameters", () => {
+  const spec = freshGpt2Spec({
+    head: "lm",
+    layers: 2,
+    hidden: 64,
+    heads: 4,
+    contextTokens: 32,
+    vocabularySize: 300,
+    eosTokenId: 1,
+    padTokenId: 0,
+  });
+  const deviation = (values: Float32Array) =>
+    Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+
+  it("use Hugging Face names and shapes, sorted", () => {
+    const { entries } = layoutOf(spec);
+    const names = entries.map(({ name }) => name);
+    expect(names).toEqual([...names].sort());
+    const shapes = Object.fromEntries(entries.map(({ name, shape }) => [name, shape]));
+    expect(shapes["transformer.h.0.attn.c_attn.weight"]).toEqual([64, 192]);
+    expect(shapes["transformer.h.1.mlp.c_proj.weight"]).toEqual([256, 64]);
+    expect(shapes["transformer.wpe.weight"]).toEqual([32, 64]);
+    expect(
+      Object.keys(tensorPlans(withHead(spec, "scalar"))).filter((name) => !names.includes(name)),
+    ).toEqual(["score.weight"]);
+  });
+
+  it("start as GPT-2's: N(0, 0.02), residual projections / √(2L), norms 1, biases 0, score head 1/√(D+1)", () => {
+    const scalar = withHead(spec, "scalar");
+    const layout = layoutOf(scalar);
+    const values = initParams(scalar, 9);
+    const view = (name: string) => viewOf(layout, values, name);
+    expect(deviation(view("transformer.wte.weight"))).toBeCloseTo(0.02, 3);
+    expect(deviation(view("transformer.h.0.mlp.c_fc.weight"))).toBeCloseTo(0.02, 3);
+    expect(deviation(view("transformer.h.0.mlp.c_proj.weight"))).toBeCloseTo(0.01, 3);
+    expect(deviation(view("transformer.h.1.attn.c_proj.weight"))).toBeCloseTo(0.01, 3);
+    expect(new Set(view("transformer.ln_f.weight"))).toEqual(new Set([1]));
+    expect(new Set(view("transformer.h.0.attn.c_attn.bias"))).toEqual(new Set([0]));
+    expect(Math.abs(deviation(view("score.weight")) * Math.sqrt(65) - 1)).toBeLessThan(0.3); // 64 samples
+  });
+
+  it("depend on the seed, and the backbone not on the head", () => {
+    const lm = initParams(spec, 9);
+    const scalar = withHead(spec, "scalar");
+    const name = "transformer.h.1.mlp.c_fc.weight";
+    expect(viewOf(layoutOf(scalar), initParams(scalar, 9), name)).toEqual(viewOf(layoutOf(spec), lm, name));
+    expect(viewOf(layoutOf(spec), initParams(spec, 10), name)).not.toEqual(viewOf(layoutOf(spec), lm, name));
+  });
+
+  it("spec keys tell any two specs apart and ignore field order", () => {
+    const reordered = Object.fromEntries(Object.entries(spec).reverse()) as unknown as typeof spec;
+    expect(specKey(reordered)).toBe(specKey(spec));
+    for (const [field, value] of Object.entries({
+      normEpsilon: 1e-6,
+      heads: 2,
+      contextTokens: 33,
+      head: "scalar",
+    })) {
+      expect(specKey({ ...spec, [field]: value })).not.toBe(specKey(spec));
+    }
+  });
+});

@@ -1,0 +1,216 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createEngine } from "../../../src/engine/create-engine.js";
+import type { Engine } from "../../../src/engine/engine.js";
+import { loadModelDir } from "../../../src/models/checkpoint-dir.js";
+import { layoutOf } from "../../../src/models/model-spec.js";
+import { Generator, type Generated } from "../../../src/rollout/generator.js";
+import { packageRoot } from "../../../src/shared/paths.js";
+import { permutationOf, streamOf } from "../../../src/shared/rng.js";
+import {
+  EOS,
+  fullLogits,
+  logSoftmaxAt,
+  SAMPLING,
+  tinyArena,
+  tinyParams,
+  tinyPrompts,
+  tinySpec,
+} from "./tiny-models.js";
+
+const spec = tinySpec();
+const prompts = tinyPrompts(22);
+
+/** Bytes, so that equality means equal bits. */
+const fingerprint = ({ responseIds, logprobs, finishReason }: Generated) =>
+  [...responseIds, finishReason, Buffer.from(logprobs.buffer).toString("hex")].join(" ");
+
+const byKey = (answers: readonly Generated[]) =>
+  new Map(answers.map((answer) => [answer.key, fingerprint(answer)]));
+
+describe.each(["reference", "onnx"] as const)("generator on %s", (engineName) => {
+  let engine: Engine;
+  beforeAll(async () => {
+    engine = (await createEngine({ name: engineName, threads: 1 })).engine;
+  });
+  afterAll(() => engine.dispose());
+
+  it("tokens and log-probability bits do not depend on batch, order, slots or what else was generated", async () => {
+    const params = tinyArena(engine, spec, 3);
+    const expected = byKey(
+      await new Generator({ engine, spec, slots: 16, maxSequenceTokens: 48 }).generate(
+        prompts,
+        SAMPLING,
+        params,
+      ),
+    );
+    expect(new Set(expected.values()).size).toBeGreaterThan(15);
+    for (const slots of [1, 2, 3, 5, 8, 16]) {
+      const generator = new Generator({ engine, spec, slots, maxSequenceTokens: 48 });
+      const order = permutationOf(prompts.length, slots, streamOf("order"));
+      const subset = [...order].slice(0, slots < 4 ? 7 : prompts.length).map((i) => prompts[i]);
+      for (const [key, print] of byKey(await generator.generate(subset, SAMPLING, params))) {
+        expect(`${key} ${slots}: ${print}`).toBe(`${key} ${slots}: ${expected.get(key)}`);
+      }
+      generator.dispose();
+    }
+  });
+
+  it("greedy decoding is the argmax of a full forward pass at every step", async () => {
+    const params = tinyArena(engine, spec, 4);
+    const generator = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 48 });
+    const answers = await generator.generate(prompts.slice(0, 6), { ...SAMPLING, greedy: true }, params);
+    for (const [i, { responseIds, logprobs }] of answers.entries()) {
+      const ids = [...prompts[i].promptIds, ...responseIds];
+      const at = await fullLogits(engine, spec, params, ids);
+      responseIds.forEach((token, t) => {
+        const logits = at(prompts[i].promptIds.length - 1 + t);
+        expect(token).toBe(logits.indexOf(Math.max(...logits)));
+        expect(Math.abs(logprobs[t] - logSoftmaxAt(logits, 1, token))).toBeLessThan(1e-5);
+      });
+    }
+  });
+
+  it("returned log-probabilities equal a full forward pass at the sampling temperature within 1e-5", async () => {
+    const params = tinyArena(engine, spec, 5);
+    const generator = new Generator({ engine, spec, slots: 8, maxSequenceTokens: 48 });
+    const answers = await generator.generate(prompts.slice(0, 10), { ...SAMPLING, temperature: 0.7 }, params);
+    for (const [i, { responseIds, logprobs }] of answers.entries()) {
+      const at = await fullLogits(engine, spec, params, [...prompts[i].promptIds, ...responseIds]);
+      responseIds.forEach((token, t) => {
+        const expected = logSoftmaxAt(at(prompts[i].promptIds.length - 1 + t), 0.7, token);
+        expect(Math.abs(logprobs[t] - expected)).toBeLessThan(1e-5);
+      });
+    }
+  });
+
+  it("new weights take effect without new programs", async () => {
+    const params = tinyArena(engine, spec, 6);
+    const generator = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 48 });
+    const before = await generator.generate(prompts.slice(0, 4), SAMPLING, params);
+    await params.write(tinyParams(spec, 7));
+    const after = await generator.generate(prompts.slice(0, 4), SAMPLING, params);
+    expect(byKey(after)).not.toEqual(byKey(before));
+    const fresh = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 48 });
+    const again = await fresh.generate(prompts.slice(0, 4), SAMPLING, tinyArena(engine, spec, 7));
+    expect(byKey(after)).toEqual(byKey(again));
+  });
+
+  it.each(["opt-f16", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
+    "%s: cached decoding equals a full forward pass",
+    async (name) => {
+      const model = await loadModelDir(`${packageRoot}/test/fixtures/models/${name}`, "lm");
+      const params = engine.createArena(layoutOf(model.spec), model.values);
+      const generator = new Generator({
+        engine,
+        spec: model.spec,
+        slots: 3,
+        maxSequenceTokens: 24,
+        eosIds: [],
+      });
+      const requests = prompts
+        .slice(0, 5)
+        .map(({ key, promptIds }) => ({ key, promptIds: promptIds.slice(0, 11) }));
+      const answers = await generator.generate(requests, { ...SAMPLING, maxNewTokens: 8 }, params);
+      for (const [i, { responseIds, logprobs }] of answers.entries()) {
+        const { promptIds } = requests[i];
+        const at = await fullLogits(engine, model.spec, params, [...promptIds, ...responseIds]);
+        responseIds.forEach((token, t) => {
+          expect(Math.abs(logprobs[t] - logSoftmaxAt(at(promptIds.length - 1 + t), 1, token))).toBeLessThan(
+            2e-5,
+          );
+        });
+      }
+    },
+  );
+});
+
+describe("generator", () => {
+  let engine: Engine;
+  let generator: Generator;
+  beforeAll(async () => {
+    engine = (await createEngine({ name: "reference" })).engine;
+    generator = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 24 });
+  });
+  afterAll(() => engine.dispose());
+  const params = () => tinyArena(engine, spec, 3);
+
+  it("ends an answer at EOS, which it keeps, and never forges one", async () => {
+    const many = Array.from({ length: 60 }, (_, i) => ({
+      key: `1/${i}/0`,
+      promptIds: Int32Array.of(2 + (i % 30)),
+    }));
+    const answers = await generator.generate(many, SAMPLING, params());
+    const reasons = new Set(answers.map(({ finishReason }) => finishReason));
+    expect(reasons).toEqual(new Set(["eos", "length"]));
+    for (const { responseIds, finishReason, logprobs } of answers) {
+      expect(logprobs.length).toBe(responseIds.length);
+      expect(responseIds.indexOf(EOS)).toBe(finishReason === "eos" ? responseIds.length - 1 : -1);
+      if (finishReason === "length") expect(responseIds.length).toBe(SAMPLING.maxNewTokens);
+    }
+  });
+
+  it("cuts an answer where the slot is full", async () => {
+    const promptIds = Int32Array.from({ length: 20 }, (_, i) => 2 + i);
+    const [answer] = await generator.generate(
+      [{ key: "a", promptIds }],
+      { ...SAMPLING, minNewTokens: 12 },
+      params(),
+    );
+    expect(answer.responseIds.length).toBe(4);
+    expect(answer.finishReason).toBe("length");
+  });
+
+  it("forbids EOS before minNewTokens", async () => {
+    const many = Array.from({ length: 40 }, (_, i) => ({
+      key: `1/${i}/0`,
+      promptIds: Int32Array.of(2 + (i % 30)),
+    }));
+    const answers = await generator.generate(many, { ...SAMPLING, minNewTokens: 6 }, params());
+    expect(Math.min(...answers.map(({ responseIds }) => responseIds.length))).toBeGreaterThan(6);
+  });
+
+  it("reports a stop token as stop", async () => {
+    const stopping = new Generator({
+      engine,
+      spec,
+      slots: 4,
+      maxSequenceTokens: 24,
+      eosIds: [],
+      stopIds: [EOS],
+    });
+    const many = Array.from({ length: 60 }, (_, i) => ({
+      key: `1/${i}/0`,
+      promptIds: Int32Array.of(2 + (i % 30)),
+    }));
+    const answers = await stopping.generate(many, SAMPLING, params());
+    expect(new Set(answers.map(({ finishReason }) => finishReason))).toEqual(new Set(["stop", "length"]));
+  });
+
+  it("samples differently for another seed or key", async () => {
+    const promptIds = Int32Array.of(5, 9);
+    const run = async (key: string, seed: number) =>
+      (await generator.generate([{ key, promptIds }], { ...SAMPLING, seed, minNewTokens: 12 }, params()))[0]
+        .responseIds;
+    const first = await run("0/0/0", 1);
+    expect(await run("0/0/0", 1)).toEqual(first);
+    expect(await run("0/0/1", 1)).not.toEqual(first);
+    expect(await run("0/0/0", 2)).not.toEqual(first);
+  });
+
+  it.each([
+    ["an empty prompt", [{ key: "a", promptIds: new Int32Array(0) }], /prompt a: is empty/],
+    ["an overlong prompt", [{ key: "a", promptIds: new Int32Array(24) }], /24 tokens leave no room/],
+    ["a token outside the vocabulary", [{ key: "a", promptIds: Int32Array.of(40) }], /token 40 is outside/],
+    ["a repeated key", ["a", "a"].map((key) => ({ key, promptIds: Int32Array.of(3) })), /two prompts/],
+  ])("refuses %s", async (_name, bad, message) => {
+    await expect(generator.generate(bad, SAMPLING, params())).rejects.toThrow(message);
+  });
+
+  it("refuses NaN weights with the sequence's name", async () => {
+    const broken = params();
+    await broken.write(new Float32Array(layoutOf(spec).size).fill(NaN));
+    await expect(generator.generate(prompts.slice(0, 1), SAMPLING, broken)).rejects.toThrow(
+      /0\/0\/0: logits hold NaN/,
+    );
+  });
+});
