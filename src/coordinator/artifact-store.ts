@@ -62,6 +62,14 @@ export class ArtifactStore {
     return this.remember({ name, sizeBytes, sha256: hash.digest("hex"), localPath: resolve(path) });
   }
 
+  /** Takes up a file an earlier process of this run stored under the name. @returns whether there was one */
+  async recover(name: string): Promise<boolean> {
+    const path = this.pathOf(name);
+    if (!(await stat(path).then((found) => found.isFile(), () => false))) return false;
+    await this.adopt(name, path);
+    return true;
+  }
+
   async *read(name: string): AsyncGenerator<Buffer> {
     const ref = this.get(name);
     for await (const chunk of createReadStream(ref.localPath, { highWaterMark: CHUNK_BYTES })) yield chunk as Buffer;
@@ -78,11 +86,6 @@ export class ArtifactStore {
     if (ref === undefined) return;
     this.refs.delete(name);
     if (ref.localPath.startsWith(resolve(this.folder) + sep)) await rm(ref.localPath, { force: true });
-  }
-
-  async exists(name: string): Promise<boolean> {
-    const ref = this.refs.get(name);
-    return ref !== undefined && (await stat(ref.localPath).then(() => true, () => false));
   }
 
   private remember(ref: ArtifactRef): ArtifactRef {

@@ -59,17 +59,18 @@ export class LearnerSession {
 
   async run(): Promise<void> {
     const { call, session } = this;
-    const close = () => call.end();
+    const askToLeave = () => this.send({ draining: {} });
     const cancel = () => call.cancel();
-    session.draining.addEventListener("abort", close, { once: true });
+    session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
     try {
       this.send({ hello: {} });
+      if (session.draining.aborted) askToLeave();
       for await (const directive of call) await this.obey(directive as LearnerDirective__Output);
     } finally {
       this.running?.abort.abort();
       await this.running?.finished;
-      session.draining.removeEventListener("abort", close);
+      session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
       await this.artifacts.close();

@@ -52,21 +52,21 @@ export class RolloutSession {
 
   async run(): Promise<void> {
     const { call, session, tasks } = this;
-    // Draining: take nothing new; the coordinator ends the stream once nothing is held here.
-    const refuseMore = () => this.call.write({ sender: session.sender, ready: { credits: 0 } });
+    const askToLeave = () => void this.send({ draining: {} });
     const cancel = () => call.cancel();
-    session.draining.addEventListener("abort", refuseMore, { once: true });
+    session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
     const worker = this.work();
     try {
-      await this.send({ ready: { credits: session.draining.aborted ? 0 : CREDITS } });
+      await this.send({ ready: { credits: CREDITS } });
+      if (session.draining.aborted) askToLeave();
       for await (const directive of call) {
         const { task } = directive as RolloutDirective__Output;
         if (task) tasks.push(task);
       }
     } finally {
       tasks.close();
-      session.draining.removeEventListener("abort", refuseMore);
+      session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
       await worker;

@@ -1,5 +1,5 @@
 import { dirname, join } from "node:path";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 /** The folder of package.json, found from this file wherever it runs: src/ under a test runner, dist/src/ otherwise. */
@@ -20,3 +20,6 @@ export const packageRoot: string = (() => {
 export function builtFile(modulePath: string): string {
   return join(packageRoot, "dist", `${modulePath}.js`);
 }
+
+/** This release, from package.json. */
+export const packageVersion: string = (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;

@@ -19,6 +19,7 @@ export {
   type FinishedStep,
   type SavedCheckpoint,
 } from "./durable.js";
+export type { LedgerCounts } from "./durable.js";
 export { compareExperienceIds, iterationOf } from "./experience-id.js";
 export { makeState, type CoordinatorState } from "./state.js";
 export { reduce } from "./reduce.js";

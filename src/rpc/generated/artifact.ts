@@ -4,6 +4,7 @@ import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-load
 import type { ArtifactChunk as _troupe_v1_ArtifactChunk, ArtifactChunk__Output as _troupe_v1_ArtifactChunk__Output } from './troupe/v1/ArtifactChunk.js';
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
 import type { ArtifactServiceClient as _troupe_v1_ArtifactServiceClient, ArtifactServiceDefinition as _troupe_v1_ArtifactServiceDefinition } from './troupe/v1/ArtifactService.js';
+import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { FetchRequest as _troupe_v1_FetchRequest, FetchRequest__Output as _troupe_v1_FetchRequest__Output } from './troupe/v1/FetchRequest.js';
 import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_ModelRef__Output } from './troupe/v1/ModelRef.js';
 import type { PublishReply as _troupe_v1_PublishReply, PublishReply__Output as _troupe_v1_PublishReply__Output } from './troupe/v1/PublishReply.js';
@@ -23,6 +24,7 @@ export interface ProtoGrpcType {
        * Files between coordinator and workers: weights by version, training states, models.
        */
       ArtifactService: SubtypeConstructor<typeof grpc.Client, _troupe_v1_ArtifactServiceClient> & { service: _troupe_v1_ArtifactServiceDefinition }
+      Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       FetchRequest: MessageTypeDefinition<_troupe_v1_FetchRequest, _troupe_v1_FetchRequest__Output>
       ModelRef: MessageTypeDefinition<_troupe_v1_ModelRef, _troupe_v1_ModelRef__Output>
       PublishReply: MessageTypeDefinition<_troupe_v1_PublishReply, _troupe_v1_PublishReply__Output>

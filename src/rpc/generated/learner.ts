@@ -4,6 +4,7 @@ import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-load
 import type { AbortStep as _troupe_v1_AbortStep, AbortStep__Output as _troupe_v1_AbortStep__Output } from './troupe/v1/AbortStep.js';
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
 import type { CommitStep as _troupe_v1_CommitStep, CommitStep__Output as _troupe_v1_CommitStep__Output } from './troupe/v1/CommitStep.js';
+import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { Evaluate as _troupe_v1_Evaluate, Evaluate__Output as _troupe_v1_Evaluate__Output } from './troupe/v1/Evaluate.js';
 import type { EvaluateDone as _troupe_v1_EvaluateDone, EvaluateDone__Output as _troupe_v1_EvaluateDone__Output } from './troupe/v1/EvaluateDone.js';
 import type { ExperienceRows as _troupe_v1_ExperienceRows, ExperienceRows__Output as _troupe_v1_ExperienceRows__Output } from './troupe/v1/ExperienceRows.js';
@@ -42,6 +43,7 @@ export interface ProtoGrpcType {
       AbortStep: MessageTypeDefinition<_troupe_v1_AbortStep, _troupe_v1_AbortStep__Output>
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
       CommitStep: MessageTypeDefinition<_troupe_v1_CommitStep, _troupe_v1_CommitStep__Output>
+      Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       Evaluate: MessageTypeDefinition<_troupe_v1_Evaluate, _troupe_v1_Evaluate__Output>
       EvaluateDone: MessageTypeDefinition<_troupe_v1_EvaluateDone, _troupe_v1_EvaluateDone__Output>
       ExperienceRows: MessageTypeDefinition<_troupe_v1_ExperienceRows, _troupe_v1_ExperienceRows__Output>

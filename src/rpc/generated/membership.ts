@@ -2,6 +2,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
+import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { HeartbeatReply as _troupe_v1_HeartbeatReply, HeartbeatReply__Output as _troupe_v1_HeartbeatReply__Output } from './troupe/v1/HeartbeatReply.js';
 import type { HeartbeatRequest as _troupe_v1_HeartbeatRequest, HeartbeatRequest__Output as _troupe_v1_HeartbeatRequest__Output } from './troupe/v1/HeartbeatRequest.js';
 import type { LearnerPosition as _troupe_v1_LearnerPosition, LearnerPosition__Output as _troupe_v1_LearnerPosition__Output } from './troupe/v1/LearnerPosition.js';
@@ -22,6 +23,7 @@ export interface ProtoGrpcType {
   troupe: {
     v1: {
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
+      Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       HeartbeatReply: MessageTypeDefinition<_troupe_v1_HeartbeatReply, _troupe_v1_HeartbeatReply__Output>
       HeartbeatRequest: MessageTypeDefinition<_troupe_v1_HeartbeatRequest, _troupe_v1_HeartbeatRequest__Output>
       LearnerPosition: MessageTypeDefinition<_troupe_v1_LearnerPosition, _troupe_v1_LearnerPosition__Output>

@@ -9,6 +9,7 @@ import type { EvaluateDone as _troupe_v1_EvaluateDone, EvaluateDone__Output as _
 import type { PublishDone as _troupe_v1_PublishDone, PublishDone__Output as _troupe_v1_PublishDone__Output } from '../../troupe/v1/PublishDone.js';
 import type { LearnerFailure as _troupe_v1_LearnerFailure, LearnerFailure__Output as _troupe_v1_LearnerFailure__Output } from '../../troupe/v1/LearnerFailure.js';
 import type { LearnerBehind as _troupe_v1_LearnerBehind, LearnerBehind__Output as _troupe_v1_LearnerBehind__Output } from '../../troupe/v1/LearnerBehind.js';
+import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from '../../troupe/v1/Draining.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerMessage {
@@ -25,7 +26,11 @@ export interface LearnerMessage {
   'published'?: (_troupe_v1_PublishDone | null);
   'failure'?: (_troupe_v1_LearnerFailure | null);
   'behind'?: (_troupe_v1_LearnerBehind | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind";
+  /**
+   * Wants to leave between steps; the coordinator ends the stream when it may.
+   */
+  'draining'?: (_troupe_v1_Draining | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining";
 }
 
 export interface LearnerMessage__Output {
@@ -42,5 +47,9 @@ export interface LearnerMessage__Output {
   'published'?: (_troupe_v1_PublishDone__Output | null);
   'failure'?: (_troupe_v1_LearnerFailure__Output | null);
   'behind'?: (_troupe_v1_LearnerBehind__Output | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind";
+  /**
+   * Wants to leave between steps; the coordinator ends the stream when it may.
+   */
+  'draining'?: (_troupe_v1_Draining__Output | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining";
 }

@@ -5,11 +5,12 @@ import type { Ready as _troupe_v1_Ready, Ready__Output as _troupe_v1_Ready__Outp
 import type { Experience as _troupe_v1_Experience, Experience__Output as _troupe_v1_Experience__Output } from '../../troupe/v1/Experience.js';
 import type { TaskDone as _troupe_v1_TaskDone, TaskDone__Output as _troupe_v1_TaskDone__Output } from '../../troupe/v1/TaskDone.js';
 import type { TaskFailed as _troupe_v1_TaskFailed, TaskFailed__Output as _troupe_v1_TaskFailed__Output } from '../../troupe/v1/TaskFailed.js';
+import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from '../../troupe/v1/Draining.js';
 
 export interface RolloutMessage {
   'sender'?: (_troupe_v1_Sender | null);
   /**
-   * The worker can take this many more tasks.
+   * How many tasks the worker will hold at a time.
    */
   'ready'?: (_troupe_v1_Ready | null);
   'experience'?: (_troupe_v1_Experience | null);
@@ -18,13 +19,17 @@ export interface RolloutMessage {
    */
   'done'?: (_troupe_v1_TaskDone | null);
   'failed'?: (_troupe_v1_TaskFailed | null);
-  'message'?: "ready"|"experience"|"done"|"failed";
+  /**
+   * Take nothing new; the coordinator ends the stream once nothing is held here.
+   */
+  'draining'?: (_troupe_v1_Draining | null);
+  'message'?: "ready"|"experience"|"done"|"failed"|"draining";
 }
 
 export interface RolloutMessage__Output {
   'sender': (_troupe_v1_Sender__Output | null);
   /**
-   * The worker can take this many more tasks.
+   * How many tasks the worker will hold at a time.
    */
   'ready'?: (_troupe_v1_Ready__Output | null);
   'experience'?: (_troupe_v1_Experience__Output | null);
@@ -33,5 +38,9 @@ export interface RolloutMessage__Output {
    */
   'done'?: (_troupe_v1_TaskDone__Output | null);
   'failed'?: (_troupe_v1_TaskFailed__Output | null);
-  'message'?: "ready"|"experience"|"done"|"failed";
+  /**
+   * Take nothing new; the coordinator ends the stream once nothing is held here.
+   */
+  'draining'?: (_troupe_v1_Draining__Output | null);
+  'message'?: "ready"|"experience"|"done"|"failed"|"draining";
 }

@@ -1,0 +1,177 @@
+/**
+ * Checkpoints under DIR/checkpoints: written into a temporary folder, synced file by file, sealed with a manifest of
+ * sha256 sums, renamed, then named by `latest`. A crash at any moment leaves the old one or the new one, never a part.
+ * Every checkpoint is also a Hugging Face model directory, with the whole training state beside it.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { copyFile, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import type { Logger } from "../observability/logger.js";
+import type { Metrics } from "../observability/metrics.js";
+import type { EventBus } from "../observability/progress.js";
+import { dataError } from "../shared/errors.js";
+import type { ArtifactStore } from "./artifact-store.js";
+import type { JsonValue } from "./core/index.js";
+import type { CoreHost } from "./core-host.js";
+import type { LearnerGroup } from "./learner-group.js";
+import type { ModelFolders, ModelSource } from "./model-folders.js";
+
+export interface CheckpointRequest {
+  readonly stage: "sft" | "reward" | "ppo";
+  /** Optimizer step the state stands after. */
+  readonly step: number;
+  readonly completedUnits: number;
+  /** What the stage needs besides the learners' state. */
+  readonly resume: JsonValue;
+  /** The model written as a loadable directory, and its role among the learners' models. */
+  readonly model: ModelSource;
+  readonly role: string;
+  readonly head: "lm" | "scalar";
+}
+
+interface Manifest {
+  readonly version: 1;
+  readonly checkpointId: string;
+  readonly runId: string;
+  readonly stage: string;
+  readonly step: number;
+  readonly files: readonly { readonly name: string; readonly sizeBytes: number; readonly sha256: string }[];
+}
+
+export interface CheckpointerOptions {
+  readonly runDir: string;
+  readonly runId: string;
+  readonly keepLast: number;
+  readonly host: CoreHost;
+  readonly learners: LearnerGroup;
+  readonly artifacts: ArtifactStore;
+  readonly models: ModelFolders;
+  readonly bus: EventBus;
+  readonly metrics: Metrics<"coordinator">;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+export class Checkpointer {
+  private readonly folder: string;
+
+  constructor(private readonly options: CheckpointerOptions) {
+    this.folder = join(options.runDir, "checkpoints");
+  }
+
+  async save(request: CheckpointRequest): Promise<void> {
+    const { host, learners, artifacts, models, bus, metrics, runId, signal } = this.options;
+    const startedMs = performance.now();
+    const { stage, step } = request;
+    const checkpointId = `${stage}-${String(step).padStart(6, "0")}`;
+    const names = { state: `checkpoint/${checkpointId}/state`, model: `checkpoint/${checkpointId}/model` };
+    await learners.publish(
+      [
+        { what: "state", artifactName: names.state },
+        { what: `model:${request.role}`, artifactName: names.model },
+      ],
+      signal,
+    );
+    const partial = join(this.folder, `.tmp-${checkpointId}-${process.pid}`);
+    await models.write(partial, request.model, request.head, artifacts.get(names.model).localPath);
+    await copyFile(artifacts.get(names.state).localPath, join(partial, "training-state.safetensors"));
+    await writeFile(join(partial, "resume.json"), JSON.stringify(request.resume));
+    const files = [];
+    for (const name of (await readdir(partial)).sort()) files.push({ name, ...(await sealFile(join(partial, name))) });
+    const manifest: Manifest = { version: 1, checkpointId, runId, stage, step, files };
+    await writeSynced(join(partial, "manifest.json"), JSON.stringify(manifest, null, 2));
+    await syncFolder(partial);
+    const target = join(this.folder, checkpointId);
+    await rm(target, { recursive: true, force: true });
+    await rename(partial, target);
+    await syncFolder(this.folder);
+    await writeSynced(join(this.folder, "latest.tmp"), checkpointId);
+    await rename(join(this.folder, "latest.tmp"), join(this.folder, "latest"));
+    await syncFolder(this.folder);
+    for (const name of Object.values(names)) await artifacts.remove(name);
+    host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
+    await this.prune(stage);
+    const bytes = files.reduce((total, file) => total + file.sizeBytes, 0);
+    const elapsedMs = performance.now() - startedMs;
+    metrics.checkpointDuration.observe(elapsedMs / 1000);
+    bus.publish({ type: "checkpoint", stage, completedUnits: request.completedUnits, path: target, bytes, elapsedMs });
+  }
+
+  /** The training state of a checkpoint of this run, verified. */
+  async stateOf(checkpointId: string): Promise<ArtifactRef__Output> {
+    const folder = join(this.folder, checkpointId);
+    await verify(folder);
+    return this.options.artifacts.adopt(`checkpoint/${checkpointId}/resumed`, join(folder, "training-state.safetensors"));
+  }
+
+  /** A value computed once per run directory: after a restart the stored one is used. */
+  async remember<T>(name: string, compute: () => Promise<T>): Promise<T> {
+    const path = join(this.options.runDir, "results", `${name}.json`);
+    try {
+      return JSON.parse(await readFile(path, "utf8")) as T;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw dataError(`${path}: cannot be read`, { cause: error });
+    }
+    const value = await compute();
+    await mkdir(join(path, ".."), { recursive: true });
+    await writeSynced(`${path}.tmp`, JSON.stringify(value));
+    await rename(`${path}.tmp`, path);
+    return value;
+  }
+
+  private async prune(stage: string): Promise<void> {
+    const ours = (await readdir(this.folder)).filter((name) => name.startsWith(`${stage}-`)).sort();
+    for (const name of ours.slice(0, -this.options.keepLast)) await rm(join(this.folder, name), { recursive: true, force: true });
+  }
+}
+
+/** @throws {TroupeError} DATA naming the first file that is missing or changed */
+export async function verify(folder: string): Promise<Manifest> {
+  let manifest: Manifest;
+  try {
+    manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as Manifest;
+  } catch (cause) {
+    throw dataError(`checkpoint ${folder}: manifest.json is missing or damaged; use another checkpoint`, { cause });
+  }
+  for (const file of manifest.files) {
+    const found = await hashFile(join(folder, file.name)).catch(() => undefined);
+    if (found?.sha256 !== file.sha256) {
+      throw dataError(`checkpoint ${folder}: ${file.name} ${found === undefined ? "is missing" : "does not match its sha256"}; use another checkpoint`);
+    }
+  }
+  return manifest;
+}
+
+async function hashFile(path: string): Promise<{ sizeBytes: number; sha256: string }> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return { sizeBytes: (await stat(path)).size, sha256: hash.digest("hex") };
+}
+
+async function sealFile(path: string): Promise<{ sizeBytes: number; sha256: string }> {
+  const file = await open(path, "r+");
+  await file.sync();
+  await file.close();
+  return hashFile(path);
+}
+
+export async function writeSynced(path: string, text: string): Promise<void> {
+  const file = await open(path, "w");
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}

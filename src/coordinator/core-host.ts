@@ -1,0 +1,113 @@
+/**
+ * The shell around the decision core: feeds it events one at a time, makes its journal records durable, then carries
+ * out its other effects in order. Everything that decides anything is in ./core; everything that does I/O is not.
+ */
+import type { Logger } from "../observability/logger.js";
+import { errorCodeOf, describeError, TroupeError } from "../shared/errors.js";
+import type { ExperienceId } from "../rl/types.js";
+import { compareExperienceIds, iterationOf, nextDeadlineMs, reduce, type CoordinatorEvent, type CoordinatorState, type Effect } from "./core/index.js";
+import type { DurableLog } from "./journal/index.js";
+
+type EffectType = Exclude<Effect["type"], "journal">;
+type EffectOf<T extends EffectType> = Extract<Effect, { type: T }>;
+type Handler<T extends EffectType> = (effect: EffectOf<T>) => void;
+
+interface Batch {
+  readonly effects: readonly Effect[];
+  /** Bytes of the experience that came with the event, if any. */
+  readonly payload: Uint8Array | undefined;
+}
+
+export class CoreHost {
+  private readonly handlers = new Map<EffectType, Handler<EffectType>[]>();
+  private readonly queue: Batch[] = [];
+  private isPumping = false;
+  private timer: NodeJS.Timeout | undefined;
+  private isClosed = false;
+  private idle: Promise<void> = Promise.resolve();
+
+  /** @param fail called once when the journal cannot be written: nothing may be acknowledged after that */
+  constructor(
+    readonly state: CoordinatorState,
+    private readonly log: DurableLog,
+    private readonly logger: Logger,
+    private readonly fail: (error: TroupeError) => void,
+  ) {}
+
+  /** Registers who carries out an effect. Several handlers run in the order they were added. */
+  on<T extends EffectType>(type: T, handler: Handler<T>): void {
+    const list = this.handlers.get(type) ?? [];
+    list.push(handler as unknown as Handler<EffectType>);
+    this.handlers.set(type, list);
+  }
+
+  /** Hands one event to the core. Its effects follow asynchronously, after the records are durable. */
+  dispatch(event: CoordinatorEvent, payload?: Uint8Array): void {
+    if (this.isClosed) return;
+    const effects = reduce(this.state, event, performance.now());
+    if (effects.length > 0) {
+      this.queue.push({ effects, payload });
+      if (!this.isPumping) this.idle = this.pump();
+    }
+    this.schedule();
+  }
+
+  /** Ids of the iteration's admitted experiences whose data still exists, in id order. */
+  experienceIdsOf(iteration: number): ExperienceId[] {
+    const { experiences, retained } = this.state.durable;
+    const ids = new Set<ExperienceId>();
+    for (const [id, entry] of experiences) if (entry.iteration === iteration && entry.policyVersion >= 0) ids.add(id);
+    for (const id of retained.keys()) if (iterationOf(id) === iteration) ids.add(id);
+    return [...ids].sort(compareExperienceIds);
+  }
+
+  async close(): Promise<void> {
+    this.isClosed = true;
+    clearTimeout(this.timer);
+    await this.idle;
+  }
+
+  private schedule(): void {
+    clearTimeout(this.timer);
+    const dueMs = nextDeadlineMs(this.state);
+    if (dueMs === null || this.isClosed) return;
+    const delayMs = Math.min(Math.max(dueMs - performance.now(), 1), 60_000);
+    this.timer = setTimeout(() => this.dispatch({ type: "Tick" }), delayMs);
+  }
+
+  private async pump(): Promise<void> {
+    this.isPumping = true;
+    try {
+      while (this.queue.length > 0) {
+        // All that gathered while the last batch was synced shares one sync.
+        const batches = this.queue.splice(0);
+        const records = batches.flatMap(({ effects, payload }) =>
+          effects.flatMap((effect) => {
+            if (effect.type !== "journal") return [];
+            const put = effect.putPayload !== undefined && payload !== undefined ? [{ id: effect.putPayload, bytes: payload }] : [];
+            return [{ record: effect.record, put, delete: effect.deletePayloads ?? [] }];
+          }),
+        );
+        if (records.length > 0) await this.log.append(records);
+        for (const { effects } of batches) for (const effect of effects) this.execute(effect);
+      }
+    } catch (error) {
+      this.isClosed = true;
+      this.fail(error instanceof TroupeError ? error : new TroupeError(errorCodeOf(error), describeError(error), { cause: error }));
+    } finally {
+      this.isPumping = false;
+    }
+  }
+
+  private execute(effect: Effect): void {
+    if (effect.type === "journal") return;
+    for (const handler of this.handlers.get(effect.type) ?? []) {
+      try {
+        handler(effect);
+      } catch (error) {
+        // A broken stream must not keep the others from hearing; the core finds out by lease.
+        this.logger.error({ err: error, effect: effect.type }, "effect failed");
+      }
+    }
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * Generation work: the train loop asks for prompts to be performed, the core decides who does which task when, this
+ * file turns its decisions into messages and the answers into rollouts.
+ *
+ * Every prompt asked for comes back exactly once: as a rollout, or counted under the reason it never will.
+ */
+import type { Logger } from "../observability/logger.js";
+import type { Metrics } from "../observability/metrics.js";
+import type { Prompt, ScoredRollout } from "../rl/types.js";
+import { fromExperienceMessage, toPromptRow } from "../rpc/codec/experience.js";
+import type { Experience__Output } from "../rpc/generated/troupe/v1/Experience.js";
+import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { RolloutDirective } from "../rpc/generated/troupe/v1/RolloutDirective.js";
+import type { RolloutMessage__Output } from "../rpc/generated/troupe/v1/RolloutMessage.js";
+import type { RolloutServiceHandlers } from "../rpc/generated/troupe/v1/RolloutService.js";
+import type { Sampling } from "../rpc/generated/troupe/v1/Sampling.js";
+import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
+import { toServiceError } from "../rpc/status.js";
+import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
+import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
+import type { AssignTask } from "./core/index.js";
+import type { CoreHost } from "./core-host.js";
+import type { ExperienceStore } from "./experience-store.js";
+import { checkSender } from "./membership-service.js";
+import { StreamRegistry } from "./stream-registry.js";
+import type { WorkerDirectory } from "./worker-directory.js";
+
+/** What a task needs besides its prompts. */
+export interface PerformanceBrief {
+  readonly models: (policyVersion: number) => readonly ModelRef[];
+  readonly tokenizer: TokenizerInfo;
+  readonly sampling: Sampling;
+  readonly score: boolean;
+}
+
+interface Task {
+  readonly brief: PerformanceBrief;
+  readonly prompts: readonly Prompt[];
+}
+
+export interface DispatcherOptions {
+  readonly host: CoreHost;
+  readonly store: ExperienceStore;
+  readonly directory: WorkerDirectory;
+  readonly metrics: Metrics<"coordinator">;
+  readonly logger: Logger;
+  readonly runId: string;
+  readonly promptsPerTask: number;
+}
+
+export class Dispatcher {
+  private readonly streams = new StreamRegistry<RolloutDirective>();
+  private readonly tasks = new Map<string, Task>();
+  /** Arrived and decoded, waiting for the core's verdict; by task attempt and experience id. */
+  private readonly undecided = new Map<string, ScoredRollout>();
+  private readonly collections = new Map<number, Deferred<readonly string[]>>();
+  private readonly evaluations = new Map<string, { readonly done: Deferred<void>; readonly results: Map<string, ScoredRollout[]> }>();
+
+  constructor(private readonly options: DispatcherOptions) {
+    const { host, store, metrics } = options;
+    host.on("AssignTask", (effect) => this.assign(effect));
+    host.on("AckExperience", (effect) => {
+      const key = undecidedKey(effect.taskId, effect.attempt, effect.experienceId);
+      const rollout = this.undecided.get(key);
+      this.undecided.delete(key);
+      if (effect.outcome === "admitted" && rollout !== undefined) {
+        store.put(rollout);
+        metrics.experiencesAdmitted.inc();
+      } else metrics.experiencesRejected.inc({ reason: refusalLabel(effect.outcome) });
+      this.streams.send(effect.workerId, { ack: { experienceId: effect.experienceId, outcome: effect.outcome } });
+    });
+    host.on("AckEvaluation", (effect) => {
+      const prefix = undecidedKey(effect.taskId, effect.attempt, "");
+      const keys = [...this.undecided.keys()].filter((key) => key.startsWith(prefix));
+      const evaluation = this.evaluations.get(evaluationOf(effect.taskId));
+      if (effect.outcome === "accepted") evaluation?.results.set(effect.taskId, keys.map((key) => this.undecided.get(key) as ScoredRollout));
+      for (const key of keys) this.undecided.delete(key);
+    });
+    host.on("CollectCompleted", (effect) => {
+      const lost = Object.entries(effect.abandoned);
+      if (lost.length > 0) options.logger.warn({ iteration: effect.iteration, abandoned: effect.abandoned }, "some prompts will never be answered");
+      this.collections.get(effect.iteration)?.resolve(effect.experienceIds);
+    });
+    host.on("CollectRefused", (effect) => this.collections.get(effect.iteration)?.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)));
+    host.on("EvaluationCompleted", (effect) => {
+      const evaluation = this.evaluations.get(effect.evaluationId);
+      if (effect.failedTaskIds.length === 0) evaluation?.done.resolve();
+      else evaluation?.done.reject(new TroupeError("INTERNAL", `evaluation ${effect.evaluationId}: ${effect.failedTaskIds.length} tasks failed on every worker; see the workers' logs`));
+    });
+    host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
+    host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
+  }
+
+  /** Experiences of one iteration, admitted exactly once each, in id order. Prompts given up are counted by the core. */
+  async collect(iteration: number, prompts: readonly Prompt[], policyVersion: number, brief: PerformanceBrief, signal: AbortSignal): Promise<ScoredRollout[]> {
+    const tasks = this.cut(`collect/${iteration}`, prompts, brief);
+    const done = makeDeferred<readonly string[]>();
+    this.collections.set(iteration, done);
+    try {
+      this.options.host.dispatch({
+        type: "CollectRequested",
+        iteration,
+        policyVersion,
+        tasks: tasks.map(([taskId, task]) => ({ taskId, experienceIds: task.prompts.map((prompt) => prompt.experienceId) })),
+      });
+      const ids = await abortable(done.promise, signal);
+      return await this.options.store.getAll(ids);
+    } finally {
+      this.collections.delete(iteration);
+      for (const [taskId] of tasks) this.tasks.delete(taskId);
+    }
+  }
+
+  /** Answers to evaluation prompts, in prompt order; they never enter the ledger. */
+  async evaluate(evaluationId: string, prompts: readonly Prompt[], policyVersion: number, brief: PerformanceBrief, signal: AbortSignal): Promise<ScoredRollout[]> {
+    const tasks = this.cut(evaluationId, prompts, brief);
+    const evaluation = { done: makeDeferred<void>(), results: new Map<string, ScoredRollout[]>() };
+    this.evaluations.set(evaluationId, evaluation);
+    try {
+      this.options.host.dispatch({ type: "EvaluationRequested", evaluationId, policyVersion, taskIds: tasks.map(([taskId]) => taskId) });
+      await abortable(evaluation.done.promise, signal);
+      const byId = new Map([...evaluation.results.values()].flat().map((rollout) => [rollout.experienceId, rollout]));
+      return prompts.map((prompt) => {
+        const rollout = byId.get(prompt.experienceId);
+        if (rollout === undefined) throw new TroupeError("INTERNAL", `evaluation ${evaluationId}: no answer for prompt ${prompt.experienceId}`);
+        return rollout;
+      });
+    } finally {
+      this.evaluations.delete(evaluationId);
+      for (const [taskId] of tasks) this.tasks.delete(taskId);
+    }
+  }
+
+  /** The gRPC side: one long-lived stream per rollout worker. */
+  readonly service: RolloutServiceHandlers = {
+    Perform: (call) => {
+      const { host, runId, directory, metrics } = this.options;
+      call.on("data", (message: RolloutMessage__Output) => {
+        try {
+          const { workerId, incarnation } = checkSender(message.sender, runId);
+          if (!this.streams.has(workerId) || message.ready) this.streams.bind(workerId, incarnation, call as never);
+          this.receive(message, workerId, incarnation);
+        } catch (error) {
+          this.options.logger.warn({ error: describeError(error) }, "rollout stream refused");
+          call.emit("error", toServiceError(error));
+        }
+      });
+      const gone = () => {
+        const who = this.streams.drop(call as never);
+        if (who === undefined) return;
+        directory.lost(who.workerId, "connection lost");
+        metrics.workerLeaseExpirations.inc({ role: "rollout" }, 0);
+        host.dispatch({ type: "WorkerDisconnected", ...who });
+      };
+      call.on("end", () => call.end());
+      call.on("cancelled", gone);
+      call.on("close", gone);
+      call.on("error", gone);
+    },
+  };
+
+  private receive(message: RolloutMessage__Output, workerId: string, incarnation: number): void {
+    const { host, directory } = this.options;
+    const from = { workerId, incarnation };
+    if (message.ready) {
+      host.dispatch({ type: "WorkerReady", ...from, credits: message.ready.credits, policyVersion: directory.get(workerId)?.policyVersion ?? -1 });
+    } else if (message.experience) {
+      this.receiveExperience(message.experience, from);
+    } else if (message.done) {
+      const { taskId, attempt } = message.done;
+      host.dispatch({ type: this.isEvaluation(taskId) ? "EvaluationReceived" : "TaskFinished", ...from, taskId, attempt });
+    } else if (message.failed) {
+      const { taskId, attempt, errorCode, message: text } = message.failed;
+      this.options.logger.error({ worker_id: workerId, task_id: taskId, code: errorCode }, text);
+      host.dispatch({ type: "TaskFailed", ...from, taskId, attempt, reason: text });
+    } else if (message.draining) {
+      host.dispatch({ type: "WorkerDraining", ...from });
+    }
+  }
+
+  private receiveExperience(message: Experience__Output, from: { workerId: string; incarnation: number }): void {
+    const { taskId, attempt, experienceId, policyVersion } = message;
+    let isFinite = true;
+    try {
+      this.undecided.set(undecidedKey(taskId, attempt, experienceId), fromExperienceMessage(message));
+    } catch (error) {
+      if (errorCodeOf(error) !== "NUMERIC") throw error;
+      this.options.logger.error(describeError(error));
+      isFinite = false;
+    }
+    if (this.isEvaluation(taskId)) return; // decided as a whole when the task is done
+    const payload = this.options.store.encode(message);
+    this.options.host.dispatch(
+      { type: "ExperienceReceived", ...from, taskId, attempt, experienceId, policyVersion, bytes: payload.byteLength, isFinite },
+      payload,
+    );
+  }
+
+  private assign(effect: AssignTask): void {
+    const { directory, metrics } = this.options;
+    const task = this.tasks.get(effect.taskId);
+    if (task === undefined) return; // nobody waits for it any more
+    const open = new Set(effect.experienceIds);
+    const prompts = effect.kind === "evaluation" ? task.prompts : task.prompts.filter((prompt) => open.has(prompt.experienceId));
+    const card = directory.get(effect.workerId);
+    if (card !== undefined) card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
+    if (effect.attempt > 1) metrics.rolloutTaskRedeliveries.inc({ reason: "lease" });
+    this.streams.send(effect.workerId, {
+      task: {
+        taskId: effect.taskId,
+        attempt: effect.attempt,
+        policyVersion: effect.policyVersion,
+        models: [...task.brief.models(effect.policyVersion)],
+        tokenizer: task.brief.tokenizer,
+        prompts: prompts.map(toPromptRow),
+        sampling: task.brief.sampling,
+        score: task.brief.score,
+      },
+    });
+  }
+
+  private cut(name: string, prompts: readonly Prompt[], brief: PerformanceBrief): [string, Task][] {
+    const { promptsPerTask } = this.options;
+    const tasks: [string, Task][] = [];
+    for (let first = 0; first < prompts.length; first += promptsPerTask) {
+      tasks.push([`${name}#${first / promptsPerTask}`, { brief, prompts: prompts.slice(first, first + promptsPerTask) }]);
+    }
+    for (const [taskId, task] of tasks) this.tasks.set(taskId, task);
+    return tasks;
+  }
+
+  private isEvaluation(taskId: string): boolean {
+    return this.evaluations.has(evaluationOf(taskId));
+  }
+}
+
+const evaluationOf = (taskId: string): string => taskId.slice(0, taskId.lastIndexOf("#"));
+const undecidedKey = (taskId: string, attempt: number, experienceId: string): string => `${taskId} ${attempt} ${experienceId}`;
+
+function refusalLabel(outcome: string): "duplicate" | "stale" | "fenced" | "invalid" | "nonfinite" {
+  return outcome === "duplicate" || outcome === "stale" || outcome === "fenced" || outcome === "nonfinite" ? outcome : "invalid";
+}

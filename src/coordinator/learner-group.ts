@@ -1,0 +1,394 @@
+/**
+ * The learners as one: the stages ask for a step, an evaluation, a publication; which processes do it, what happens
+ * when one dies, and when a step counts is decided by the core and carried out here.
+ */
+import type { Logger } from "../observability/logger.js";
+import type { Metrics } from "../observability/metrics.js";
+import { float64Column } from "../rpc/codec/columns.js";
+import { toShard, type MicroShard } from "../rpc/codec/shard.js";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
+import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerService.js";
+import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
+import { toServiceError } from "../rpc/status.js";
+import { abortable, makeDeferred, sleep, type Deferred } from "../shared/abort.js";
+import { TroupeError, describeError, protocolError, type ErrorCode } from "../shared/errors.js";
+import type { WireFormat } from "../rpc/codec/gradient.js";
+import { AllReduceService } from "./all-reduce-service.js";
+import type { HealLearner, JsonValue, StartStep } from "./core/index.js";
+import type { CoreHost } from "./core-host.js";
+import { checkSender } from "./membership-service.js";
+import { StreamRegistry } from "./stream-registry.js";
+import type { WorkerDirectory } from "./worker-directory.js";
+
+/** A minibatch, cut into the fixed micro-shards. */
+export interface StepInputs {
+  readonly shards: readonly MicroShard[];
+  /** Counted tokens or pairs of the whole minibatch. */
+  readonly denominator: number;
+  readonly ptxDenominator: number;
+  readonly learningRates: Readonly<Record<string, number>>;
+}
+
+/** What the learners need to take part in a stage. */
+export interface StageSetup {
+  readonly stage: string;
+  readonly models: readonly ModelRef[];
+  readonly tokenizer: TokenizerInfo;
+  /** Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated. */
+  readonly materialize: (experienceIds: readonly string[], input: JsonValue, step: number) => Promise<StepInputs>;
+  /** Full training state of a checkpoint of this stage. */
+  readonly checkpointState: (checkpointId: string) => Promise<ArtifactRef__Output>;
+}
+
+export interface StepRequest {
+  readonly step: number;
+  readonly experienceIds: readonly string[];
+  readonly input: JsonValue;
+  readonly shardCount: number;
+  readonly isFinalUse: boolean;
+}
+
+export interface StepResult {
+  readonly outcome: "committed" | "skipped";
+  /** Metric sums over the whole minibatch, added in shard order; empty when the step was answered from the journal. */
+  readonly sums: Readonly<Record<string, number>>;
+  readonly computeMs: number;
+  readonly allReduceMs: number;
+}
+
+interface Votes {
+  readonly generation: number;
+  readonly byShard: Map<number, Readonly<Record<string, number>>>;
+  computeMs: number;
+  allReduceMs: number;
+}
+
+interface Request {
+  readonly workerId: string;
+  readonly reply: Deferred<LearnerMessage__Output>;
+}
+
+export interface LearnerGroupOptions {
+  readonly host: CoreHost;
+  readonly directory: WorkerDirectory;
+  readonly metrics: Metrics<"coordinator">;
+  readonly logger: Logger;
+  readonly runId: string;
+  readonly wire: WireFormat;
+}
+
+export class LearnerGroup {
+  private readonly streams = new StreamRegistry<LearnerDirective>();
+  private readonly allReduce: AllReduceService;
+  private readonly requests = new Map<number, Request>();
+  private nextRequestId = 1;
+  /** Learners that hold the current stage's state. */
+  private readonly ready = new Map<string, number>();
+  private setup: StageSetup | undefined;
+  private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
+  private votes: Votes | undefined;
+  private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
+  /** Gradient norms before clipping of the last applied step, by model role. */
+  gradientNorms: Readonly<Record<string, number>> = {};
+
+  constructor(private readonly options: LearnerGroupOptions) {
+    const { host, metrics, logger } = options;
+    this.allReduce = new AllReduceService({
+      runId: options.runId,
+      wire: options.wire,
+      metrics,
+      onFailed: (failure) => host.dispatch({ type: "ReduceFailed", ...failure }),
+    });
+    host.on("StartStep", (effect) => void this.startStep(effect).catch((error: unknown) => this.fail(error)));
+    host.on("CommitStep", ({ generation, step, members }) => {
+      for (const { workerId } of members) this.streams.send(workerId, { commit: { generation, step, apply: true } });
+    });
+    host.on("SkipStep", ({ generation, step, members, reason }) => {
+      metrics.skippedSteps.inc({ reason });
+      for (const { workerId } of members) this.streams.send(workerId, { commit: { generation, step, apply: false } });
+    });
+    host.on("AbortStep", ({ generation, step, members, reason }) => {
+      logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
+      metrics.allreduceAborts.inc({ reason });
+      this.allReduce.close(reason);
+      for (const { workerId } of members) this.streams.send(workerId, { abort: { generation, step, reason } });
+    });
+    host.on("StepFinished", ({ step, outcome }) => {
+      this.allReduce.close("the step is finished");
+      if (this.waiting?.step === step) this.waiting.done.resolve({ outcome, ...this.takeVotes() });
+    });
+    host.on("StepRefused", ({ step, reason, missing }) => {
+      const what = missing.length > 0 ? `${reason}: ${missing.slice(0, 3).join(", ")} (${missing.length} in all)` : reason;
+      if (this.waiting?.step === step) this.waiting.done.reject(new TroupeError("INTERNAL", `optimizer step ${step} refused: ${what}`));
+    });
+    host.on("HealLearner", (effect) => void this.heal(effect));
+    host.on("PauseLearning", ({ readyLearners, minLearners }) => logger.warn(`training is paused: ${readyLearners} learners ready, ${minLearners} needed; it goes on when they are back`));
+    host.on("ResumeLearning", ({ readyLearners }) => logger.info(`training goes on with ${readyLearners} learners`));
+    host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
+    host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
+  }
+
+  /** Learners join the stage as they register; steps start once enough of them stand at the same place. */
+  startStage(setup: StageSetup): void {
+    this.setup = setup;
+    this.inputs = undefined;
+    this.ready.clear();
+    this.options.host.dispatch({ type: "StageStarted", stage: setup.stage });
+  }
+
+  finishStage(stage: string): void {
+    this.options.host.dispatch({ type: "StageFinished", stage });
+    this.setup = undefined;
+  }
+
+  /** One optimizer step over all learners; resolves when it is durable: committed, or skipped for a non-finite gradient. */
+  async step(request: StepRequest, signal: AbortSignal): Promise<StepResult> {
+    const stage = this.currentSetup().stage;
+    const done = makeDeferred<StepResult>();
+    this.waiting = { step: request.step, done };
+    try {
+      this.options.host.dispatch({ type: "StepRequested", stage, ...request });
+      return await abortable(done.promise, signal);
+    } finally {
+      this.waiting = undefined;
+    }
+  }
+
+  /** Forward passes over held-out rows, shared among the learners. @returns sums per row, in row order, by quantity */
+  async evaluate(shards: readonly MicroShard[], signal: AbortSignal): Promise<Record<string, Float64Array>> {
+    const results = new Array<Record<string, Float64Array> | undefined>(shards.length);
+    const open = shards.map((_, i) => i);
+    const run = async (workerId: string) => {
+      for (let i = open.shift(); i !== undefined; i = open.shift()) {
+        try {
+          const { evaluated } = await this.request(workerId, { evaluate: { shards: [toShard(shards[i])] } }, signal);
+          if (!evaluated) throw protocolError("expected EvaluateDone");
+          results[i] = Object.fromEntries(Object.entries(evaluated.rows).map(([name, bytes]) => [name, float64Column(bytes, name)]));
+        } catch (error) {
+          open.unshift(i);
+          if (error instanceof TroupeError && error.code !== "UNREACHABLE") throw error;
+          return; // this learner is gone; the others take the rest
+        }
+      }
+    };
+    while (open.length > 0) {
+      const learners = await this.readyLearners(signal);
+      await Promise.all(learners.map(run));
+    }
+    return concatenate(results as Record<string, Float64Array>[]);
+  }
+
+  /** Asks one learner to write models or state as artifacts; another one if it dies meanwhile. */
+  async publish(items: readonly { what: string; artifactName: string }[], signal: AbortSignal): Promise<{ artifacts: ArtifactRef__Output[]; stateSha256: string }> {
+    for (;;) {
+      const [workerId] = await this.readyLearners(signal);
+      try {
+        const { published } = await this.request(workerId, { publish: { items: [...items] } }, signal);
+        if (!published) throw protocolError("expected PublishDone");
+        return { artifacts: published.artifacts, stateSha256: published.stateSha256 };
+      } catch (error) {
+        if (!(error instanceof TroupeError) || error.code !== "UNREACHABLE") throw error;
+      }
+    }
+  }
+
+  readonly service: LearnerServiceHandlers = {
+    AllReduce: (call) => this.allReduce.handle(call),
+    Perform: (call) => {
+      const { host, runId, directory, logger } = this.options;
+      call.on("data", (message: LearnerMessage__Output) => {
+        try {
+          const { workerId, incarnation } = checkSender(message.sender, runId);
+          if (message.hello) this.streams.bind(workerId, incarnation, call);
+          this.receive(message, { workerId, incarnation });
+        } catch (error) {
+          logger.warn({ error: describeError(error) }, "learner stream refused");
+          call.emit("error", toServiceError(error));
+        }
+      });
+      const gone = () => {
+        const who = this.streams.drop(call as never);
+        if (who === undefined) return;
+        this.forget(who.workerId);
+        directory.lost(who.workerId, "connection lost");
+        host.dispatch({ type: "WorkerDisconnected", ...who });
+      };
+      call.on("end", () => call.end());
+      call.on("cancelled", gone);
+      call.on("close", gone);
+      call.on("error", gone);
+    },
+  };
+
+  private receive(message: LearnerMessage__Output, from: { workerId: string; incarnation: number }): void {
+    const { host, logger } = this.options;
+    if (message.requestId !== 0) {
+      const request = this.requests.get(message.requestId);
+      this.requests.delete(message.requestId);
+      if (message.failure) {
+        const { errorCode, message: text } = message.failure;
+        request?.reply.reject(new TroupeError(errorCode as ErrorCode, `${from.workerId}: ${text}`));
+      } else request?.reply.resolve(message);
+      return;
+    }
+    if (message.vote) {
+      const { generation, step, isFinite, gradientCrc32, stats, computeMs, allReduceMs } = message.vote;
+      if (this.votes?.generation === generation) {
+        for (const { shard, sums } of stats) this.votes.byShard.set(shard, sums);
+        this.votes.computeMs = Math.max(this.votes.computeMs, computeMs);
+        this.votes.allReduceMs = Math.max(this.votes.allReduceMs, allReduceMs);
+      }
+      host.dispatch({ type: "StepVote", ...from, generation, step, isFinite, hash: gradientCrc32.toString(16).padStart(8, "0") });
+    } else if (message.applied) {
+      if (Object.keys(message.applied.gradientNorms).length > 0) this.gradientNorms = message.applied.gradientNorms;
+      host.dispatch({ type: "StepApplied", ...from, stage: message.applied.stage, step: message.applied.step });
+    } else if (message.behind) {
+      host.dispatch({ type: "LearnerBehind", ...from, ...message.behind });
+    } else if (message.draining) {
+      this.ready.delete(from.workerId);
+      host.dispatch({ type: "WorkerDraining", ...from });
+    } else if (message.failure) {
+      logger.error({ worker_id: from.workerId, code: message.failure.errorCode }, message.failure.message);
+      const { active } = this;
+      if (active) host.dispatch({ type: "ReduceFailed", ...active, workerId: from.workerId, reason: message.failure.message });
+    }
+  }
+
+  private active: { readonly generation: number; readonly step: number } | undefined;
+
+  private async startStep(effect: StartStep): Promise<void> {
+    const setup = this.currentSetup();
+    const { generation, step, members, shardCount } = effect;
+    this.active = { generation, step };
+    this.allReduce.open(generation, step, shardCount, members);
+    this.votes = { generation, byShard: new Map(), computeMs: 0, allReduceMs: 0 };
+    if (this.inputs?.step !== step) this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
+    const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
+    if (this.active.generation !== generation) return; // given up while the minibatch was put together
+    for (const member of members) {
+      const mine = shards.slice(member.firstShard, member.firstShard + member.shardCount);
+      this.streams.send(member.workerId, {
+        train: {
+          generation,
+          step,
+          stage: effect.stage,
+          firstShard: member.firstShard,
+          shards: mine.map(toShard),
+          shardCount,
+          memberCount: members.length,
+          denominator,
+          ptxDenominator,
+          learningRates: { ...learningRates },
+        },
+      });
+    }
+  }
+
+  private async heal(effect: HealLearner): Promise<void> {
+    const { host, logger } = this.options;
+    const from = { workerId: effect.workerId, incarnation: effect.incarnation };
+    const { setup } = this;
+    if (setup === undefined || setup.stage !== effect.stage) return;
+    const signal = AbortSignal.timeout(10 * 60_000);
+    try {
+      const state = await this.healSource(effect, setup, signal);
+      const { setupDone } = await this.request(
+        effect.workerId,
+        { setup: { stage: setup.stage, models: [...setup.models], tokenizer: setup.tokenizer, state, appliedStep: effect.step, healId: effect.healId } },
+        signal,
+      );
+      if (!setupDone) throw protocolError("expected SetupDone");
+      this.ready.set(effect.workerId, effect.incarnation);
+      host.dispatch({ type: "LearnerHealed", ...from, healId: effect.healId, position: { stage: setup.stage, step: setupDone.appliedStep, hash: "" } });
+    } catch (error) {
+      logger.error({ err: error, worker_id: effect.workerId }, "learner could not be set up");
+      // What a restart cannot cure (a model that does not load) ends the run; the rest is tried again by the core.
+      if (error instanceof TroupeError && ["DATA", "CONFIG", "SHAPE"].includes(error.code)) this.fail(error);
+      host.dispatch({ type: "LearnerHealFailed", ...from, healId: effect.healId, reason: describeError(error) });
+    }
+  }
+
+  private async healSource(effect: HealLearner, setup: StageSetup, signal: AbortSignal): Promise<ArtifactRef__Output | null> {
+    const { source } = effect;
+    switch (source.kind) {
+      case "initial":
+        return null;
+      case "checkpoint":
+        return setup.checkpointState(source.checkpointId);
+      case "peer": {
+        const item = { what: "state", artifactName: `heal/${effect.healId}` };
+        const { published } = await this.request(source.workerId, { publish: { items: [item] } }, signal);
+        if (!published) throw protocolError("expected PublishDone");
+        return published.artifacts[0];
+      }
+    }
+  }
+
+  private request(workerId: string, directive: Omit<LearnerDirective, "requestId">, signal: AbortSignal): Promise<LearnerMessage__Output> {
+    const requestId = this.nextRequestId++;
+    const reply = makeDeferred<LearnerMessage__Output>();
+    this.requests.set(requestId, { workerId, reply });
+    if (!this.streams.send(workerId, { ...directive, requestId })) this.reject(requestId, `${workerId} is not connected`);
+    return abortable(reply.promise, signal).finally(() => this.requests.delete(requestId));
+  }
+
+  private reject(requestId: number, reason: string): void {
+    this.requests.get(requestId)?.reply.reject(new TroupeError("UNREACHABLE", reason));
+    this.requests.delete(requestId);
+  }
+
+  private forget(workerId: string): void {
+    this.ready.delete(workerId);
+    for (const [requestId, request] of this.requests) if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
+  }
+
+  private async readyLearners(signal: AbortSignal): Promise<string[]> {
+    for (;;) {
+      const learners = [...this.ready.keys()].filter((workerId) => this.streams.has(workerId)).sort();
+      if (learners.length > 0) return learners;
+      await abortable(sleep(50, signal), signal);
+    }
+  }
+
+  private takeVotes(): Omit<StepResult, "outcome"> {
+    const { votes } = this;
+    this.votes = undefined;
+    this.active = undefined;
+    const sums: Record<string, number> = {};
+    const shards = [...(votes?.byShard.entries() ?? [])].sort(([a], [b]) => a - b);
+    for (const [, values] of shards) for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
+    return { sums, computeMs: votes?.computeMs ?? 0, allReduceMs: votes?.allReduceMs ?? 0 };
+  }
+
+  private fail(error: unknown): void {
+    this.waiting?.done.reject(error);
+    this.onFatal(error);
+  }
+
+  /** Called when the run cannot go on; set by the run. */
+  onFatal: (error: unknown) => void = () => undefined;
+
+  private currentSetup(): StageSetup {
+    if (this.setup === undefined) throw new TroupeError("INTERNAL", "no stage is open");
+    return this.setup;
+  }
+}
+
+function concatenate(parts: readonly Record<string, Float64Array>[]): Record<string, Float64Array> {
+  const names = new Set(parts.flatMap((part) => Object.keys(part)));
+  return Object.fromEntries(
+    [...names].map((name) => {
+      const columns = parts.map((part) => part[name]);
+      const all = new Float64Array(columns.reduce((total, column) => total + column.length, 0));
+      let offset = 0;
+      for (const column of columns) {
+        all.set(column, offset);
+        offset += column.length;
+      }
+      return [name, all];
+    }),
+  );
+}

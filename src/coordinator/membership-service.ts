@@ -1,0 +1,120 @@
+/** Register, Heartbeat, Leave: from the wire to core events and back. */
+import type * as grpc from "@grpc/grpc-js";
+import type { Config } from "../config/schema.js";
+import type { Metrics } from "../observability/metrics.js";
+import { PROTOCOL_VERSION } from "../rpc/load-proto.js";
+import { toServiceError } from "../rpc/status.js";
+import type { MembershipHandlers } from "../rpc/generated/troupe/v1/Membership.js";
+import type { RegisterRequest__Output } from "../rpc/generated/troupe/v1/RegisterRequest.js";
+import type { Sender__Output } from "../rpc/generated/troupe/v1/Sender.js";
+import { TroupeError, configError, protocolError } from "../shared/errors.js";
+import type { AcceptWorker } from "./core/index.js";
+import type { CoreHost } from "./core-host.js";
+import type { WorkerDirectory, WorkerRole } from "./worker-directory.js";
+
+type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
+
+/** Refuses messages of another run; older epochs and incarnations are the core's business. */
+export function checkSender(sender: Sender__Output | null, runId: string): Sender__Output {
+  if (sender === null) throw protocolError("sender: expected a value, got none");
+  if (sender.runId !== runId) {
+    throw new TroupeError("FENCED", `sender.run_id: expected ${runId}, got ${sender.runId}; this worker belongs to another run`);
+  }
+  return sender;
+}
+
+export interface MembershipOptions {
+  readonly host: CoreHost;
+  readonly directory: WorkerDirectory;
+  readonly runId: string;
+  readonly config: Config;
+  readonly metrics: Metrics<"coordinator">;
+  /** True once the run is over: heartbeats are answered with DRAIN. */
+  readonly isOver: () => boolean;
+}
+
+export function makeMembershipService(options: MembershipOptions): MembershipHandlers {
+  const { host, directory, runId, config, metrics } = options;
+  const joining = new Map<string, (accepted: AcceptWorker) => void>();
+  const beating = new Map<string, (isMember: boolean) => void>();
+  const beatKey = (workerId: string, incarnation: number) => `${workerId}/${incarnation}`;
+
+  host.on("AcceptWorker", (effect) => {
+    joining.get(effect.requestId)?.(effect);
+    joining.delete(effect.requestId);
+  });
+  const settleBeat = (isMember: boolean) => (effect: { workerId: string; incarnation: number }) => {
+    const key = beatKey(effect.workerId, effect.incarnation);
+    beating.get(key)?.(isMember);
+    beating.delete(key);
+  };
+  host.on("AckHeartbeat", settleBeat(true));
+  host.on("FenceWorker", settleBeat(false));
+
+  const register = (request: RegisterRequest__Output, answer: Answer<object>) => {
+    if (request.protocolVersion !== PROTOCOL_VERSION) {
+      metrics.workerRegistrations.inc({ role: "rollout", outcome: "refused" });
+      throw configError(`protocol_version: expected ${PROTOCOL_VERSION}, got ${request.protocolVersion}; run the same release of troupe everywhere`);
+    }
+    if (request.role === "ROLE_UNSPECIFIED") throw protocolError("role: expected ROLE_ROLLOUT or ROLE_LEARNER, got none");
+    if (options.isOver()) throw new TroupeError("CANCELLED", "the run is over");
+    const role: WorkerRole = request.role === "ROLE_ROLLOUT" ? "rollout" : "learner";
+    const workerId = request.workerId || directory.nextName(role);
+    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(workerId)) {
+      throw protocolError(`worker_id: expected letters, digits, '.', '_' and '-' (at most 63), got ${JSON.stringify(workerId)}`);
+    }
+    joining.set(request.requestId, (accepted) => {
+      const rejoined = directory.get(workerId) !== undefined;
+      directory.join({ workerId, role, host: request.host, pid: request.pid, metricsAddress: request.metricsAddress });
+      metrics.workerRegistrations.inc({ role, outcome: rejoined ? "rejoined" : "joined" });
+      answer(null, {
+        sender: { runId, epoch: accepted.epoch, workerId, incarnation: accepted.incarnation },
+        heartbeatIntervalMs: config.cluster.heartbeatIntervalMs,
+        leaseTtlMs: config.cluster.leaseTtlMs,
+        configJson: JSON.stringify(config),
+      });
+    });
+    host.dispatch({
+      type: "WorkerRegistered",
+      workerId,
+      role,
+      requestId: request.requestId,
+      position: request.position ? { ...request.position, hash: "" } : null,
+      policyVersion: -1,
+    });
+  };
+
+  const guarded =
+    <Q, R>(handle: (request: Q, answer: Answer<R>) => void) =>
+    (call: { request: Q }, callback: Answer<R>) => {
+      try {
+        handle(call.request, callback);
+      } catch (error) {
+        callback(toServiceError(error));
+      }
+    };
+
+  return {
+    Register: guarded(register) as MembershipHandlers["Register"],
+    Heartbeat: guarded((request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"], answer: Answer<object>) => {
+      const { workerId, incarnation } = checkSender(request.sender, runId);
+      directory.heard(workerId, request.policyVersion);
+      beating.set(beatKey(workerId, incarnation), (isMember) => {
+        answer(null, { directive: !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE" });
+      });
+      host.dispatch({
+        type: "WorkerHeartbeat",
+        workerId,
+        incarnation,
+        ...(request._appliedStep === "appliedStep" ? { appliedStep: request.appliedStep } : {}),
+        ...(request._policyVersion === "policyVersion" ? { policyVersion: request.policyVersion } : {}),
+      });
+    }) as MembershipHandlers["Heartbeat"],
+    Leave: guarded((request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {
+      const { workerId, incarnation } = checkSender(request.sender, runId);
+      host.dispatch({ type: "WorkerLeft", workerId, incarnation });
+      directory.left(workerId);
+      answer(null, {});
+    }) as MembershipHandlers["Leave"],
+  };
+}

@@ -1,0 +1,115 @@
+/**
+ * The models of a run as Hugging Face directories under DIR/models. The coordinator never looks inside a model: it
+ * writes config.json, copies the tokenizer's files and the safetensors file a learner published.
+ */
+import { copyFile, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import type { Config } from "../config/schema.js";
+import type { TokenizerInfo } from "../data/types.js";
+import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import { dataError } from "../shared/errors.js";
+import type { ArtifactStore } from "./artifact-store.js";
+
+/** A model as later stages refer to it. */
+export type ModelSource = Omit<ModelRef, "role" | "head">;
+
+/** Embedding rows are padded to a multiple of this, as DeepSpeed-Chat does, so that matrix kernels stay aligned. */
+const VOCABULARY_MULTIPLE = 8;
+
+export class ModelFolders {
+  constructor(
+    private readonly folder: string,
+    private readonly config: Config,
+    private readonly artifacts: ArtifactStore,
+    private readonly tokenizer: TokenizerInfo,
+  ) {}
+
+  /** The model a run starts from: the user's directory, or a fresh one initialised from the seed by the learners. */
+  async base(): Promise<ModelSource> {
+    const { model, seed } = this.config;
+    if (model.path !== null) return this.adopt("base", model.path);
+    const { layers, hidden, heads, contextTokens } = model.fresh;
+    const hfConfig = {
+      architectures: ["GPT2LMHeadModel"],
+      model_type: "gpt2",
+      vocab_size: Math.ceil(this.tokenizer.vocabSize / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
+      n_positions: contextTokens,
+      n_embd: hidden,
+      n_layer: layers,
+      n_head: heads,
+      n_inner: null,
+      activation_function: "gelu_new",
+      layer_norm_epsilon: 1e-5,
+      initializer_range: 0.02,
+      resid_pdrop: 0,
+      embd_pdrop: 0,
+      attn_pdrop: 0,
+      scale_attn_weights: true,
+      tie_word_embeddings: true,
+      bos_token_id: this.tokenizer.bosId ?? this.tokenizer.eosId,
+      eos_token_id: this.tokenizer.eosId,
+      pad_token_id: this.tokenizer.padId,
+      torch_dtype: "float32",
+    };
+    return { hfConfigJson: JSON.stringify(hfConfig), parameters: null, initSeed: seed };
+  }
+
+  /** A model directory on the coordinator's disk. */
+  async adopt(name: string, directory: string): Promise<ModelSource> {
+    const configFile = join(directory, "config.json");
+    const weightsFile = join(directory, "model.safetensors");
+    let hfConfigJson: string;
+    try {
+      hfConfigJson = await readFile(configFile, "utf8");
+      JSON.parse(hfConfigJson);
+    } catch (cause) {
+      throw dataError(`${configFile}: expected the config.json of a Hugging Face model directory; it is missing or not JSON`, { cause });
+    }
+    try {
+      return { hfConfigJson, parameters: await this.artifacts.adopt(name, weightsFile), initSeed: this.config.seed };
+    } catch (cause) {
+      throw dataError(`${weightsFile}: cannot be read; expected the weights as one safetensors file`, { cause });
+    }
+  }
+
+  pathOf(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** Writes DIR/models/<name> as a complete Hugging Face directory, whole or not at all. @returns its path */
+  async save(name: string, source: ModelSource, head: "lm" | "scalar", parametersFile: string): Promise<string> {
+    const target = this.pathOf(name);
+    await this.write(`${target}.partial`, source, head, parametersFile);
+    await rm(target, { recursive: true, force: true });
+    await rename(`${target}.partial`, target);
+    return target;
+  }
+
+  /** The files of a model directory, into `directory`. */
+  async write(directory: string, source: ModelSource, head: "lm" | "scalar", parametersFile: string): Promise<void> {
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { recursive: true });
+    const hfConfig = { ...(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>), torch_dtype: "float32" };
+    if (head === "scalar") Object.assign(hfConfig, scalarHead(hfConfig, this.tokenizer.padId));
+    await writeFile(join(directory, "config.json"), JSON.stringify(hfConfig, null, 2) + "\n");
+    if (head === "lm") {
+      const generation = { bos_token_id: this.tokenizer.bosId ?? this.tokenizer.eosId, eos_token_id: this.tokenizer.eosId, pad_token_id: this.tokenizer.padId };
+      await writeFile(join(directory, "generation_config.json"), JSON.stringify(generation, null, 2) + "\n");
+    }
+    for (const file of this.tokenizer.files) await copyFile(file, join(directory, basename(file)));
+    await copyFile(parametersFile, join(directory, "model.safetensors"));
+  }
+}
+
+/** What makes transformers load the directory as AutoModelForSequenceClassification with one score. */
+function scalarHead(hfConfig: Record<string, unknown>, padId: number): Record<string, unknown> {
+  const [causal] = (hfConfig.architectures as string[] | undefined) ?? [];
+  const architecture = causal?.replace(/(LMHeadModel|ForCausalLM)$/, "ForSequenceClassification");
+  return {
+    ...(architecture === undefined ? {} : { architectures: [architecture] }),
+    num_labels: 1,
+    id2label: { "0": "LABEL_0" },
+    label2id: { LABEL_0: 0 },
+    pad_token_id: padId,
+  };
+}

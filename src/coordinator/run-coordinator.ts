@@ -1,0 +1,214 @@
+/** The coordinator process: opens the run directory, listens, runs the stages, leaves results. No tensor code here. */
+import { mkdir, rename, writeFile } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { Config } from "../config/schema.js";
+import { loadRlhfData } from "../data/datasets.js";
+import { resolveTokenizerDirectory } from "../data/tokenizer-source.js";
+import { TokenizerPool } from "../data/tokenizer-pool.js";
+import { createLogger } from "../observability/logger.js";
+import { createMetrics } from "../observability/metrics.js";
+import { startHttpServer } from "../observability/http-server.js";
+import { EventBus } from "../observability/progress.js";
+import { startRunFiles } from "../observability/run-files.js";
+import { checkListenAddress, readToken } from "../rpc/auth.js";
+import { startRpcServer } from "../rpc/server.js";
+import { makeDeferred, sleep } from "../shared/abort.js";
+import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
+import { runStages } from "../stages/run-stages.js";
+import { ArtifactStore } from "./artifact-store.js";
+import { makeArtifactService } from "./artifact-service.js";
+import { Checkpointer } from "./checkpointer.js";
+import { makeControlService } from "./control-service.js";
+import { DEFAULT_CORE_CONFIG, makeState, type CoreConfig } from "./core/index.js";
+import { CoreHost } from "./core-host.js";
+import { Dispatcher } from "./dispatcher.js";
+import { ExperienceStore } from "./experience-store.js";
+import { openLevelLog } from "./journal/index.js";
+import { LearnerGroup } from "./learner-group.js";
+import { makeMembershipService } from "./membership-service.js";
+import { ModelFolders } from "./model-folders.js";
+import { makeRunStatus } from "./run-status.js";
+import { WorkerDirectory } from "./worker-directory.js";
+
+/** How long workers get to leave at the end before the server closes on them. */
+const DRAIN_MS = 5_000;
+
+export interface CoordinatorOptions {
+  readonly config: Config;
+  readonly runDir: string;
+  readonly host?: string;
+  readonly port?: number;
+  readonly httpHost?: string;
+  readonly httpPort?: number;
+  readonly tokenFile?: string | null;
+  readonly insecure?: boolean;
+  /** "auto" continues the run the directory holds; its journal says where. */
+  readonly resume?: "auto";
+  readonly signal: AbortSignal;
+}
+
+/** Runs until the stages are done, the run is stopped, or it fails. */
+export async function runCoordinator(options: CoordinatorOptions): Promise<void> {
+  const { config } = options;
+  const startedMs = performance.now();
+  const runDir = resolve(options.runDir);
+  const listenHost = options.host ?? config.cluster.host;
+  const tokenFile = options.tokenFile ?? config.cluster.tokenFile;
+  const token = tokenFile === null ? undefined : readToken(tokenFile);
+  checkListenAddress(listenHost, token !== undefined, options.insecure ?? config.cluster.insecure);
+
+  await mkdir(join(runDir, "checkpoints"), { recursive: true });
+  const log = await openLevelLog(join(runDir, "journal"));
+  const runId = await runIdOf(runDir, config);
+  const logger = createLogger({ role: "coordinator", runId, file: join(runDir, "logs", "coordinator.ndjson"), secrets: token === undefined ? [] : [token] });
+  const metrics = createMetrics("coordinator");
+  const bus = new EventBus({ onListenerError: (error) => logger.error({ err: error }, "a progress listener failed") });
+  const files = await startRunFiles({ bus, dir: runDir });
+
+  // The run ends when the stages are done, when someone stops it, or when it cannot go on.
+  const stopping = new AbortController();
+  const stop = (reason: unknown) => stopping.abort(reason);
+  const onSignal = () => stop(new TroupeError("CANCELLED", "told to stop"));
+  options.signal.addEventListener("abort", onSignal, { once: true });
+  if (options.signal.aborted) onSignal();
+  let isOver = false;
+
+  const host = new CoreHost(makeState(coreConfig(config), await log.recover()), log, logger, stop);
+  host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
+  const directory = new WorkerDirectory(bus);
+  const artifacts = new ArtifactStore(join(runDir, "artifacts"));
+  const store = new ExperienceStore(log);
+  const shared = { host, directory, metrics, logger, runId };
+  const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
+  const learners = new LearnerGroup({ ...shared, wire: config.cluster.wire });
+  learners.onFatal = stop;
+
+  const server = await startRpcServer(
+    {
+      membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
+      rollout: dispatcher.service,
+      learner: learners.service,
+      artifact: makeArtifactService(artifacts, runId),
+      control: makeControlService({ host, directory, bus, runId, startedMs, stop: (reason) => stop(new TroupeError("CANCELLED", reason)) }),
+    },
+    {
+      host: listenHost,
+      port: options.port ?? config.cluster.port,
+      token,
+      onRefused: (method) => {
+        metrics.authFailures.inc();
+        logger.warn({ method }, "call refused: join token missing or wrong");
+      },
+    },
+  );
+  const http = await startHttpServer({
+    registry: metrics.registry,
+    host: options.httpHost,
+    port: options.httpPort ?? config.cluster.httpPort,
+    coordinator: {
+      runId,
+      targets: () => directory.list().map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
+      status: makeRunStatus({ host, directory, bus, config, runId, startedMs }),
+      events: bus,
+    },
+  });
+  host.dispatch({ type: "CoordinatorStarted" });
+  await announce(runDir, { pid: process.pid, grpcAddress: server.address, httpAddress: http.url, runId, startedAt: new Date().toISOString() });
+  logger.info({ grpc: server.address, dashboard: http.url }, "coordinator listens");
+  bus.publish({ type: "run-started", runId, name: config.name, stages: config.stages });
+
+  let tokenizer: TokenizerPool | undefined;
+  try {
+    tokenizer = await TokenizerPool.open(await resolveTokenizerDirectory(config.model, config.data, join(runDir, "tokenizer")));
+    const data = await loadRlhfData(config.data, config.seed, phasesOf(config), tokenizer, { lossOn: config.sft.lossOn, signal: stopping.signal });
+    logger.info(data.report.summary);
+    bus.publish({ type: "message", level: "info", text: data.report.summary });
+    const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info);
+    const checkpointer = new Checkpointer({ runDir, runId, keepLast: config.checkpoint.keepLast, host, learners, artifacts, models, bus, metrics, logger, signal: stopping.signal });
+    const { info } = tokenizer;
+    const stages = runStages(
+      {
+        config, runDir, data, tokenizer, host, learners, dispatcher, directory, store, artifacts, models, checkpointer, bus, metrics, logger,
+        tokens: { vocabularySize: info.vocabSize, eosIds: [info.eosId], padId: info.padId },
+        signal: stopping.signal,
+      },
+      startedMs,
+    );
+    metrics.runActive.set(1);
+    await Promise.race([stages, whenAborted(stopping.signal)]);
+    bus.publish({ type: "run-finished", outcome: "succeeded", elapsedMs: performance.now() - startedMs });
+    logger.info({ seconds: (performance.now() - startedMs) / 1000 }, "run finished");
+  } catch (thrown) {
+    // A stage that failed because the run was stopped reports why it was stopped.
+    const error: unknown = stopping.signal.aborted ? stopping.signal.reason : thrown;
+    const isCancelled = errorCodeOf(error) === "CANCELLED";
+    if (!isCancelled) logger.error({ err: error }, "run failed");
+    bus.publish({ type: "run-finished", outcome: isCancelled ? "cancelled" : "failed", elapsedMs: performance.now() - startedMs, error: describeError(error) });
+    stop(error);
+    throw error;
+  } finally {
+    isOver = true;
+    metrics.runActive.set(0);
+    options.signal.removeEventListener("abort", onSignal);
+    await whenEmpty(directory, DRAIN_MS);
+    await server.close(1_000);
+    await http.close();
+    await tokenizer?.close();
+    await host.close();
+    await log.close();
+    await files.close();
+    await logger.close();
+  }
+}
+
+function coreConfig({ cluster, ppo }: Config): CoreConfig {
+  const experiencesPerIteration = ppo.rolloutBatchSize * ppo.samplesPerPrompt * ppo.generationBatches;
+  return {
+    ...DEFAULT_CORE_CONFIG,
+    leaseTtlMs: cluster.leaseTtlMs,
+    taskTimeoutMs: cluster.taskTimeoutMs,
+    stepTimeoutMs: cluster.stepTimeoutMs,
+    maxTaskAttempts: cluster.maxTaskAttempts,
+    minLearners: cluster.minLearners,
+    capacityExperiences: experiencesPerIteration,
+  };
+}
+
+/** The phases whose rows are needed: the ptx mix of ppo draws from the sft rows. */
+function phasesOf({ stages, ppo }: Config): Config["stages"] {
+  const needsSftRows = stages.includes("ppo") && ppo.ptx !== null && !stages.includes("sft");
+  return needsSftRows ? [...stages, "sft"] : stages;
+}
+
+/** One name for the life of the run directory. */
+async function runIdOf(runDir: string, config: Config): Promise<string> {
+  const path = join(runDir, "run-id");
+  const known = await readFile(path, "utf8").catch(() => undefined);
+  if (known !== undefined) return known.trim();
+  const digest = createHash("sha256").update(randomBytes(16)).digest("hex").slice(0, 8);
+  const runId = `${config.name}-${digest}`;
+  await writeFile(path, runId + "\n");
+  return runId;
+}
+
+async function announce(runDir: string, facts: object): Promise<void> {
+  const path = join(runDir, "coordinator.json");
+  await writeFile(`${path}.tmp`, JSON.stringify(facts, null, 2) + "\n");
+  await rename(`${path}.tmp`, path);
+}
+
+function whenAborted(signal: AbortSignal): Promise<never> {
+  const aborted = makeDeferred<never>();
+  const reject = () => aborted.reject(signal.reason);
+  if (signal.aborted) reject();
+  else signal.addEventListener("abort", reject, { once: true });
+  return aborted.promise;
+}
+
+/** Workers hear with their next heartbeat that the run is over, and leave. */
+async function whenEmpty(directory: WorkerDirectory, patienceMs: number): Promise<void> {
+  const deadlineMs = performance.now() + patienceMs;
+  while (directory.list().length > 0 && performance.now() < deadlineMs) await sleep(50);
+}

@@ -1,0 +1,53 @@
+/** The open stream of every worker of one role; a newer incarnation replaces an older one. */
+import type * as grpc from "@grpc/grpc-js";
+import { TroupeError } from "../shared/errors.js";
+import { toServiceError } from "../rpc/status.js";
+
+interface Entry<D> {
+  readonly incarnation: number;
+  readonly call: grpc.ServerDuplexStream<unknown, D>;
+}
+
+export class StreamRegistry<D> {
+  private readonly streams = new Map<string, Entry<D>>();
+
+  bind(workerId: string, incarnation: number, call: grpc.ServerDuplexStream<unknown, D>): void {
+    const before = this.streams.get(workerId);
+    if (before !== undefined && before.incarnation > incarnation) {
+      throw new TroupeError("FENCED", `${workerId}: a newer process with this name is registered`);
+    }
+    this.streams.set(workerId, { incarnation, call });
+    if (before !== undefined && before.call !== call) before.call.end();
+  }
+
+  /** Sends if the stream is there; a worker that is gone is found out by the core. @returns whether it was sent */
+  send(workerId: string, directive: D): boolean {
+    const entry = this.streams.get(workerId);
+    if (entry === undefined || entry.call.destroyed || entry.call.cancelled) return false;
+    entry.call.write(directive);
+    return true;
+  }
+
+  has(workerId: string): boolean {
+    return this.streams.has(workerId);
+  }
+
+  /** Ends the stream of exactly this incarnation, with an error when `reason` is given. */
+  end(workerId: string, incarnation: number, reason?: string): void {
+    const entry = this.streams.get(workerId);
+    if (entry?.incarnation !== incarnation) return;
+    this.streams.delete(workerId);
+    if (reason === undefined) entry.call.end();
+    else entry.call.emit("error", toServiceError(new TroupeError("FENCED", reason)));
+  }
+
+  /** Forgets a call that ended by itself. @returns who it was, unless it was replaced before */
+  drop(call: grpc.ServerDuplexStream<unknown, D>): { workerId: string; incarnation: number } | undefined {
+    for (const [workerId, entry] of this.streams) {
+      if (entry.call !== call) continue;
+      this.streams.delete(workerId);
+      return { workerId, incarnation: entry.incarnation };
+    }
+    return undefined;
+  }
+}

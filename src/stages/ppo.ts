@@ -1,0 +1,230 @@
+/** Stage 3, PPO: wires the train loop to the workers, measures the policy before and after, saves the result. */
+import type { ModelSource } from "../coordinator/model-folders.js";
+import type { JsonValue } from "../coordinator/core/index.js";
+import { countedTokens as countedResponseTokens, ppoUpdate } from "../coordinator/ppo-update.js";
+import { intoBatches, trainLoop, type LoopState, type TrainLoopOptions, type Troupe } from "../coordinator/train-loop.js";
+import type { StepInputs } from "../coordinator/learner-group.js";
+import { PromptSource } from "../data/batches.js";
+import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { MicroShard } from "../rpc/codec/shard.js";
+import { startKlController } from "../rl/kl-controller.js";
+import { makeExperience } from "../rl/make-experience.js";
+import { learningRateAt } from "../rl/schedule.js";
+import { IDENTITY_SCORE_NORMALIZER, fitScoreNormalizer, type ScoreNormalizer } from "../rl/score-normalizer.js";
+import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
+import { configError } from "../shared/errors.js";
+import { shuffled } from "../rl/shuffle.js";
+import { evaluatePolicy, type PolicyEvaluation } from "./evaluate-policy.js";
+import { cutMicroShards, shardCountOf } from "./micro-shards.js";
+import { checkPreflight, reportIteration } from "./ppo-report.js";
+import type { RunContext } from "./run-context.js";
+import { countedTokens as countedLanguageTokens } from "./sft.js";
+
+/** Versions of actor and critic kept for workers that are still loading the one before. */
+const VERSIONS_KEPT = 2;
+
+export interface PpoModels {
+  readonly policy: ModelSource;
+  readonly reward: ModelSource;
+}
+
+export interface PpoResult {
+  readonly before: PolicyEvaluation;
+  readonly after: PolicyEvaluation;
+  readonly iterations: number;
+  readonly stoppedByKlBudget: boolean;
+  readonly directory: string;
+  readonly stateSha256: string;
+}
+
+export async function runPpoStage(run: RunContext, models: PpoModels): Promise<PpoResult> {
+  const { config, host, learners, dispatcher, artifacts, checkpointer, bus, metrics, signal } = run;
+  const { ppo } = config;
+  const startedMs = performance.now();
+  const minibatchesPerIteration = Math.ceil((ppo.rolloutBatchSize * ppo.samplesPerPrompt) / ppo.minibatchSize) * ppo.generationBatches;
+  const totalSteps = ppo.iterations * ppo.ppoEpochs * minibatchesPerIteration;
+  const learningRates = (step: number) => ({
+    actor: learningRateAt(ppo.actor, step - 1, totalSteps),
+    critic: learningRateAt(ppo.critic, step - 1, totalSteps),
+  });
+
+  // ── who plays what ────────────────────────────────────────────────────────────────────────────────────────────
+  const actor: ModelRef = { ...models.policy, role: "actor", head: "lm" };
+  const critic: ModelRef = { ...models.reward, role: "critic", head: "scalar" };
+  const replicas = (policyVersion: number): ModelRef[] => [
+    { ...actor, parameters: artifacts.get(`actor/${policyVersion}`) },
+    { ...models.policy, role: "ref", head: "lm" },
+    { ...models.reward, role: "reward", head: "scalar" },
+    { ...critic, parameters: artifacts.get(`critic/${policyVersion}`) },
+  ];
+  const brief = {
+    models: replicas,
+    tokenizer: run.tokens,
+    sampling: { seed: config.seed, ...config.generation, greedy: false },
+    score: true,
+  };
+
+  // ── the learners' side: a step's minibatch, rebuilt from the ids in its manifest ─────────────────────────────────
+  let normalizer: ScoreNormalizer = IDENTITY_SCORE_NORMALIZER;
+  const experienceOptions = (): TrainLoopOptions["experience"] => ({
+    clipRewardValue: ppo.clipRewardValue,
+    gamma: ppo.gamma,
+    lam: ppo.lam,
+    whitenAdvantages: ppo.whitenAdvantages,
+    missingEosPenalty: ppo.missingEosPenalty,
+    ...normalizer,
+    eosGap: ppo.eosGap ? { eosId: run.tokenizer.info.eosId, padId: run.tokenizer.info.padId } : null,
+  });
+  let made: { readonly iteration: number; readonly byId: ReadonlyMap<string, Experience> } | undefined;
+  const experiencesOf = async (iteration: number, klCoef: number) => {
+    if (made?.iteration === iteration) return made.byId;
+    const ids = host.experienceIdsOf(iteration);
+    const batches = intoBatches(await run.store.getAll(ids), ppo.generationBatches);
+    const all = batches.flatMap((batch) => makeExperience(batch, { ...experienceOptions(), klCoef }));
+    made = { iteration, byId: new Map(all.map((experience) => [experience.experienceId, experience])) };
+    return made.byId;
+  };
+  const ptxRows = (step: number, count: number) => {
+    const rows = run.data.sft.train;
+    if (ppo.ptx === null) return [];
+    if (rows.length === 0) throw configError("ppo.ptx: needs sft rows to mix in, but the sft split is empty; raise its share in data.split");
+    const order = shuffled(rows, { seed: config.seed, iteration: Math.floor(((step - 1) * count) / rows.length), epoch: -1 });
+    return Array.from({ length: count }, (_, i) => order[((step - 1) * count + i) % order.length]);
+  };
+  const materialize = async (ids: readonly string[], input: JsonValue, step: number): Promise<StepInputs> => {
+    const { iteration, klCoef } = input as { iteration: number; klCoef: number };
+    const byId = await experiencesOf(iteration, klCoef);
+    const rows = ids.map((id) => byId.get(id) as Experience);
+    const shardCount = shardCountOf(rows.length, config.cluster.microShards);
+    const parts = cutMicroShards(rows, shardCount, (row) => row.promptIds.length + row.responseIds.length);
+    const ptx = ptxRows(step, rows.length);
+    const ptxParts = ptx.length === 0 ? undefined : cutMicroShards(ptx, shardCount, (row) => row.ids.length);
+    const shards = parts.map((part, index): MicroShard => ({ index, rows: { kind: "ppo", rows: part, ...(ptxParts ? { ptx: ptxParts[index] } : {}) } }));
+    return { shards, denominator: countedResponseTokens(rows), ptxDenominator: countedLanguageTokens(ptx), learningRates: learningRates(step) };
+  };
+  learners.startStage({
+    stage: "ppo",
+    models: [actor, critic],
+    tokenizer: run.tokens,
+    materialize,
+    checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
+  });
+
+  // ── weights by version ───────────────────────────────────────────────────────────────────────────────────────────
+  const publish = async (policyVersion: number) => {
+    const items = ["actor", "critic"].map((role) => ({ what: `model:${role}`, artifactName: `${role}/${policyVersion}` }));
+    const { artifacts: refs } = await learners.publish(items, signal);
+    host.dispatch({ type: "VersionPublished", policyVersion, sha256: refs[0].sha256 });
+    metrics.policyVersion.set(policyVersion);
+    for (const role of ["actor", "critic"]) await artifacts.remove(`${role}/${policyVersion - VERSIONS_KEPT}`);
+  };
+
+  // ── where to start ───────────────────────────────────────────────────────────────────────────────────────────────
+  const resumed = host.state.durable.stage === "ppo" ? (host.state.durable.resume as LoopState | null) : null;
+  const start: LoopState = resumed ?? { iteration: 0, policyVersion: 0, klController: startKlController(klOptions(ppo.klController)), promptCursor: 0, optimizerSteps: 0 };
+  bus.publish({ type: "stage-started", stage: "ppo", unit: "iteration", totalUnits: ppo.iterations, completedUnits: start.iteration });
+  const source = new PromptSource(run.data.ppo.train, config.seed);
+
+  // After a restart the weights of the current version are still on disk; the learners may already be further.
+  const isPublished = resumed !== null && (await artifacts.recover(`actor/${start.policyVersion}`)) && (await artifacts.recover(`critic/${start.policyVersion}`));
+  if (!isPublished) await publish(start.policyVersion);
+  const before = await checkpointer.remember("ppo.before", () => evaluatePolicy(run, "before", start.policyVersion, brief));
+  if (ppo.normalizeScores && before.scores.length > 1) normalizer = fitScoreNormalizer(before.scores);
+
+  let collectSeconds = 0;
+  let collected: readonly ScoredRollout[] = [];
+  const troupe: Troupe = {
+    nextPrompts(iteration, cursor) {
+      const size = run.data.ppo.train.length;
+      source.seek({ epoch: Math.floor(cursor / size), offset: cursor % size });
+      const count = ppo.rolloutBatchSize * ppo.generationBatches;
+      const rows = source.next(count);
+      // Numbered by place in the iteration: a small split may draw the same prompt twice.
+      const prompts = rows.flatMap(({ promptIds }, promptIndex) =>
+        Array.from({ length: ppo.samplesPerPrompt }, (_, sampleIndex): Prompt => {
+          return { promptIndex, sampleIndex, experienceId: `${iteration}/${promptIndex}/${sampleIndex}`, promptIds };
+        }),
+      );
+      host.dispatch({ type: "IterationStarted", iteration, promptCursor: cursor });
+      metrics.iteration.set(iteration);
+      return { prompts, nextCursor: cursor + count };
+    },
+    async perform(iteration, prompts, policyVersion) {
+      const startedMs = performance.now();
+      const rollouts = await dispatcher.collect(iteration, prompts, policyVersion, brief, signal);
+      if (iteration === 0) checkPreflight.rollouts(rollouts);
+      collectSeconds = (performance.now() - startedMs) / 1000;
+      metrics.iterationPhaseDuration.observe({ phase: "collect" }, collectSeconds);
+      collected = rollouts;
+      return rollouts;
+    },
+    async update({ iteration, klController, optimizerSteps }, minibatches) {
+      made = { iteration, byId: new Map(minibatches.flat().map((experience) => [experience.experienceId, experience])) };
+      const stats = await ppoUpdate(
+        minibatches,
+        async (request) => {
+          const result = await learners.step(request, signal);
+          if (request.step === 1) checkPreflight.firstStep(result.sums);
+          metrics.optimizerStep.set(request.step);
+          return result;
+        },
+        {
+          iteration,
+          ppoEpochs: ppo.ppoEpochs,
+          seed: config.seed,
+          stepsBefore: optimizerSteps,
+          klCoef: klController.coef,
+          shardCountOf: (rows) => shardCountOf(rows, config.cluster.microShards),
+        },
+      );
+      metrics.iterationPhaseDuration.observe({ phase: "update" }, stats.elapsedMs / 1000);
+      metrics.experiencesTrained.inc(minibatches.flat().length);
+      return stats;
+    },
+    async publish(policyVersion) {
+      const startedMs = performance.now();
+      await publish(policyVersion);
+      metrics.iterationPhaseDuration.observe({ phase: "publish" }, (performance.now() - startedMs) / 1000);
+    },
+    async commit(state) {
+      const resume = state as unknown as JsonValue;
+      run.store.release(host.experienceIdsOf(state.iteration - 1));
+      host.dispatch({ type: "IterationCommitted", iteration: state.iteration - 1, promptCursor: state.promptCursor, resume });
+      const { everyIterations } = config.checkpoint;
+      if (everyIterations > 0 && state.iteration % everyIterations === 0 && state.iteration < ppo.iterations) {
+        await checkpointer.save({ stage: "ppo", step: state.optimizerSteps, completedUnits: state.iteration, resume, model: models.policy, role: "actor", head: "lm" });
+      }
+    },
+    report(iteration, experience, update, klCoef) {
+      reportIteration(run, { iteration, experience, update, klCoef, collectSeconds, rollouts: collected, learningRates: learningRates((iteration + 1) * ppo.ppoEpochs * minibatchesPerIteration) });
+    },
+  };
+  const end = await trainLoop(
+    troupe,
+    {
+      iterations: ppo.iterations,
+      generationBatches: ppo.generationBatches,
+      minibatchSize: ppo.minibatchSize,
+      klBudget: ppo.klBudget,
+      experience: experienceOptions(),
+    },
+    start,
+  );
+
+  const after = await evaluatePolicy(run, "after", end.policyVersion, brief);
+  const finals = [
+    { what: "model:actor", artifactName: "ppo/actor" },
+    { what: "model:critic", artifactName: "ppo/critic" },
+    ...(ppo.ema === null ? [] : [{ what: "ema:actor", artifactName: "ppo/actor-ema" }]),
+  ];
+  const { stateSha256 } = await learners.publish(finals, signal);
+  const directory = await run.models.save("ppo", models.policy, "lm", artifacts.get("ppo/actor").localPath);
+  await run.models.save("ppo-critic", models.reward, "scalar", artifacts.get("ppo/critic").localPath);
+  if (ppo.ema !== null) await run.models.save("ppo-ema", models.policy, "lm", artifacts.get("ppo/actor-ema").localPath);
+  bus.publish({ type: "stage-finished", stage: "ppo", elapsedMs: performance.now() - startedMs, metrics: { "objective/scores": after.meanScore, "objective/kl": after.klToRef } });
+  return { before, after, iterations: end.iteration, stoppedByKlBudget: end.iteration < ppo.iterations, directory, stateSha256 };
+}
+
+function klOptions(controller: RunContext["config"]["ppo"]["klController"]) {
+  return controller.type === "fixed" ? { type: "fixed" as const, coef: controller.coef } : controller;
+}

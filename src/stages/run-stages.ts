@@ -1,0 +1,134 @@
+/** The three stages in order, each on what the one before left; a finished stage is not done again after a restart. */
+import { createHash } from "node:crypto";
+import { appendFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ModelSource } from "../coordinator/model-folders.js";
+import { ledgerOf, type LedgerView } from "../coordinator/ledger-view.js";
+import type { StageName } from "../config/schema.js";
+import { configError } from "../shared/errors.js";
+import { runPpoStage, type PpoResult } from "./ppo.js";
+import { runRewardStage } from "./reward.js";
+import type { RunContext } from "./run-context.js";
+import { runSftStage } from "./sft.js";
+
+/** DIR/summary.json. */
+export interface RunSummary {
+  readonly sft?: { readonly evalLossBefore: number; readonly evalLossAfter: number };
+  readonly reward?: { readonly heldOutAccuracy: number };
+  readonly ppo?: {
+    readonly heldOutReward: { readonly before: number; readonly after: number };
+    readonly klToRef: number;
+    readonly iterations: number;
+    readonly stoppedByKlBudget: boolean;
+    readonly experiences: LedgerView;
+  };
+  readonly data: RunContext["data"]["report"];
+  readonly processes: { readonly rollout: number; readonly learner: number };
+  readonly seconds: number;
+  /** The model to use: the last stage's policy. */
+  readonly model: string;
+  /** Parameters and optimizer state of every trained model, in name order. */
+  readonly stateSha256: string;
+}
+
+/** What a finished stage leaves for the later ones; kept on disk, so that a restart finds it. */
+interface StageOutcome {
+  readonly directory: string;
+  readonly stateSha256: string;
+  readonly summary: Partial<Pick<RunSummary, "sft" | "reward" | "ppo">>;
+}
+
+export async function runStages(run: RunContext, startedMs: number): Promise<RunSummary> {
+  const { config } = run;
+  const outcomes = new Map<StageName, StageOutcome>();
+  let policy: ModelSource | undefined;
+  let reward: ModelSource | undefined;
+  const base = await run.models.base();
+
+  for (const stage of ["sft", "reward", "ppo"] as const) {
+    if (!config.stages.includes(stage)) continue;
+    const outcome = await run.checkpointer.remember(`${stage}.outcome`, async () => {
+      run.logger.info(`stage ${stage} starts`);
+      run.metrics.stageActive.set({ stage }, 1);
+      const done = await runStage(run, stage, { base, policy, reward });
+      run.learners.finishStage(stage);
+      run.metrics.stageActive.set({ stage }, 0);
+      return done;
+    });
+    outcomes.set(stage, outcome);
+    if (stage === "sft") policy = await run.models.adopt("models/sft", outcome.directory);
+    if (stage === "reward") reward = await run.models.adopt("models/reward", outcome.directory);
+  }
+
+  const processes = { rollout: 0, learner: 0 };
+  for (const { role } of run.directory.list()) processes[role] += 1;
+  const last = outcomes.get("ppo") ?? outcomes.get("sft") ?? outcomes.get("reward");
+  const summary: RunSummary = {
+    ...Object.assign({}, ...[...outcomes.values()].map((outcome) => outcome.summary)),
+    data: run.data.report,
+    processes,
+    seconds: (performance.now() - startedMs) / 1000,
+    model: last?.directory ?? "",
+    stateSha256: fingerprint(outcomes),
+  };
+  await writeFile(join(run.runDir, "summary.json.tmp"), JSON.stringify(summary, null, 2) + "\n");
+  await rename(join(run.runDir, "summary.json.tmp"), join(run.runDir, "summary.json"));
+  return summary;
+}
+
+async function runStage(
+  run: RunContext,
+  stage: StageName,
+  models: { base: ModelSource; policy: ModelSource | undefined; reward: ModelSource | undefined },
+): Promise<StageOutcome> {
+  const { config } = run;
+  switch (stage) {
+    case "sft": {
+      const { before, after, directory, stateSha256 } = await runSftStage(run, models.base);
+      return { directory, stateSha256, summary: { sft: { evalLossBefore: before.eval_loss, evalLossAfter: after.eval_loss } } };
+    }
+    case "reward": {
+      const start = config.reward.initFrom === "sft" ? (models.policy ?? models.base) : models.base;
+      const { after, directory, stateSha256 } = await runRewardStage(run, start);
+      return { directory, stateSha256, summary: { reward: { heldOutAccuracy: after.eval_accuracy } } };
+    }
+    case "ppo": {
+      const reward = models.reward ?? (config.reward.path === null ? undefined : await run.models.adopt("reward-model", config.reward.path));
+      if (reward === undefined) throw configError("stages: ppo needs a reward model: add the reward stage, or set reward.path to a reward model directory");
+      const policy = models.policy ?? models.base;
+      if (policy.parameters === null) throw configError("stages: ppo needs a trained policy: add the sft stage, or set model.path to a model directory");
+      const result = await runPpoStage(run, { policy, reward });
+      await writeSamples(run, result);
+      const { before, after, iterations, stoppedByKlBudget, directory, stateSha256 } = result;
+      return {
+        directory,
+        stateSha256,
+        summary: {
+          ppo: {
+            heldOutReward: { before: before.meanScore, after: after.meanScore },
+            klToRef: after.klToRef,
+            iterations,
+            stoppedByKlBudget,
+            experiences: ledgerOf(run.host.state.durable.counts),
+          },
+        },
+      };
+    }
+  }
+}
+
+/** DIR/eval-samples.jsonl: every held-out prompt with its answers and scores before and after. */
+async function writeSamples(run: RunContext, { before, after }: PpoResult): Promise<void> {
+  const path = join(run.runDir, "eval-samples.jsonl");
+  await writeFile(path, "");
+  const lines = before.prompts.map((prompt, i) =>
+    JSON.stringify({ prompt, before: before.answers[i], after: after.answers[i], rewardBefore: before.scores[i], rewardAfter: after.scores[i] }),
+  );
+  await appendFile(path, lines.map((line) => line + "\n").join(""));
+}
+
+function fingerprint(outcomes: ReadonlyMap<StageName, StageOutcome>): string {
+  const hash = createHash("sha256");
+  for (const [stage, { stateSha256 }] of [...outcomes].sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(`${stage} ${stateSha256}\n`);
+  return hash.digest("hex");
+}

@@ -1,0 +1,110 @@
+/** The loop that sft and reward share: epochs of minibatches, one optimizer step each, checkpoints on the way. */
+import { epochOrder, groupsOf, minibatches } from "../data/batches.js";
+import type { ModelSource } from "../coordinator/model-folders.js";
+import type { StepInputs } from "../coordinator/learner-group.js";
+import type { OptimizerConfig } from "../config/schema.js";
+import { learningRateAt } from "../rl/schedule.js";
+import type { MicroShard, ShardRows } from "../rpc/codec/shard.js";
+import { configError } from "../shared/errors.js";
+import { cutMicroShards, shardCountOf } from "./micro-shards.js";
+import type { RunContext } from "./run-context.js";
+
+/** sft and reward checkpoints are counted in steps; one "iteration" of the checkpoint interval is this many. */
+const STEPS_PER_CHECKPOINT_UNIT = 100;
+const EVAL_ROWS_PER_SHARD = 16;
+
+export interface SupervisedStage<Row> {
+  readonly stage: "sft" | "reward";
+  readonly rows: readonly Row[];
+  readonly heldOut: readonly Row[];
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly optimizer: OptimizerConfig;
+  readonly model: ModelSource;
+  readonly head: "lm" | "scalar";
+  readonly lengthOf: (row: Row) => number;
+  readonly wrap: (rows: readonly Row[]) => ShardRows;
+  /** What the loss is divided by: counted tokens (sft) or pairs (reward) of the minibatch. */
+  readonly denominatorOf: (rows: readonly Row[]) => number;
+  /** Numbers of one step, from the sums over its minibatch. */
+  readonly stepMetrics: (sums: Readonly<Record<string, number>>, denominator: number) => Record<string, number>;
+  /** Numbers over all held-out rows. */
+  readonly evalMetrics: (rows: Readonly<Record<string, Float64Array>>) => Record<string, number>;
+}
+
+export interface SupervisedResult {
+  readonly before: Readonly<Record<string, number>>;
+  readonly after: Readonly<Record<string, number>>;
+  readonly model: ModelSource;
+  readonly directory: string;
+  readonly stateSha256: string;
+}
+
+export async function runSupervisedStage<Row>(run: RunContext, stage: SupervisedStage<Row>): Promise<SupervisedResult> {
+  const { config, learners, bus, signal, checkpointer } = run;
+  const { stage: name, rows, batchSize } = stage;
+  if (rows.length < batchSize) {
+    throw configError(`${name}.batchSize: ${batchSize} rows per step, but the ${name} split has only ${rows.length} training rows; lower ${name}.batchSize or give more data`);
+  }
+  const stepsPerEpoch = Math.floor(rows.length / batchSize);
+  const totalSteps = stepsPerEpoch * stage.epochs;
+  const startedMs = performance.now();
+
+  const minibatchOf = (step: number): Row[] => {
+    const epoch = Math.floor((step - 1) / stepsPerEpoch);
+    const order = minibatches(epochOrder(rows.length, name, config.seed, epoch), batchSize)[(step - 1) % stepsPerEpoch];
+    return Array.from(order, (index) => rows[index]);
+  };
+  const shardCount = shardCountOf(batchSize, config.cluster.microShards);
+
+  learners.startStage({
+    stage: name,
+    models: [{ ...stage.model, role: "model", head: stage.head }],
+    tokenizer: run.tokens,
+    checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
+    materialize: async (_ids, _input, step): Promise<StepInputs> => {
+      const batch = minibatchOf(step);
+      const shards = cutMicroShards(batch, shardCount, stage.lengthOf).map((part, index): MicroShard => ({ index, rows: stage.wrap(part) }));
+      const learningRates = { model: learningRateAt(stage.optimizer, step - 1, totalSteps) };
+      return { shards, denominator: stage.denominatorOf(batch), ptxDenominator: 0, learningRates };
+    },
+  });
+
+  const evaluate = async () => {
+    if (stage.heldOut.length === 0) return {};
+    const shards = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map((part, index) => ({ index, rows: stage.wrap(part) }));
+    return stage.evalMetrics(await learners.evaluate(shards, signal));
+  };
+
+  const firstStep = run.host.state.durable.stage === name ? run.host.state.durable.finishedStep + 1 : 1;
+  bus.publish({ type: "stage-started", stage: name, unit: "step", totalUnits: totalSteps, completedUnits: firstStep - 1 });
+  const before = await checkpointer.remember(`${name}.before`, evaluate);
+
+  for (let step = firstStep; step <= totalSteps; step++) {
+    const stepStartedMs = performance.now();
+    const result = await learners.step({ step, experienceIds: [], input: null, shardCount, isFinalUse: true }, signal);
+    const batch = minibatchOf(step);
+    const seconds = (performance.now() - stepStartedMs) / 1000;
+    const numbers: Record<string, number> = {
+      ...stage.stepMetrics(result.sums, stage.denominatorOf(batch)),
+      grad_norm: learners.gradientNorms.model ?? NaN,
+      lr: learningRateAt(stage.optimizer, step - 1, totalSteps),
+      "perf/allreduce_seconds": result.allReduceMs / 1000,
+      "perf/tokens_per_second": batch.reduce((total, row) => total + stage.lengthOf(row), 0) / seconds,
+    };
+    run.metrics.optimizerStep.set(step);
+    run.metrics.stageLoss.set({ stage: name }, numbers.loss);
+    bus.publish({ type: "progress", stage: name, completedUnits: step, totalUnits: totalSteps, metrics: numbers });
+    const interval = config.checkpoint.everyIterations * STEPS_PER_CHECKPOINT_UNIT;
+    if (interval > 0 && step % interval === 0 && step < totalSteps) {
+      await checkpointer.save({ stage: name, step, completedUnits: step, resume: null, model: stage.model, role: "model", head: stage.head });
+    }
+  }
+
+  const after = await evaluate();
+  const { artifacts, stateSha256 } = await learners.publish([{ what: "model:model", artifactName: `${name}/final` }], signal);
+  const directory = await run.models.save(name, stage.model, stage.head, artifacts[0].localPath);
+  const model = await run.models.adopt(`models/${name}`, directory);
+  bus.publish({ type: "stage-finished", stage: name, elapsedMs: performance.now() - startedMs, metrics: after });
+  return { before, after, model, directory, stateSha256 };
+}
