@@ -1,0 +1,238 @@
+/**
+ * What a learner computes: gradients of micro-shards, optimizer steps, evaluations; and its state in and out. No
+ * threads, no network: calls must not overlap (the learner thread runs them one after another).
+ */
+import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
+import type { Engine } from "../engine/engine.js";
+import type { AdamwOptions } from "../engine/optim.js";
+import { dataError, numericError, shapeError } from "../shared/errors.js";
+import { writeSafetensors } from "../shared/safetensors.js";
+import { evaluateRows } from "./evaluation.js";
+import { tasksOf, type Denominators, type StageSettings } from "./shard-tasks.js";
+import type { MicroShard, ShardRows } from "./shards.js";
+import { TrainedModel, type ModelSettings } from "./trained-model.js";
+import { restoreState, saveState, stateSha256 } from "./training-state.js";
+import { TreeSum, type TreePosition } from "./tree-sum.js";
+
+export type LearnerSettings = StageSettings & {
+  readonly engine: CreateEngineOptions;
+  /** Fills padded positions; any id of the vocabulary. */
+  readonly padId: number;
+  /** Rows of one program run. */
+  readonly microShardRows: number;
+  readonly models: readonly ModelSettings[];
+  /** By role; one per model. */
+  readonly optimizers: Readonly<Record<string, AdamwOptions>>;
+};
+
+export interface ShardsRequest {
+  /** Contiguous micro-shards in ascending order. */
+  readonly shards: readonly MicroShard[];
+  /** All micro-shards of the minibatch, over all learners; a power of two. */
+  readonly shardCount: number;
+  readonly denominators: Denominators;
+}
+
+export interface GradientNode extends TreePosition {
+  /** Every role's gradient in its layout's order, roles in name order, concatenated. */
+  readonly gradients: Float32Array;
+}
+
+export interface ShardStats {
+  readonly shard: number;
+  /** Sums over the shard's rows or tokens; those of all shards add up to the minibatch's (losses included). */
+  readonly values: Readonly<Record<string, number>>;
+}
+
+export interface ShardsResult {
+  /** Roots of the maximal subtrees inside the shard range, left to right. */
+  readonly nodes: readonly GradientNode[];
+  /** float32 elements of one gradient; also told when there was no shard to compute. */
+  readonly elementCount: number;
+  readonly stats: readonly ShardStats[];
+}
+
+export interface ApplyRequest {
+  /** Sum over all micro-shards of the minibatch, laid out as `GradientNode.gradients`. */
+  readonly gradients: Float32Array;
+  readonly learningRates: Readonly<Record<string, number>>;
+  /** This step's number, from 1. */
+  readonly optimizerStep: number;
+}
+
+export class LearnerCompute {
+  private constructor(
+    private readonly settings: LearnerSettings,
+    private readonly engine: Engine,
+    /** In role-name order. */
+    private readonly models: readonly TrainedModel[],
+    private appliedStep: number,
+  ) {}
+
+  /** Opens the engine and loads the models. */
+  static async open(settings: LearnerSettings): Promise<LearnerCompute> {
+    const { engine } = await createEngine(settings.engine);
+    const models: TrainedModel[] = [];
+    try {
+      for (const model of [...settings.models].sort((a, b) => (a.role < b.role ? -1 : 1))) {
+        const optimizer = settings.optimizers[model.role];
+        if (optimizer === undefined) throw dataError(`model ${model.role} has no optimizer settings`);
+        const emaDecay = settings.stage === "ppo" && model.role === "actor" ? settings.hyper.emaDecay : null;
+        models.push(await TrainedModel.open(model, engine, optimizer, emaDecay));
+      }
+    } catch (error) {
+      for (const model of models) model.dispose();
+      await engine.dispose();
+      throw error;
+    }
+    return new LearnerCompute(settings, engine, models, 0);
+  }
+
+  /** float32 elements of a gradient: the parameters of all models together. */
+  get parameterCount(): number {
+    return this.models.reduce((sum, { layout }) => sum + layout.size, 0);
+  }
+
+  get engineDescription(): string {
+    return this.engine.description;
+  }
+
+  /** Gradients of the loss on micro-shards, added up along the fixed tree; changes no parameter. */
+  async computeShards({ shards, shardCount, denominators }: ShardsRequest): Promise<ShardsResult> {
+    const { settings } = this;
+    const context = {
+      settings,
+      specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
+      padId: settings.padId,
+      rowsPerRun: settings.microShardRows,
+      denominators,
+      shardCount,
+    };
+    const sum = new TreeSum();
+    const stats: ShardStats[] = [];
+    for (const { index, rows } of shards) {
+      for (const { grads } of this.models) await grads.clear();
+      const values: Record<string, number> = { rows: rows.rows.length };
+      for (const { role, program, inputs, statName } of tasksOf(rows, context)) {
+        const { params, grads } = this.modelOf(role);
+        const outputs = await (await this.engine.compile(program)).run({ params, grads }, inputs);
+        for (const [output, [value]] of Object.entries(outputs)) {
+          values[statName(output)] = (values[statName(output)] ?? 0) + value;
+        }
+      }
+      sum.push({ level: 0, index, values: await this.readGradients() });
+      stats.push({ shard: index, values });
+    }
+    const nodes = sum.nodes.map(({ level, index, values }) => ({ level, index, gradients: values }));
+    return { nodes, elementCount: this.parameterCount, stats };
+  }
+
+  /**
+   * One optimizer step on every model.
+   * @returns gradient norms before clipping, by role
+   * @throws {TroupeError} NUMERIC for a gradient that is not finite; nothing is changed then
+   */
+  async applyGradients({
+    gradients,
+    learningRates,
+    optimizerStep,
+  }: ApplyRequest): Promise<{ gradNorms: Record<string, number>; isFinite: true }> {
+    if (gradients.length !== this.parameterCount) {
+      throw shapeError(`applyGradients: expected ${this.parameterCount} elements, got ${gradients.length}`);
+    }
+    const parts = this.partsOf(gradients);
+    const gradNorms: Record<string, number> = {};
+    for (const [model, part] of parts) {
+      if (learningRates[model.role] === undefined)
+        throw dataError(`optimizer step ${optimizerStep}: no learning rate for model ${model.role}`);
+      gradNorms[model.role] = normOf(part);
+      if (!Number.isFinite(gradNorms[model.role])) {
+        throw numericError(
+          `optimizer step ${optimizerStep}: the gradient of model ${model.role} is not finite; no parameter was changed`,
+        );
+      }
+    }
+    for (const [model, part] of parts) await model.apply(part, learningRates[model.role], optimizerStep);
+    this.appliedStep = optimizerStep;
+    return { gradNorms, isFinite: true };
+  }
+
+  /** Per-row numbers, in row order; see `evaluateRows`. */
+  async evaluate({ rows }: { readonly rows: ShardRows }): Promise<Record<string, Float64Array>> {
+    return evaluateRows(rows, {
+      engine: this.engine,
+      modelOf: (role) => this.modelOf(role),
+      settings: this.settings,
+      padId: this.settings.padId,
+      rowsPerRun: this.settings.microShardRows,
+    });
+  }
+
+  /** Writes a model's parameters (or its moving average) as safetensors, under their Hugging Face names. */
+  async exportModel({
+    role,
+    path,
+    ema = false,
+  }: {
+    readonly role: string;
+    readonly path: string;
+    readonly ema?: boolean;
+  }): Promise<void> {
+    const { memories, layout } = this.modelOf(role);
+    const arena = memories.get(ema ? "ema" : "param");
+    if (arena === undefined) throw dataError(`model ${role} keeps no moving average; set ppo.ema`);
+    await writeSafetensors(path, layout.entries, await arena.read());
+  }
+
+  async exportState(path: string): Promise<void> {
+    await saveState(path, this.settings.stage, this.appliedStep, this.models);
+  }
+
+  /** @throws {TroupeError} DATA, before anything is changed, when the file does not fit this stage and its models */
+  async loadState(path: string): Promise<{ optimizerStep: number }> {
+    this.appliedStep = await restoreState(path, this.settings.stage, this.models);
+    return { optimizerStep: this.appliedStep };
+  }
+
+  /** Fingerprint of parameters, moments and averages of every model, and of the step count. */
+  async stateSha256(): Promise<string> {
+    return stateSha256(this.appliedStep, this.models);
+  }
+
+  async close(): Promise<void> {
+    for (const model of this.models) model.dispose();
+    await this.engine.dispose();
+  }
+
+  private modelOf(role: string): TrainedModel {
+    const model = this.models.find((candidate) => candidate.role === role);
+    if (model === undefined)
+      throw dataError(
+        `no model in role ${role}; expected one of ${this.models.map((m) => m.role).join(", ")}`,
+      );
+    return model;
+  }
+
+  private async readGradients(): Promise<Float32Array> {
+    const gradients = new Float32Array(this.parameterCount);
+    for (const [model, part] of this.partsOf(gradients)) part.set(await model.grads.read());
+    return gradients;
+  }
+
+  /** Views of a concatenated gradient, by model. */
+  private partsOf(gradients: Float32Array): [TrainedModel, Float32Array][] {
+    let offset = 0;
+    return this.models.map((model) => {
+      const part = gradients.subarray(offset, offset + model.layout.size);
+      offset += model.layout.size;
+      return [model, part];
+    });
+  }
+}
+
+/** Euclidean norm in float64; not finite exactly when an element is not (float64 cannot overflow on float32 squares). */
+function normOf(values: Float32Array): number {
+  let squares = 0;
+  for (let i = 0; i < values.length; i++) squares += values[i] * values[i];
+  return Math.sqrt(squares);
+}

@@ -1,0 +1,219 @@
+/** Which programs a micro-shard takes, and their inputs. */
+import type { HostArrays, Program } from "../engine/engine.js";
+import type { ModelSpec } from "../models/model-spec.js";
+import { dataError } from "../shared/errors.js";
+import {
+  makeActorGradProgram,
+  makeCriticGradProgram,
+  makeLmGradProgram,
+  makeRewardGradProgram,
+  type RewardLossKind,
+} from "./programs.js";
+import {
+  bucketLength,
+  chunksOf,
+  denominatorOf,
+  longestSequence,
+  padPairs,
+  padPpo,
+  padSft,
+  type PpoRow,
+  type SftRow,
+  type ShardRows,
+} from "./shards.js";
+
+/** What the losses of a stage need to know beside their rows. */
+export type StageSettings =
+  | { readonly stage: "sft"; readonly hyper: object }
+  | { readonly stage: "reward"; readonly hyper: { readonly rewardLoss: RewardLossKind } }
+  | { readonly stage: "ppo"; readonly hyper: PpoHyper };
+
+export interface PpoHyper {
+  readonly cliprange: number;
+  readonly cliprangeValue: number;
+  readonly temperature: number;
+  /** Weight of the language-model loss on ptx rows; 0 = off. */
+  readonly ptxCoef: number;
+  /** Decay of the actor's moving average per optimizer step; null = none. */
+  readonly emaDecay: number | null;
+  /** "microbatch-tokens": each micro-shard's loss is its own mean, averaged over shards (DeepSpeed-Chat). */
+  readonly lossDenominator: "global-tokens" | "microbatch-tokens";
+}
+
+/** Counts over the whole minibatch, all learners together. */
+export interface Denominators {
+  /** Target tokens (sft), pairs (reward) or counted response tokens (ppo). */
+  readonly main: number;
+  /** Target tokens of the ptx rows; 0 without. */
+  readonly ptx: number;
+}
+
+/** A gradient program to run for one model. */
+export interface ShardTask {
+  readonly role: string;
+  readonly program: Program;
+  readonly inputs: HostArrays;
+  /** Name of one of its sums among the shard's statistics. */
+  readonly statName: (output: string) => string;
+}
+
+export interface TaskContext {
+  readonly settings: StageSettings;
+  readonly specs: ReadonlyMap<string, ModelSpec>;
+  readonly padId: number;
+  /** Rows of one program run; a larger micro-shard takes several, in order. */
+  readonly rowsPerRun: number;
+  readonly denominators: Denominators;
+  readonly shardCount: number;
+}
+
+/**
+ * The runs whose gradients and sums add up to the micro-shard's.
+ * @throws {TroupeError} DATA when the rows are of another stage
+ */
+export function tasksOf(rows: ShardRows, context: TaskContext): ShardTask[] {
+  const { settings } = context;
+  if (settings.stage === "sft" && rows.kind === "sft") {
+    return lmTasks("model", rows.rows, 1, context.denominators.main, asIs, context);
+  }
+  if (settings.stage === "reward" && rows.kind === "reward") {
+    return rewardTasks(rows.rows, settings.hyper.rewardLoss, context);
+  }
+  if (settings.stage === "ppo" && rows.kind === "ppo") {
+    const { hyper } = settings;
+    const ptx = hyper.ptxCoef > 0 ? (rows.ptx ?? []) : [];
+    return [
+      ...ppoTasks(rows.rows, hyper, ppoDenominator(rows, hyper, context), context),
+      ...lmTasks("actor", ptx, hyper.ptxCoef, context.denominators.ptx, ptxStatName, context),
+    ];
+  }
+  throw dataError(`a micro-shard of ${rows.kind} rows came in stage ${settings.stage}`);
+}
+
+/** A shard without counted tokens adds nothing; 1 keeps 0 / denominator defined. */
+function ppoDenominator(rows: ShardRows, hyper: PpoHyper, { denominators, shardCount }: TaskContext): number {
+  return hyper.lossDenominator === "global-tokens"
+    ? denominators.main
+    : Math.max(1, denominatorOf(rows)) * shardCount;
+}
+
+const asIs = (output: string): string => output;
+/** loss → ptxLoss, so that it is not taken for the policy's */
+const ptxStatName = (output: string): string => `ptx${output[0].toUpperCase()}${output.slice(1)}`;
+
+function lmTasks(
+  role: string,
+  rows: readonly SftRow[],
+  coef: number,
+  denominator: number,
+  statName: ShardTask["statName"],
+  context: TaskContext,
+): ShardTask[] {
+  if (rows.length === 0) return [];
+  const spec = specOf(role, context);
+  const shape = {
+    rows: context.rowsPerRun,
+    length: bucketLength(longestSequence({ kind: "sft", rows }), spec.contextTokens),
+  };
+  const program = makeLmGradProgram(spec, shape, coef);
+  return chunksOf(rows, shape.rows).map((chunk) => ({
+    role,
+    program,
+    statName,
+    inputs: { ...padSft(chunk, shape, context.padId), denominator: scalar(denominator) },
+  }));
+}
+
+function rewardTasks(
+  rows: Extract<ShardRows, { kind: "reward" }>["rows"],
+  kind: RewardLossKind,
+  context: TaskContext,
+): ShardTask[] {
+  if (rows.length === 0) return [];
+  const spec = specOf("model", context);
+  const shape = {
+    rows: context.rowsPerRun,
+    length: bucketLength(longestSequence({ kind: "reward", rows }), spec.contextTokens),
+  };
+  const program = makeRewardGradProgram(spec, shape, kind);
+  return chunksOf(rows, shape.rows).map((chunk) => {
+    const { spanWeights, ...inputs } = padPairs(
+      chunk,
+      shape,
+      context.padId,
+      kind === "span" ? context.padId : null,
+    );
+    const denominator = scalar(context.denominators.main);
+    return {
+      role: "model",
+      program,
+      statName: asIs,
+      inputs: kind === "span" ? { ...inputs, spanWeights, denominator } : { ...inputs, denominator },
+    };
+  });
+}
+
+function ppoTasks(
+  rows: readonly PpoRow[],
+  hyper: PpoHyper,
+  denominator: number,
+  context: TaskContext,
+): ShardTask[] {
+  if (rows.length === 0) return [];
+  const longest = longestSequence({ kind: "ppo", rows });
+  const shapeFor = (spec: ModelSpec) => ({
+    rows: context.rowsPerRun,
+    length: bucketLength(longest, spec.contextTokens),
+  });
+  const actor = specOf("actor", context);
+  const critic = specOf("critic", context);
+  const actorProgram = makeActorGradProgram(actor, shapeFor(actor), hyper);
+  const criticProgram = makeCriticGradProgram(critic, shapeFor(critic), hyper);
+  return chunksOf(rows, context.rowsPerRun).flatMap((chunk): ShardTask[] => {
+    const forActor = padPpo(chunk, shapeFor(actor), context.padId);
+    const forCritic = padPpo(chunk, shapeFor(critic), context.padId);
+    return [
+      {
+        role: "actor",
+        program: actorProgram,
+        statName: asIs,
+        inputs: {
+          ids: forActor.ids,
+          mask: forActor.mask,
+          oldLogprobs: forActor.oldLogprobs,
+          advantages: forActor.advantages,
+          denominator: scalar(denominator),
+        },
+      },
+      {
+        role: "critic",
+        program: criticProgram,
+        statName: asIs,
+        inputs: {
+          ids: forCritic.ids,
+          mask: forCritic.mask,
+          oldValues: forCritic.oldValues,
+          returns: forCritic.returns,
+          denominator: scalar(denominator),
+        },
+      },
+    ];
+  });
+}
+
+function specOf(role: string, { specs, settings }: TaskContext): ModelSpec {
+  const spec = specs.get(role);
+  if (spec === undefined)
+    throw dataError(
+      `stage ${settings.stage} trains a model in role ${role}; got ${[...specs.keys()].join(", ") || "none"}`,
+    );
+  return spec;
+}
+
+function scalar(denominator: number): Float32Array {
+  if (!(denominator > 0))
+    throw dataError(
+      `the loss denominator must be above 0, got ${denominator}: the minibatch counts no token`,
+    );
+  return Float32Array.of(denominator);
+}

@@ -1,0 +1,117 @@
+/**
+ * Everything needed to go on training with the same bits: parameters, both optimizer moments and the moving average of
+ * every model, and the number of optimizer steps. One safetensors file; tensors are named
+ * `<role>.<ema|m|param|v>.<parameter>`, so each memory is one contiguous block of the file.
+ */
+import { createHash } from "node:crypto";
+import { makeLayout, type Layout } from "../engine/layout.js";
+import { dataError } from "../shared/errors.js";
+import { SafetensorsFile, writeSafetensors } from "../shared/safetensors.js";
+import type { TrainedModel } from "./trained-model.js";
+
+/** Metadata keys of a state file. */
+const STAGE = "troupe_stage";
+const OPTIMIZER_STEP = "troupe_optimizer_step";
+
+const byRole = (models: readonly TrainedModel[]): TrainedModel[] =>
+  [...models].sort((a, b) => (a.role < b.role ? -1 : 1));
+
+function stateLayout(models: readonly TrainedModel[]): Layout {
+  const shapes: Record<string, readonly number[]> = {};
+  for (const { role, layout, memories } of models) {
+    for (const memory of memories.keys()) {
+      for (const { name, shape } of layout.entries) shapes[`${role}.${memory}.${name}`] = shape;
+    }
+  }
+  return makeLayout(shapes);
+}
+
+export async function saveState(
+  path: string,
+  stage: string,
+  optimizerStep: number,
+  models: readonly TrainedModel[],
+): Promise<void> {
+  const layout = stateLayout(models);
+  const values = new Float32Array(layout.size);
+  let offset = 0;
+  for (const { memories } of byRole(models)) {
+    for (const arena of memories.values()) {
+      values.set(await arena.read(), offset);
+      offset += arena.layout.size;
+    }
+  }
+  const metadata = { format: "pt", [STAGE]: stage, [OPTIMIZER_STEP]: String(optimizerStep) };
+  await writeSafetensors(path, layout.entries, values, metadata);
+}
+
+/**
+ * Fills the models' memories from a state file.
+ * @returns the number of optimizer steps it stands after
+ * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models
+ */
+export async function restoreState(
+  path: string,
+  stage: string,
+  models: readonly TrainedModel[],
+): Promise<number> {
+  const file = await SafetensorsFile.open(path);
+  try {
+    const { metadata, tensors } = file.header;
+    if (metadata[STAGE] !== stage)
+      throw dataError(
+        `${path}: expected a training state of stage ${stage}, got ${metadata[STAGE] ?? "none"}`,
+      );
+    const optimizerStep = Number(metadata[OPTIMIZER_STEP]);
+    if (!Number.isSafeInteger(optimizerStep) || optimizerStep < 0) {
+      throw dataError(
+        `${path}: ${OPTIMIZER_STEP} must be a whole number, got ${metadata[OPTIMIZER_STEP] ?? "none"}`,
+      );
+    }
+    const layout = stateLayout(models);
+    for (const { name, shape } of tensors) {
+      const entry = layout.byName.get(name);
+      if (entry === undefined)
+        throw dataError(`${path}: tensor ${name} does not belong to the models being trained`);
+      if (entry.shape.join() !== shape.join()) {
+        throw dataError(
+          `${path}: tensor ${name} has shape [${shape.join(", ")}], expected [${entry.shape.join(", ")}]`,
+        );
+      }
+    }
+    if (tensors.length !== layout.entries.length) {
+      const present = new Set(tensors.map((tensor) => tensor.name));
+      throw dataError(
+        `${path}: tensor ${layout.entries.find(({ name }) => !present.has(name))?.name} is missing`,
+      );
+    }
+    const values = new Float32Array(layout.size);
+    for (const tensor of tensors) {
+      const { offset, size } = layout.byName.get(tensor.name)!;
+      await file.readInto(tensor, values.subarray(offset, offset + size));
+    }
+    let offset = 0;
+    for (const { memories } of byRole(models)) {
+      for (const arena of memories.values()) {
+        await arena.write(values.subarray(offset, offset + arena.layout.size));
+        offset += arena.layout.size;
+      }
+    }
+    return optimizerStep;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Fingerprint of the state: equal exactly when the values and the step are. Hex sha256. */
+export async function stateSha256(optimizerStep: number, models: readonly TrainedModel[]): Promise<string> {
+  const hash = createHash("sha256").update(`${OPTIMIZER_STEP} ${optimizerStep}\n`);
+  for (const { role, memories } of byRole(models)) {
+    for (const [memory, arena] of memories) {
+      const values = await arena.read();
+      hash.update(`${role}.${memory} ${values.length}\n`);
+      hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    }
+  }
+  return hash.digest("hex");
+}
