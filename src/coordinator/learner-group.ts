@@ -23,6 +23,9 @@ import { checkSender } from "./membership-service.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
+/** How long a registered learner may take to open its stream. */
+const STREAM_PATIENCE_MS = 10_000;
+
 /** A minibatch, cut into the fixed micro-shards. */
 export interface StepInputs {
   readonly shards: readonly MicroShard[];
@@ -294,6 +297,9 @@ export class LearnerGroup {
     if (setup === undefined || setup.stage !== effect.stage) return;
     const signal = AbortSignal.timeout(10 * 60_000);
     try {
+      if (!(await this.streams.whenBound(effect.workerId, effect.incarnation, STREAM_PATIENCE_MS))) {
+        throw new TroupeError("UNREACHABLE", `${effect.workerId} registered but opened no stream`);
+      }
       const state = await this.healSource(effect, setup, signal);
       const { setupDone } = await this.request(
         effect.workerId,

@@ -98,7 +98,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       port: options.port ?? config.cluster.port,
       token,
       onRefused: (method) => {
-        metrics.authFailures.inc();
+        metrics.authFailures.inc({ reason: "invalid" });
         logger.warn({ method }, "call refused: join token missing or wrong");
       },
     },

@@ -27,8 +27,6 @@ export function makeRunStatus({ host, directory, bus, config, runId, startedMs }
   });
   return () => {
     const now = status(host.state);
-    const ledger = ledgerOf(now.ledger);
-    const rejected = Object.values(ledger.refusedByReason).reduce((sum, count) => sum + count, 0);
     return {
       runId,
       name: config.name,
@@ -41,14 +39,16 @@ export function makeRunStatus({ host, directory, bus, config, runId, startedMs }
       generation: now.generation,
       coordinatorEpoch: now.epoch,
       elapsedMs: performance.now() - startedMs,
-      ledger: { generated: ledger.admitted + rejected, rejected, admitted: ledger.admitted, trained: ledger.trained, dropped: ledger.dropped, buffered: ledger.buffered },
+      ledger: ledgerOf(now.ledger),
+      optimizerStep: now.step,
+      isPaused: now.learning === "paused",
       workers: directory.list().map((card) => ({
         workerId: card.workerId,
         role: card.role,
         state: now.members.find((member) => member.workerId === card.workerId)?.state === "draining" ? "draining" : "alive",
         host: card.host,
         pid: card.pid,
-        httpPort: Number(card.metricsAddress.split(":").at(-1) ?? 0),
+        metricsAddress: card.metricsAddress,
         activity: card.activity,
         policyVersion: card.policyVersion,
         restarts: card.restarts,

@@ -10,6 +10,7 @@ interface Entry<D> {
 
 export class StreamRegistry<D> {
   private readonly streams = new Map<string, Entry<D>>();
+  private readonly waiting = new Set<() => void>();
 
   bind(workerId: string, incarnation: number, call: grpc.ServerDuplexStream<unknown, D>): void {
     const before = this.streams.get(workerId);
@@ -18,6 +19,27 @@ export class StreamRegistry<D> {
     }
     this.streams.set(workerId, { incarnation, call });
     if (before !== undefined && before.call !== call) before.call.end();
+    for (const wake of this.waiting) wake();
+  }
+
+  /** Waits for the stream of a worker that has just registered: registration and stream are two calls. @returns whether it came */
+  async whenBound(workerId: string, incarnation: number, patienceMs: number): Promise<boolean> {
+    const deadlineMs = performance.now() + patienceMs;
+    for (;;) {
+      if (this.streams.get(workerId)?.incarnation === incarnation) return true;
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs <= 0) return false;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(wake, leftMs);
+        const { waiting } = this;
+        function wake() {
+          clearTimeout(timer);
+          waiting.delete(wake);
+          resolve();
+        }
+        waiting.add(wake);
+      });
+    }
   }
 
   /** Sends if the stream is there; a worker that is gone is found out by the core. @returns whether it was sent */

@@ -1,5 +1,6 @@
 // Original file: proto/troupe/v1/common.proto
 
+import type { Long } from '@grpc/proto-loader';
 
 /**
  * Who speaks. Sent with every mutating call, so that a late message of a replaced process changes nothing.
@@ -20,7 +21,7 @@ export interface Sender {
   /**
    * Grows with every registration of the same worker_id; an older incarnation is fenced.
    */
-  'incarnation'?: (number);
+  'incarnation'?: (number | string | Long);
 }
 
 /**
