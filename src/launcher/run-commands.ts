@@ -15,6 +15,8 @@ export interface RunCommandOptions {
   readonly coordinatorAddress: () => string;
   /** Arguments of the coordinator after `troupe coordinator`, for the given restart. */
   readonly coordinatorArgs: (restarts: number) => readonly string[];
+  /** What a worker calls itself in the run. @default its local name, e.g. "rollout-0" */
+  readonly workerName?: (name: string) => string;
   readonly env?: NodeJS.ProcessEnv;
 }
 
@@ -47,7 +49,7 @@ export function runCommand(
       "--coordinator",
       options.coordinatorAddress(),
       "--worker-id",
-      name,
+      options.workerName?.(name) ?? name,
       "--log-dir",
       options.logDir,
       ...token,

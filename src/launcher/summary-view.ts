@@ -26,8 +26,8 @@ export function printSummary({ summary, samples, sampleCount, stream, env, cwd }
   if (shown.length > 0) write(`\n${colors.bold("Answers before and after ppo")}`);
   for (const sample of shown) for (const line of sampleBlock(sample, width)) write(line);
   write("");
-  if (summary.seconds != null) write(`wall time  ${formatDuration(summary.seconds * 1000)}`);
-  if (summary.model != null) {
+  if (isGiven(summary.seconds)) write(`wall time  ${formatDuration(summary.seconds * 1000)}`);
+  if (isGiven(summary.model)) {
     const path = shortPath(cwd, summary.model);
     write(`model      ${path}`);
     write(`next       ${colors.cyan(`npx troupe chat --model ${quoteForShell(path)}`)}`);
@@ -40,8 +40,8 @@ type Cells = readonly [string, string, string];
 export function resultTable(summary: Summary): string[] {
   const rows: Cells[] = [];
   const pair = (name: string, before: number | null | undefined, after: number | null | undefined) => {
-    if (before == null && after == null) return;
-    rows.push([name, before == null ? "" : show(before), after == null ? "" : show(after)]);
+    if (!isGiven(before) && !isGiven(after)) return;
+    rows.push([name, isGiven(before) ? show(before) : "", isGiven(after) ? show(after) : ""]);
   };
   const { sft, reward, ppo } = summary;
   pair("sft held-out loss (nats per token)", sft?.evalLossBefore, sft?.evalLossAfter);
@@ -62,7 +62,7 @@ export function sampleBlock(sample: EvalSample, width: number): string[] {
   const gap = " │ ";
   const column = Math.floor((width - gap.length) / 2);
   const heading = (label: string, reward: number | null | undefined) =>
-    reward == null ? label : `${label} (reward ${show(reward)})`;
+    isGiven(reward) ? `${label} (reward ${show(reward)})` : label;
   const left = [heading("before", sample.rewardBefore), ...wrap(escapeControl(sample.before.trim()), column)];
   const right = [heading("after", sample.rewardAfter), ...wrap(escapeControl(sample.after.trim()), column)];
   const rows = Array.from({ length: Math.max(left.length, right.length) }, (_, i) => {
@@ -90,6 +90,8 @@ export function wrap(text: string, width: number): string[] {
   }
   return [...lines, line];
 }
+
+const isGiven = <T>(value: T | null | undefined): value is T => value !== null && value !== undefined;
 
 const show = (value: number): string => (Number.isFinite(value) ? value.toFixed(3) : String(value));
 

@@ -4,7 +4,7 @@
  * restart budget, fails the whole run. Knows nothing of gRPC, files of the run or terminals.
  */
 import { makeDeferred, sleep } from "../shared/abort.js";
-import { FATAL_EXIT_CODES, TroupeError } from "../shared/errors.js";
+import { EXIT_CODES, FATAL_EXIT_CODES, TroupeError } from "../shared/errors.js";
 import { Child, type ChildCommand } from "./child.js";
 import { errorCodeOfExit, exitCause, type ExitCause } from "./exit-cause.js";
 import { DEFAULT_RESTART_POLICY, RestartBudget, type RestartPolicy } from "./restart-budget.js";
@@ -190,6 +190,10 @@ export class Supervisor {
     const { name, logPath } = child.command;
     const lastLines = child.lastLines();
     const cause = exitCause(exit, lastLines);
+    if (role === "coordinator" && exit.code === EXIT_CODES.CANCELLED) {
+      this.#isEnding = true;
+      throw new TroupeError("CANCELLED", "the run was stopped; --resume auto continues it");
+    }
     const ending = `${name} ended: ${cause.text}${quoted(lastLines, logPath)}`;
     if (exit.code !== null && FATAL_EXIT_CODES.has(exit.code)) {
       this.#isEnding = true;

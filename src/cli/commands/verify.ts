@@ -1,6 +1,6 @@
 /** `troupe verify`: recompute known results with the functions that training uses. */
 import type { Command } from "commander";
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import type { Engine } from "../../engine/engine.js";
 import { describeError, errorCodeOf, EXIT_CODES } from "../../shared/errors.js";
 import type { QuantityError } from "../../verify/error-table.js";
@@ -9,6 +9,9 @@ import type { QuantityError } from "../../verify/error-table.js";
 
 /** Absolute error up to magnitude 1, relative above. */
 const GOLDEN_LIMIT = 1e-5;
+/** Share of the achievable gap that training must close. */
+const REQUIRED_SHARE = 0.95;
+
 /** A check ran to its end and found numbers outside their limit. */
 const EXIT_OUTSIDE_LIMIT = 1;
 
@@ -34,6 +37,82 @@ export function registerVerify(program: Command): void {
         }
       });
     });
+
+  verify
+    .command("optimum")
+    .description(
+      `train PPO on an enumerable task; exit 0 from ${REQUIRED_SHARE} of the gap to the exact optimum`,
+    )
+    .addOption(engineOption())
+    .addOption(seedOption())
+    .action(async ({ engine, seed }: EngineChoice & SeedChoice) => {
+      await withEngine(engine, async (chosen) => {
+        const { OPTIMUM_DEFAULTS, verifyOptimum } = await import("../../verify/optimum.js");
+        const result = await verifyOptimum(chosen, { ...OPTIMUM_DEFAULTS, seed });
+        const { start, reached, optimum, share, kl, sampledKl, optimumKl } = result;
+        console.log("objective J(π) = E[r] − β·KL(π ‖ π_ref), exact by enumeration");
+        printNumbers({
+          "J(π_ref)": start,
+          "J(π) after PPO": reached,
+          "max J = β·log E_ref[exp(r/β)]": optimum,
+          "KL(π ‖ π_ref), exact": kl,
+          "KL(π ‖ π_ref), k1 on the last rollouts": sampledKl,
+          "KL(π* ‖ π_ref)": optimumKl,
+        });
+        reportShares({ "share of the gap closed": share });
+      });
+    });
+
+  verify
+    .command("bradley-terry")
+    .description(
+      `fit the reward-model loss to known rewards; exit 0 from ${REQUIRED_SHARE} of what is achievable`,
+    )
+    .addOption(engineOption())
+    .addOption(seedOption())
+    .action(async ({ engine, seed }: EngineChoice & SeedChoice) => {
+      await withEngine(engine, async (chosen) => {
+        const { BRADLEY_TERRY_DEFAULTS, verifyBradleyTerry } = await import("../../verify/bradley-terry.js");
+        const result = await verifyBradleyTerry(chosen, { ...BRADLEY_TERRY_DEFAULTS, seed });
+        console.log("held-out pairs, expected over labels drawn with P = σ(Δr)");
+        printNumbers({
+          accuracy: result.accuracy,
+          "ceiling E[σ(|Δr|)]": result.accuracyCeiling,
+          loss: result.loss,
+          "floor E[H(σ(Δr))]": result.lossFloor,
+        });
+        reportShares({
+          "share of the accuracy gap closed": result.accuracyShare,
+          "share of the loss gap closed": result.lossShare,
+        });
+      });
+    });
+}
+
+interface SeedChoice {
+  readonly seed: number;
+}
+
+const seedOption = () =>
+  new Option("--seed <number>", "seed of the task and of all sampling").default(1).argParser((text) => {
+    const seed = Number(text);
+    if (!Number.isSafeInteger(seed) || seed < 0)
+      throw new InvalidArgumentError("expected a whole number from 0.");
+    return seed;
+  });
+
+function printNumbers(numbers: Readonly<Record<string, number>>): void {
+  const width = Math.max(...Object.keys(numbers).map((name) => name.length));
+  for (const [name, value] of Object.entries(numbers))
+    console.log(`  ${name.padEnd(width)}  ${value.toFixed(4)}`);
+}
+
+function reportShares(shares: Readonly<Record<string, number>>): void {
+  for (const [name, share] of Object.entries(shares)) {
+    const isEnough = share >= REQUIRED_SHARE;
+    console.log(`${name}: ${share.toFixed(4)} (${isEnough ? "at least" : "BELOW"} ${REQUIRED_SHARE})`);
+    if (!isEnough) process.exitCode = EXIT_OUTSIDE_LIMIT;
+  }
 }
 
 const engineOption = () =>

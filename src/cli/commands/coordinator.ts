@@ -1,0 +1,64 @@
+/** `troupe coordinator`: the process that directs a run. */
+import type { Command } from "commander";
+import type { Lifetime } from "../lifetime.js";
+import {
+  addConfigOptions,
+  loadForCommand,
+  resumeOption,
+  wholeNumber,
+  type ConfigOptions,
+} from "../options.js";
+
+interface CoordinatorOptions extends ConfigOptions {
+  readonly runDir: string;
+  readonly host?: string;
+  readonly port?: number;
+  readonly httpHost?: string;
+  readonly httpPort?: number;
+  readonly tokenFile?: string;
+  readonly insecure?: boolean;
+  readonly resume?: "auto";
+}
+
+
+export function registerCoordinator(program: Command, lifetime: Lifetime): void {
+  const command = program.command("coordinator").description("direct a run: workers connect to this process");
+  addConfigOptions(command)
+    .requiredOption("--run-dir <dir>", "folder for the journal, checkpoints and results")
+    .option("--host <address>", "address to listen on (default: cluster.host)")
+    .option("--port <n>", "gRPC port, 0 = a free one (default: cluster.port)", wholeNumber(0, 65_535))
+    .option("--http-host <address>", "address of dashboard and metrics (default: the gRPC one)")
+    .option(
+      "--http-port <n>",
+      "port of dashboard and metrics (default: cluster.httpPort)",
+      wholeNumber(0, 65_535),
+    )
+    .option("--token-file <file>", "file with the join token (default: cluster.tokenFile)")
+    .option("--insecure", "listen beyond loopback without TLS")
+    .addOption(resumeOption())
+    .action(async (file: string, options: CoordinatorOptions) => {
+      const { signal } = lifetime;
+      const { config, warnings } = await loadForCommand(file, options, {
+        "cluster.host": options.host,
+        "cluster.port": options.port,
+        "cluster.httpPort": options.httpPort,
+        "cluster.tokenFile": options.tokenFile,
+        "cluster.insecure": options.insecure,
+      });
+      for (const warning of warnings) console.error(`note: ${warning}`);
+      const { host, port, httpPort, tokenFile, insecure } = config.cluster;
+      const { runCoordinator } = await import("../../coordinator/run-coordinator.js");
+      await runCoordinator({
+        config,
+        runDir: options.runDir,
+        host,
+        port,
+        httpHost: options.httpHost ?? host,
+        httpPort,
+        tokenFile,
+        insecure,
+        resume: options.resume,
+        signal,
+      });
+    });
+}

@@ -1,0 +1,44 @@
+/** `troupe launch`: workers of this machine for a coordinator elsewhere. */
+import type { Command } from "commander";
+import type { Lifetime } from "../lifetime.js";
+import { wholeNumber } from "../options.js";
+
+interface LaunchCommandOptions {
+  readonly coordinator: string;
+  readonly tokenFile?: string;
+  readonly rollouts: number;
+  readonly learners: number;
+  readonly gpus?: string;
+  readonly logDir: string;
+  readonly maxRestarts: number;
+}
+
+export function registerLaunch(program: Command, lifetime: Lifetime): void {
+  program
+    .command("launch")
+    .description("start workers on this machine for a coordinator elsewhere, and keep them alive")
+    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator")
+    .option("--token-file <file>", "file with the join token")
+    .option("--rollouts <n>", "rollout processes", wholeNumber(0, 4096), 1)
+    .option("--learners <n>", "learner processes", wholeNumber(0, 4096), 0)
+    .option("--gpus <list>", "GPU numbers to spread the workers over, e.g. 0,1")
+    .option("--log-dir <dir>", "folder for one log per process", "logs")
+    .option("--max-restarts <n>", "restarts of one role within 10 min before giving up", wholeNumber(0), 10)
+    .action(async (options: LaunchCommandOptions) => {
+      const { signal } = lifetime;
+      const [{ launchWorkers }, { parseGpuList }] = await Promise.all([
+        import("../../launcher/launch-workers.js"),
+        import("../../launcher/gpus.js"),
+      ]);
+      await launchWorkers({
+        coordinator: options.coordinator,
+        tokenFile: options.tokenFile ?? null,
+        counts: { rollout: options.rollouts, learner: options.learners },
+        gpus: options.gpus === undefined ? [] : parseGpuList(options.gpus),
+        logDir: options.logDir,
+        policy: { maxRestarts: options.maxRestarts },
+        stream: process.stdout,
+        signal,
+      });
+    });
+}

@@ -1,0 +1,68 @@
+/** `troupe status`: where a run stands. */
+import type { Command } from "commander";
+import type { RunStatus } from "../../rpc/control-client.js";
+import { connectTo } from "../connection.js";
+import { addConnectionOptions, type ConnectionOptions } from "../options.js";
+
+interface StatusOptions extends ConnectionOptions {
+  readonly json?: boolean;
+}
+
+export function registerStatus(program: Command): void {
+  const command = program.command("status").description("show where a run stands");
+  addConnectionOptions(command)
+    .option("--json", "machine-readable")
+    .action(async (options: StatusOptions) => {
+      const control = await connectTo(options);
+      try {
+        const status = await control.status();
+        console.log(
+          options.json === true ? JSON.stringify(status, null, 2) : (await renderStatus(status)).join("\n"),
+        );
+      } finally {
+        control.close();
+      }
+    });
+}
+
+async function renderStatus(status: RunStatus): Promise<string[]> {
+  const [{ escapeControl }, { formatDuration }] = await Promise.all([
+    import("../../observability/text.js"),
+    import("../../launcher/progress-view.js"),
+  ]);
+  const { ledger } = status;
+  const desired = Object.entries(status.desired).map(([role, count]) => `${role} ${count}`);
+  const lines = [
+    `run         ${escapeControl(status.runId)}${status.paused ? " (paused: too few learners)" : ""}`,
+    `stage       ${escapeControl(status.stage)}, iteration ${status.iteration}, optimizer step ${status.optimizerStep}`,
+    `policy      version ${status.policyVersion}`,
+    `running     ${formatDuration(status.seconds * 1000)}, coordinator start ${status.epoch}`,
+    `wanted      ${desired.join(", ") || "not set"}`,
+  ];
+  if (ledger !== null) {
+    lines.push(
+      `experience  ${ledger.admitted} admitted = ${ledger.trained} trained + ${ledger.dropped} dropped + ${ledger.buffered} buffered`,
+    );
+  }
+  const rows = status.workers.map((worker) => [
+    worker.workerId,
+    worker.role,
+    worker.state,
+    `${worker.host} pid ${worker.pid}`,
+    worker.metricsAddress,
+  ]);
+  const table = [["worker", "role", "state", "process", "metrics"], ...rows].map((row) =>
+    row.map(escapeControl),
+  );
+  const widths = table[0].map((_, i) => Math.max(...table.map((row) => row[i].length)));
+  return [
+    ...lines,
+    "",
+    ...table.map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]))
+        .join("  ")
+        .trimEnd(),
+    ),
+  ];
+}

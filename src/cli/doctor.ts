@@ -1,0 +1,181 @@
+/** The checks of `troupe doctor`, one function per line of its report. */
+import { readFileSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { createServer } from "node:net";
+import { availableParallelism, freemem, totalmem } from "node:os";
+import { chooseEngine, hostFacts } from "../engine/choice.js";
+import { createEngine } from "../engine/create-engine.js";
+import { loadConfig } from "../config/load.js";
+import type { Config } from "../config/schema.js";
+import { describeError } from "../shared/errors.js";
+
+export interface DoctorOptions {
+  readonly config?: string;
+  readonly set?: readonly string[];
+  readonly port?: readonly number[];
+}
+
+type Verdict = "ok" | "note" | "FAIL";
+
+interface Finding {
+  readonly verdict: Verdict;
+  readonly subject: string;
+  readonly text: string;
+}
+
+export async function examine(options: DoctorOptions): Promise<{ lines: string[]; isHealthy: boolean }> {
+  const findings = [
+    checkNode(process.versions.node),
+    checkCores(),
+    checkMemory(),
+    await checkDisk(),
+    ...(await checkEngines()),
+    ...(await Promise.all((options.port ?? [0]).map(checkPort))),
+    ...(options.config === undefined ? [] : await checkConfig(options.config, options.set)),
+  ];
+  const width = Math.max(...findings.map(({ subject }) => subject.length));
+  const lines = findings.map(
+    ({ verdict, subject, text }) => `${verdict.padEnd(4)}  ${subject.padEnd(width)}  ${text}`,
+  );
+  return { lines, isHealthy: findings.every(({ verdict }) => verdict !== "FAIL") };
+}
+
+/** 20.19 is the first Node 20 that the pinned tools accept. */
+export function checkNode(version: string): Finding {
+  const [major, minor] = version.split(".").map(Number);
+  const isEnough = major > 20 || (major === 20 && minor >= 19);
+  const text = isEnough ? version : `${version} is too old; install 20.19 or later`;
+  return {
+    verdict: isEnough ? "ok" : "FAIL",
+    subject: "node",
+    text: `${text} (${process.platform} ${process.arch})`,
+  };
+}
+
+function checkCores(): Finding {
+  const cores = availableParallelism();
+  const text = `${cores} usable${cores < 2 ? ": rollout and learner take turns" : ""}`;
+  return { verdict: cores < 2 ? "note" : "ok", subject: "cores", text };
+}
+
+function checkMemory(): Finding {
+  const limit = containerLimitBytes();
+  const total = Math.min(totalmem(), limit ?? Infinity);
+  const text = `${gib(total)} usable${limit === undefined ? "" : " (container limit)"}, ${gib(freemem())} free on the host`;
+  return { verdict: total < 2 * 2 ** 30 ? "note" : "ok", subject: "memory", text };
+}
+
+function containerLimitBytes(): number | undefined {
+  for (const path of ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]) {
+    try {
+      const bytes = Number(readFileSync(path, "utf8").trim());
+      // Version 1 writes a number near 2^63 for "no limit", version 2 the word max.
+      if (Number.isFinite(bytes) && bytes < 2 ** 60) return bytes;
+    } catch {
+      // not this version of cgroups, or none
+    }
+  }
+  return undefined;
+}
+
+async function checkDisk(): Promise<Finding> {
+  try {
+    const { bavail, bsize } = await statfs(process.cwd());
+    const free = bavail * bsize;
+    return {
+      verdict: free < 2 ** 30 ? "note" : "ok",
+      subject: "disk",
+      text: `${gib(free)} free in ${process.cwd()}`,
+    };
+  } catch (error) {
+    return {
+      verdict: "note",
+      subject: "disk",
+      text: `free space of ${process.cwd()} is unknown: ${describeError(error)}`,
+    };
+  }
+}
+
+async function checkEngines(): Promise<Finding[]> {
+  const { hasCudaDevice, hasTensorflowLibrary } = hostFacts();
+  const choice = chooseEngine();
+  const gpu: Finding = {
+    verdict: "ok",
+    subject: "gpu",
+    text: hasCudaDevice ? "CUDA device visible" : "none visible; the CPU computes",
+  };
+  const tensorflow: Finding = hasTensorflowLibrary
+    ? { verdict: "ok", subject: "tensorflow", text: "native library installed" }
+    : {
+        verdict: hasCudaDevice ? "note" : "ok",
+        subject: "tensorflow",
+        text: "native library not installed (npm run setup:gpu fetches it; only for CUDA machines)",
+      };
+  const chosen: Finding = {
+    verdict: "ok",
+    subject: "engine",
+    text: `auto picks ${choice.name} (${choice.reason})`,
+  };
+  return [gpu, await checkOnnx(choice.name), tensorflow, chosen];
+}
+
+async function checkOnnx(chosen: string): Promise<Finding> {
+  try {
+    const { engine } = await createEngine({ name: "onnx" });
+    const text = engine.description;
+    await engine.dispose();
+    return { verdict: "ok", subject: "onnx", text };
+  } catch (error) {
+    return { verdict: chosen === "onnx" ? "FAIL" : "note", subject: "onnx", text: describeError(error) };
+  }
+}
+
+/** @param port 0 = any */
+function checkPort(port: number): Promise<Finding> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", (error) => {
+      resolve({
+        verdict: "FAIL",
+        subject: "port",
+        text: `${port === 0 ? "none" : port} cannot be listened on: ${error.message}`,
+      });
+    });
+    server.listen(port, "127.0.0.1", () => {
+      server.close(() =>
+        resolve({
+          verdict: "ok",
+          subject: "port",
+          text: port === 0 ? "free ports on 127.0.0.1" : `${port} is free`,
+        }),
+      );
+    });
+  });
+}
+
+async function checkConfig(file: string, sets: readonly string[] | undefined): Promise<Finding[]> {
+  const { config, warnings } = await loadConfig({ file, sets, env: process.env });
+  const notes = warnings.map((text): Finding => ({ verdict: "note", subject: "config", text }));
+  const { estimateMemory } = await import("./memory-estimate.js");
+  const needs = await estimateMemory(config).catch((error: unknown) => describeError(error));
+  if (typeof needs === "string") return [...notes, { verdict: "FAIL", subject: "model", text: needs }];
+  return [
+    ...notes,
+    { verdict: "ok", subject: "model", text: `${(needs.parameters / 1e6).toFixed(1)} M parameters` },
+    {
+      verdict: "ok",
+      subject: "memory",
+      text: `learner about ${gib(needs.learnerBytes)}, rollout about ${gib(needs.rolloutBytes)}`,
+    },
+    memoryVerdict(config, needs),
+  ];
+}
+
+function memoryVerdict({ cluster }: Config, needs: { learnerBytes: number; rolloutBytes: number }): Finding {
+  const total = cluster.learners * needs.learnerBytes + cluster.rollouts * needs.rolloutBytes;
+  const available = Math.min(totalmem(), containerLimitBytes() ?? Infinity);
+  const text = `${cluster.learners} learners + ${cluster.rollouts} rollouts need about ${gib(total)} of ${gib(available)}`;
+  return { verdict: total > available ? "FAIL" : "ok", subject: "memory", text };
+}
+
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

@@ -1,0 +1,34 @@
+/** What `troupe rollout` and `troupe learner` share. */
+import type { Command } from "commander";
+import type { WorkerOptions } from "../worker/worker-options.js";
+import type { Lifetime } from "./lifetime.js";
+import { wholeNumber } from "./options.js";
+
+interface WorkerCommandOptions {
+  readonly coordinator: string;
+  readonly tokenFile?: string;
+  readonly workerId?: string;
+  readonly httpHost?: string;
+  readonly httpPort?: number;
+  readonly logDir?: string;
+}
+
+/** @param load imports the role's body; called when the command runs */
+export function defineWorkerCommand(
+  command: Command,
+  lifetime: Lifetime,
+  load: () => Promise<(options: WorkerOptions) => Promise<void>>,
+): void {
+  command
+    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator (see DIR/coordinator.json)")
+    .option("--token-file <file>", "file with the join token")
+    .option("--worker-id <name>", "wanted name, such as rollout-0 (default: the coordinator picks one)")
+    .option("--http-host <address>", "address of /metrics and /healthz (default: 127.0.0.1)")
+    .option("--http-port <n>", "its port (default: a free one)", wholeNumber(0, 65_535))
+    .option("--log-dir <dir>", "folder for this process's log file (default: stderr only)")
+    .action(async (options: WorkerCommandOptions) => {
+      const { signal } = lifetime;
+      const run = await load();
+      await run({ ...options, signal });
+    });
+}
