@@ -70,7 +70,7 @@ function oneMinusPower(beta: number, step: Scalar): Tensor {
 /** √(Σ over all tensors of Σ g²), summed tensor by tensor in the order given. */
 export function globalNorm(grads: Tensors): Scalar {
   const squares = Object.values(grads).map((grad) => tf.sum(tf.square(grad)));
-  return tf.sqrt(tf.sum(tf.stack(squares)));
+  return tf.sqrt(tf.sum(tf.stack(squares))) as Scalar;
 }
 
 /**

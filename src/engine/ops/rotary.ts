@@ -35,11 +35,21 @@ export function rotaryTable(positions: Tensor, frequencies: Float32Array): Rotar
  * @see Su et al. 2021, arXiv:2104.09864
  */
 export function rotaryEmbedding(x: Tensor, table: RotaryTable): Tensor {
-  return tf.customGrad((input: unknown) => ({
-    value: rotate(input as Tensor, table.cos, table.sin),
-    // A rotation's transpose is the rotation back.
-    gradFunc: (dy: Tensor) => [rotate(dy, table.cos, tf.neg(table.sin))],
-  }))(x);
+  // The table is an input, and saved, because tfjs frees what a loss function made before it runs backwards.
+  const op = tf.customGrad((...args: unknown[]) => {
+    const [input, cos, sin, save] = args as [Tensor, Tensor, Tensor, (tensors: Tensor[]) => void];
+    save([cos, sin]);
+    return {
+      value: rotate(input, cos, sin),
+      // A rotation's transpose is the rotation back.
+      gradFunc: (dy: Tensor, [savedCos, savedSin]: Tensor[]) => [
+        rotate(dy, savedCos, tf.neg(savedSin)),
+        tf.zerosLike(savedCos),
+        tf.zerosLike(savedSin),
+      ],
+    };
+  });
+  return op(x, table.cos, table.sin);
 }
 
 function rotate(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
