@@ -60,11 +60,11 @@ async function writeDirectory(
     padding_side: "right",
   };
   await mkdir(directory, { recursive: true });
-  const write = (name: string, value: unknown, indent?: number) =>
-    writeFile(join(directory, name), JSON.stringify(value, null, indent) + "\n");
-  await write("tokenizer.json", tokenizer, 1);
-  await write("tokenizer_config.json", config, 2);
-  await write("special_tokens_map.json", special, 2);
+  const write = (name: string, value: unknown) =>
+    writeFile(join(directory, name), JSON.stringify(value, null, 2) + "\n");
+  await write("tokenizer.json", tokenizer);
+  await write("tokenizer_config.json", config);
+  await write("special_tokens_map.json", special);
 }
 
 /** Writes a trained byte-level BPE. eos is `<|endoftext|>`, pad the distinct `<|pad|>`; no unknown token is needed. */
