@@ -230,9 +230,9 @@ export class LearnerCompute {
   }
 }
 
-/** Euclidean norm in float64; not finite exactly when an element is not (float64 cannot overflow on float32 squares). */
+/** Euclidean norm; not finite when an element is not, or when the squares do not fit float32, as in the optimizer. */
 function normOf(values: Float32Array): number {
   let squares = 0;
   for (let i = 0; i < values.length; i++) squares += values[i] * values[i];
-  return Math.sqrt(squares);
+  return Number.isFinite(Math.fround(squares)) ? Math.sqrt(squares) : squares * Infinity;
 }
