@@ -21,7 +21,9 @@ export interface ExperienceEntry {
   /** Version that sampled it; -1 while open. */
   policyVersion: number;
   bytes: number;
-  /** Committed steps that used it. */
+  /** Finished steps, committed or skipped, that listed it. */
+  listings: number;
+  /** Committed steps among them. */
   uses: number;
   /** Last committed step that used it; 0 when none. */
   lastUsedStep: number;
@@ -258,6 +260,7 @@ function openCollection(state: DurableState, record: DurableRecord & { type: "Co
         iteration: record.iteration,
         policyVersion: -1,
         bytes: 0,
+        listings: 0,
         uses: 0,
         lastUsedStep: 0,
       });
@@ -278,6 +281,7 @@ function finishStep(
   const isCommitted = record.type === "StepCommitted";
   for (const id of prepared.experienceIds) {
     const entry = expectStatus(state, record, id, "buffered");
+    entry.listings += 1;
     if (isCommitted) {
       entry.uses += 1;
       entry.lastUsedStep = record.step;

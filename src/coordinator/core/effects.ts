@@ -110,6 +110,8 @@ export interface CollectCompleted {
   readonly experienceIds: readonly ExperienceId[];
   /** How many ids will never come. */
   readonly abandoned: number;
+  /** Published policy when this was decided. A later version may drop some of the ids: ask again after publishing. */
+  readonly policyVersion: number;
 }
 /** To the train loop: the request can never be met (more experiences than the buffer may hold, ids used before). */
 export interface CollectRefused {

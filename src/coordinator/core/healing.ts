@@ -142,7 +142,12 @@ export function receiveHealed(state: CoordinatorState, member: Member, event: Le
   if (member.heal?.healId !== event.healId) return;
   const step = usableStep(state, event.position);
   if (step !== member.heal.step) {
+    const { source, step: expectedStep } = member.heal;
     failHeal(state, member);
+    if (source.kind !== "peer" || event.position.step !== expectedStep) return;
+    // The copy is not what was voted for, so the original is damaged as well.
+    const peer = state.volatile.members.get(source.workerId);
+    if (peer?.incarnation === source.incarnation) peer.step = -1;
     return;
   }
   member.heal = null;

@@ -9,7 +9,10 @@ import { failAttempt, releaseMemberLeases } from "./tasks.js";
 
 export function registerWorker(state: CoordinatorState, event: WorkerRegistered, out: Outbox): void {
   const older = state.volatile.members.get(event.workerId);
-  if (older?.requestId === event.requestId) return acceptMember(state, older, out);
+  if (older?.requestId === event.requestId) {
+    older.leaseExpiresAtMs = state.volatile.nowMs + state.config.leaseTtlMs;
+    return acceptMember(state, older, out);
+  }
   if (older !== undefined) {
     fence(older.workerId, older.incarnation, "another process registered under this id", out);
     loseMember(state, older, "stream broke", out);

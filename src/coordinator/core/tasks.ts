@@ -239,9 +239,10 @@ export function reportCollection(state: CoordinatorState, iteration: number, out
   let abandoned = 0;
   for (const task of collection.tasks) {
     for (const id of task.experienceIds) {
-      const status = durable.experiences.get(id)?.status;
-      if (status === "abandoned") abandoned += 1;
-      else if (status !== "dropped") experienceIds.push(id);
+      const entry = durable.experiences.get(id)!;
+      if (entry.status === "abandoned") abandoned += 1;
+      // What a skipped step dropped stays in: the minibatches of an iteration are cut from one and the same list.
+      else if (entry.status !== "dropped" || entry.listings > 0) experienceIds.push(id);
     }
   }
   out.send({
@@ -249,5 +250,6 @@ export function reportCollection(state: CoordinatorState, iteration: number, out
     iteration,
     experienceIds: experienceIds.sort(compareExperienceIds),
     abandoned,
+    policyVersion: durable.policyVersion,
   });
 }

@@ -1,0 +1,84 @@
+/**
+ * What a run leaves behind for the checker: who said and did what, in virtual time. Written by the simulated
+ * processes and their shell, never by the code under test.
+ */
+import type { DurableRecord, ExperienceOutcome } from "../coordinator/core/index.js";
+
+export type HistoryEntry =
+  /** The coordinator told a process its incarnation, or that an incarnation is over (any reason). */
+  | { readonly type: "accepted" | "removed"; readonly workerId: string; readonly incarnation: number }
+  /** A lease ran out although the last heartbeat arrived `silentMs` ago in true time. */
+  | { readonly type: "expired"; readonly workerId: string; readonly silentMs: number }
+  /** The core judged an experience; `records` journalled with the verdict. */
+  | {
+      readonly type: "judged";
+      readonly workerId: string;
+      readonly incarnation: number;
+      readonly experienceId: string;
+      readonly outcome: ExperienceOutcome;
+      readonly records: number;
+    }
+  /** The verdict left the coordinator. */
+  | {
+      readonly type: "acked";
+      readonly experienceId: string;
+      readonly outcome: ExperienceOutcome;
+      readonly durable: number;
+    }
+  | {
+      readonly type: "voted";
+      readonly workerId: string;
+      readonly incarnation: number;
+      readonly generation: number;
+      readonly step: number;
+      readonly isFinite: boolean;
+      readonly hash: string;
+    }
+  | {
+      readonly type: "started";
+      readonly generation: number;
+      readonly step: number;
+      readonly incarnations: readonly number[];
+      readonly isReplay: boolean;
+    }
+  | {
+      readonly type: "committed";
+      readonly generation: number;
+      readonly step: number;
+      readonly hash: string;
+      readonly durable: number;
+    }
+  /** A learner changed its parameters. */
+  | { readonly type: "applied"; readonly workerId: string; readonly step: number; readonly hash: string }
+  /** The ledger as the product reports it. */
+  | {
+      readonly type: "ledger";
+      readonly admitted: number;
+      readonly trained: number;
+      readonly dropped: number;
+      readonly buffered: number;
+      readonly bufferedBytes: number;
+    }
+  | { readonly type: "stopped"; readonly code: string; readonly diagnosis: string };
+
+export interface History {
+  readonly entries: HistoryEntry[];
+  /** Every record that became durable, in order, over all epochs; `acked.durable` counts into it. */
+  readonly records: DurableRecord[];
+  /** Content of every payload that became durable with its record. */
+  readonly contents: Map<string, number>;
+  /** Whether the train loop went through, and when. */
+  isFinished: boolean;
+  endedAtMs: number;
+  /** The last published policy. */
+  finalParameters: number | null;
+}
+
+export const makeHistory = (): History => ({
+  entries: [],
+  records: [],
+  contents: new Map(),
+  isFinished: false,
+  endedAtMs: 0,
+  finalParameters: null,
+});

@@ -1,0 +1,177 @@
+/** I1, I2, I3, I8, I9, I12: every experience, from the durable records alone. */
+import type { Report } from "./checker.js";
+import type { History } from "./history.js";
+import type { Scenario } from "./scenario.js";
+
+interface Fate {
+  readonly iteration: number;
+  admissions: number;
+  policyVersion: number;
+  bytes: number;
+  /** Committed and skipped steps that listed it. */
+  uses: number;
+  skips: number;
+  isFinal: boolean;
+  dropped: number;
+  abandoned: number;
+}
+
+export function checkLedger(scenario: Scenario, history: History, report: Report): { hasLosses: boolean } {
+  const fates = new Map<string, Fate>();
+  const firstAdmitted = new Map<string, number>();
+  let policyVersion = -1;
+  let prepared: {
+    readonly step: number;
+    readonly ids: readonly string[];
+    readonly isFinalUse: boolean;
+  } | null = null;
+  let hasLosses = false;
+  let buffered = 0;
+  let bufferedBytes = 0;
+  const fateOf = (id: string, what: string): Fate | undefined => {
+    const fate = fates.get(id);
+    if (fate === undefined) report("I3", `${id} ${what} but was never asked for`);
+    return fate;
+  };
+  const leave = (fate: Fate): void => {
+    buffered -= 1;
+    bufferedBytes -= fate.bytes;
+  };
+  history.records.forEach((record, index) => {
+    switch (record.type) {
+      case "CollectionOpened":
+        for (const id of record.tasks.flatMap((task) => task.experienceIds)) {
+          if (fates.has(id)) report("I2", `${id} asked for twice`);
+          fates.set(id, {
+            iteration: record.iteration,
+            admissions: 0,
+            policyVersion: -1,
+            bytes: 0,
+            uses: 0,
+            skips: 0,
+            isFinal: false,
+            dropped: 0,
+            abandoned: 0,
+          });
+        }
+        return;
+      case "ExperienceAdmitted": {
+        const fate = fateOf(record.experienceId, "admitted");
+        if (fate === undefined) return;
+        fate.admissions += 1;
+        if (fate.admissions > 1) report("I2", `${record.experienceId} admitted ${fate.admissions} times`);
+        if (fate.abandoned > 0) report("I2", `${record.experienceId} admitted after it was given up`);
+        fate.policyVersion = record.policyVersion;
+        fate.bytes = record.bytes;
+        buffered += 1;
+        bufferedBytes += record.bytes;
+        if (!firstAdmitted.has(record.experienceId)) firstAdmitted.set(record.experienceId, index);
+        const capacity = (scenario.maxStalenessVersions + 1) * scenario.prompts;
+        if (buffered > capacity) report("I9", `${buffered} experiences buffered, at most ${capacity}`);
+        if (bufferedBytes > scenario.capacityBytes)
+          report("I9", `${bufferedBytes} bytes buffered, at most ${scenario.capacityBytes}`);
+        return;
+      }
+      case "ExperiencesAbandoned":
+        hasLosses = true;
+        for (const id of record.experienceIds) {
+          const fate = fateOf(id, "given up");
+          if (fate === undefined) continue;
+          fate.abandoned += 1;
+          if (fate.admissions > 0) report("I3", `${id} given up after it was admitted`);
+        }
+        return;
+      case "ExperiencesDropped":
+        hasLosses = true;
+        for (const id of record.experienceIds) {
+          const fate = fateOf(id, "dropped");
+          if (fate === undefined) continue;
+          fate.dropped += 1;
+          leave(fate);
+        }
+        return;
+      case "VersionPublished":
+        if (record.policyVersion <= policyVersion)
+          report("W2", `version ${record.policyVersion} after ${policyVersion}`);
+        policyVersion = record.policyVersion;
+        return;
+      case "StepPrepared":
+        prepared = { step: record.step, ids: record.experienceIds, isFinalUse: record.isFinalUse };
+        for (const id of record.experienceIds) {
+          const staleness = policyVersion - (fateOf(id, "prepared")?.policyVersion ?? policyVersion);
+          if (staleness > scenario.maxStalenessVersions)
+            report("I8", `${id} trained ${staleness} versions late`);
+        }
+        return;
+      case "StepCommitted":
+      case "StepSkipped":
+        for (const id of prepared?.ids ?? []) {
+          const fate = fateOf(id, "used");
+          if (fate === undefined) continue;
+          if (record.type === "StepCommitted") fate.uses += 1;
+          else fate.skips += 1;
+          if (fate.isFinal || fate.dropped > 0 || fate.admissions === 0)
+            report("I3", `${id} used by step ${record.step} after its end`);
+          if (!prepared?.isFinalUse) continue;
+          fate.isFinal = true;
+          leave(fate);
+        }
+        return;
+      default:
+    }
+  });
+  checkFates(scenario, history, fates, report);
+  checkAcks(history, firstAdmitted, report);
+  checkCounts(history, report);
+  return { hasLosses };
+}
+
+/** Every id of a finished run ended in exactly one way, and a trained one was used once per epoch. */
+function checkFates(
+  scenario: Scenario,
+  history: History,
+  fates: ReadonlyMap<string, Fate>,
+  report: Report,
+): void {
+  if (!history.isFinished) return;
+  if (fates.size !== scenario.iterations * scenario.prompts)
+    report("I1", `${fates.size} experiences asked for`);
+  for (const [id, fate] of fates) {
+    const ends = (fate.isFinal ? 1 : 0) + fate.dropped + fate.abandoned;
+    if (ends !== 1) report("I3", `${id} ended ${ends} times: ${JSON.stringify(fate)}`);
+    if (fate.isFinal && fate.uses + fate.skips !== scenario.ppoEpochs) {
+      report("I3", `${id} was in ${fate.uses + fate.skips} steps, not ${scenario.ppoEpochs}`);
+    }
+    if (fate.abandoned > 0 && fate.uses > 0) report("I3", `${id} given up and trained`);
+  }
+}
+
+/** An answer is only as good as the journal behind it; a refusal changes nothing. */
+function checkAcks(history: History, firstAdmitted: ReadonlyMap<string, number>, report: Report): void {
+  const admitted = new Set<string>();
+  for (const entry of history.entries) {
+    if (entry.type === "acked" && entry.outcome === "admitted") {
+      if (admitted.has(entry.experienceId))
+        report("I2", `${entry.experienceId} acknowledged as admitted twice`);
+      admitted.add(entry.experienceId);
+      const index = firstAdmitted.get(entry.experienceId);
+      if (index === undefined || index >= entry.durable) {
+        report("I2", `${entry.experienceId} acknowledged before (or without) its record`);
+      }
+    }
+    if (entry.type !== "judged") continue;
+    const mayRecord =
+      entry.outcome === "admitted" || entry.outcome === "nonfinite" || entry.outcome === "overCapacity";
+    if (!mayRecord && entry.records > 0)
+      report("I12", `${entry.outcome} ${entry.experienceId} wrote ${entry.records} records`);
+  }
+}
+
+/** The product's own books balance at all times. */
+function checkCounts(history: History, report: Report): void {
+  for (const entry of history.entries) {
+    if (entry.type !== "ledger") continue;
+    if (entry.admitted !== entry.trained + entry.dropped + entry.buffered)
+      report("I3", `ledger does not balance: ${JSON.stringify(entry)}`);
+  }
+}

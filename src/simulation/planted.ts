@@ -1,0 +1,71 @@
+/**
+ * Planted bugs, to test the simulator: each shows the reducer (or the journal) a world in which one protection does
+ * nothing, by undoing it at the boundary. The product has no such switches, and only tests choose anything but "none".
+ */
+import {
+  reduce,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+} from "../coordinator/core/index.js";
+
+export const PLANTED_BUGS = [
+  "no-dedupe",
+  "ignore-generation",
+  "ack-before-journal",
+  "skip-finite-check",
+  "wall-clock-lease",
+  "no-fence",
+] as const;
+export type Planted = "none" | (typeof PLANTED_BUGS)[number];
+
+export function reduceWith(
+  planted: Planted,
+  state: CoordinatorState,
+  event: CoordinatorEvent,
+  nowMs: number,
+): Effect[] {
+  switch (planted) {
+    case "no-dedupe":
+      forgetAdmission(state, event);
+      return reduce(state, event, nowMs);
+    case "ignore-generation":
+      return reduce(state, asCurrentVote(state, event), nowMs);
+    case "skip-finite-check":
+      return reduce(state, event.type === "StepVote" ? { ...event, isFinite: true } : event, nowMs);
+    case "no-fence":
+      return reduce(state, asLiveMember(state, event), nowMs);
+    case "none":
+    case "ack-before-journal": // done by the shell, which sends before it syncs
+    case "wall-clock-lease": // done by the shell, which reads the wrong clock
+      return reduce(state, event, nowMs);
+  }
+}
+
+/** The ledger does not remember that the id was admitted. */
+function forgetAdmission(state: CoordinatorState, event: CoordinatorEvent): void {
+  if (event.type !== "ExperienceReceived") return;
+  const entry = state.durable.experiences.get(event.experienceId);
+  if (entry?.status !== "buffered") return;
+  const { counts } = state.durable;
+  entry.status = "open";
+  counts.open += 1;
+  counts.admitted -= 1;
+  counts.buffered -= 1;
+  counts.bufferedBytes -= entry.bytes;
+  state.volatile.tasks.get(event.taskId)?.openIds.add(event.experienceId);
+}
+
+/** Votes count whatever generation they were cast in. */
+function asCurrentVote(state: CoordinatorState, event: CoordinatorEvent): CoordinatorEvent {
+  const active = state.volatile.activeStep;
+  if (event.type !== "StepVote" || active === null) return event;
+  return { ...event, generation: active.generation, step: active.manifest.step };
+}
+
+/** Whoever signs with a member's name is that member. */
+function asLiveMember(state: CoordinatorState, event: CoordinatorEvent): CoordinatorEvent {
+  if (!("incarnation" in event)) return event;
+  const member = state.volatile.members.get(event.workerId);
+  return member === undefined ? event : { ...event, incarnation: member.incarnation };
+}

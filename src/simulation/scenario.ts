@@ -1,0 +1,156 @@
+/** What one simulated run looks like and what goes wrong in it; all of it follows from the seed. */
+import { Random } from "./random.js";
+
+export type FaultKind =
+  | "killRollout"
+  | "killLearner"
+  | "killCoordinator"
+  | "killAll"
+  | "pauseRollout"
+  | "pauseLearner"
+  | "partitionRollout"
+  | "partitionLearner"
+  | "slowRollout"
+  | "slowLearner"
+  | "drainRollout"
+  | "drainLearner"
+  | "clockJump"
+  | "corruptLearner";
+
+export interface Fault {
+  readonly kind: FaultKind;
+  readonly atMs: number;
+  /** Which worker of the role, modulo how many there are. */
+  readonly target: number;
+  /** Until it is over: restart, resume, heal. */
+  readonly durationMs: number;
+  /**
+   * killCoordinator: where it dies. "now": at that time; otherwise at the next journal sync, before it, right after
+   * it (nothing told to anybody yet), or after the first of its messages. Partitions: "in" and "out" cut one direction.
+   */
+  readonly point: "now" | "beforeSync" | "afterSync" | "midEffects" | "in" | "out";
+}
+
+export interface NetworkProfile {
+  readonly drop: number;
+  readonly duplicate: number;
+  readonly delayMs: number;
+  readonly jitterMs: number;
+}
+
+export interface Scenario {
+  readonly seed: number;
+  readonly rollouts: number;
+  readonly learners: number;
+  readonly minLearners: number;
+  readonly iterations: number;
+  readonly prompts: number;
+  readonly promptsPerTask: number;
+  readonly ppoEpochs: number;
+  readonly minibatchSize: number;
+  readonly shardCount: number;
+  readonly maxStalenessVersions: number;
+  readonly capacityBytes: number;
+  /** Iterations between checkpoints; 0 = none. */
+  readonly checkpointEvery: number;
+  /** Records between snapshots of the journal; 0 = none. */
+  readonly compactEvery: number;
+  /** Ids whose generation kills the worker, and ids whose result is not finite. */
+  readonly poisonIds: readonly string[];
+  readonly nonFiniteIds: readonly string[];
+  /** Steps whose gradient is not finite. */
+  readonly nonFiniteSteps: readonly number[];
+  readonly network: NetworkProfile;
+  readonly faults: readonly Fault[];
+}
+
+/** No fault starts after this; the network is clean from here on, so the run must then finish. */
+export const FAULTS_END_MS = 6_000;
+/** A run that is not over by then hangs. */
+export const RUN_LIMIT_MS = 90_000;
+
+export function makeScenario(seed: number): Scenario {
+  const random = new Random(seed);
+  const rollouts = random.between(1, 3);
+  const learners = random.between(1, 3);
+  const prompts = random.pick([4, 6, 8]);
+  const iterations = random.between(2, 4);
+  const maxStalenessVersions = random.pick([0, 0, 1]);
+  const anyId = (): string => `${random.between(0, iterations - 1)}/${random.between(0, prompts - 1)}/0`;
+  const isHarsh = random.chance(0.4);
+  return {
+    seed,
+    rollouts,
+    learners,
+    minLearners: random.chance(0.2) ? learners : 1,
+    iterations,
+    prompts,
+    promptsPerTask: random.pick([1, 2, 3]),
+    ppoEpochs: random.pick([1, 1, 2]),
+    minibatchSize: random.pick([2, 4]),
+    shardCount: random.pick([1, 2, 4]),
+    maxStalenessVersions,
+    capacityBytes: random.chance(0.1) ? 8 * prompts : 1_000_000,
+    checkpointEvery: random.pick([0, 1, 2]),
+    compactEvery: random.pick([0, 7, 20]),
+    poisonIds: random.chance(0.1) ? [anyId()] : [],
+    nonFiniteIds: random.chance(0.1) ? [anyId()] : [],
+    nonFiniteSteps: random.chance(0.15) ? [random.between(1, 6)] : [],
+    network: {
+      drop: isHarsh ? random.pick([0, 0.02, 0.1]) : 0,
+      duplicate: isHarsh ? random.pick([0, 0.05, 0.2]) : 0,
+      delayMs: random.pick([1, 5, 20]),
+      jitterMs: random.pick([0, 10, isHarsh ? 150 : 10]),
+    },
+    faults: makeFaults(random, learners),
+  };
+}
+
+const KINDS: readonly FaultKind[] = [
+  "killRollout",
+  "killRollout",
+  "killLearner",
+  "killLearner",
+  "killCoordinator",
+  "killCoordinator",
+  "killCoordinator",
+  "killAll",
+  "pauseRollout",
+  "pauseLearner",
+  "partitionRollout",
+  "partitionLearner",
+  "slowRollout",
+  "slowLearner",
+  "drainRollout",
+  "drainLearner",
+  "clockJump",
+];
+
+function makeFaults(random: Random, learners: number): Fault[] {
+  // A damaged state is noticed by comparison, so this fault needs company and nothing that takes it away.
+  if (learners >= 2 && random.chance(0.05)) {
+    return [
+      {
+        kind: "corruptLearner",
+        atMs: random.between(100, 1500),
+        target: random.between(0, 2),
+        durationMs: 0,
+        point: "now",
+      },
+    ];
+  }
+  return Array.from({ length: random.between(0, 7) }, () => {
+    const kind = random.pick(KINDS);
+    const points =
+      kind === "killCoordinator"
+        ? (["now", "beforeSync", "afterSync", "midEffects"] as const)
+        : (["now", "in", "out"] as const);
+    return {
+      kind,
+      atMs: random.between(1, random.chance(0.7) ? 2_000 : FAULTS_END_MS),
+      target: random.between(0, 5),
+      durationMs: random.pick([10, 100, 700, 1_500, 3_000]),
+      point: random.pick<Fault["point"]>(points),
+    };
+  }).sort((a, b) => a.atMs - b.atMs);
+}

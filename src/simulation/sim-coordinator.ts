@@ -1,0 +1,370 @@
+/**
+ * The simulated coordinator process: the real core and the real journal encoding inside a shell with the real shell's
+ * contract (records durable first, effects in order), which can die at every point of that contract.
+ */
+import {
+  makeState,
+  nextDeadlineMs,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+  type StepMember,
+} from "../coordinator/core/index.js";
+import type { LogEntry } from "../coordinator/journal/durable-log.js";
+import { MemoryLog } from "../coordinator/journal/memory-log.js";
+import { reduceWith } from "./planted.js";
+import type { Fault } from "./scenario.js";
+import type { ToWorker } from "./sim-process.js";
+import { reduceShards } from "./toy-model.js";
+import { SimTrainLoop } from "./sim-train-loop.js";
+import type { World } from "./world.js";
+
+const REDUCE_TIMEOUT_MS = 500;
+
+interface ReduceRound {
+  readonly generation: number;
+  readonly step: number;
+  readonly members: readonly StepMember[];
+  readonly gradients: (readonly number[] | null)[];
+  result: number | null;
+}
+
+export class SimCoordinator {
+  isStopped = false;
+  private readonly log = new MemoryLog();
+  private readonly contents = new Map<string, number>();
+  private state!: CoordinatorState;
+  private trainLoop!: SimTrainLoop;
+  private isAlive = false;
+  /** Counts lives, so that timers of a dead process do nothing. */
+  private life = 0;
+  private queue: { effects: readonly Effect[]; content: number | undefined }[] = [];
+  /** Something is being synced or told; what comes now waits. */
+  private isBusy = false;
+  private tickAtMs = Infinity;
+  private round: ReduceRound | null = null;
+  private dieAt: { point: Fault["point"]; downMs: number } | null = null;
+  private recordsSinceSnapshot = 0;
+  private readonly heartbeatAtMs = new Map<number, number>();
+
+  constructor(private readonly world: World) {}
+
+  start(): void {
+    this.life += 1;
+    this.isAlive = true;
+    this.queue = [];
+    this.isBusy = false;
+    this.tickAtMs = Infinity;
+    this.round = null;
+    this.state = makeState(this.world.config, this.log.recoverNow());
+    this.trainLoop = new SimTrainLoop(this.world, this);
+    this.dispatch({ type: "CoordinatorStarted" });
+    this.trainLoop.start(this.state.durable);
+  }
+
+  killAt(point: Fault["point"], downMs: number): void {
+    if (!this.isAlive) return;
+    if (point === "now") this.die(downMs);
+    else this.dieAt = { point, downMs };
+  }
+
+  /** From the network. */
+  receive(event: CoordinatorEvent, content?: number): void {
+    if (this.isAlive) this.dispatch(event, content);
+  }
+
+  dispatch(event: CoordinatorEvent, content?: number): void {
+    const { world, state } = this;
+    if (!this.isAlive || this.isStopped) return;
+    const nowMs =
+      world.scheduler.nowMs + (world.planted === "wall-clock-lease" ? 100_000_000 + world.wallOffsetMs : 0);
+    if (event.type === "WorkerHeartbeat") this.heartbeatAtMs.set(event.incarnation, world.scheduler.nowMs);
+    const effects = reduceWith(world.planted, state, event, nowMs);
+    this.note(event, effects);
+    if (effects.length > 0) this.enqueue(effects, content);
+    this.scheduleTick();
+  }
+
+  ready(): readonly string[] {
+    return [...this.state.volatile.members.values()]
+      .filter((member) => member.role === "learner" && member.state === "ready")
+      .map((member) => member.workerId);
+  }
+
+  later(delayMs: number, run: () => void): void {
+    const life = this.life;
+    this.world.scheduler.after(delayMs, () => {
+      if (this.isAlive && life === this.life) run();
+    });
+  }
+
+  send(workerId: string, message: ToWorker): void {
+    this.world.network.toWorker(workerId, () => this.world.deliver(workerId, message));
+  }
+
+  // The bulk paths: weights, batches, gradients, parameters.
+
+  sendWeights(workerId: string, policyVersion: number): void {
+    const parameters = this.world.weights.get(policyVersion);
+    if (this.isAlive && parameters !== undefined)
+      this.send(workerId, { type: "Weights", policyVersion, parameters });
+  }
+
+  sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
+    if (!this.isAlive || this.round?.generation !== generation) return;
+    const contents = experienceIds.map((id) => {
+      const content = this.contents.get(id);
+      if (content === undefined) throw new Error(`payload of ${id} was deleted although a step needs it`);
+      return content;
+    });
+    this.send(workerId, { type: "BatchContents", generation, contents });
+  }
+
+  receiveContribution(
+    workerId: string,
+    incarnation: number,
+    generation: number,
+    step: number,
+    gradients: readonly number[],
+  ): void {
+    const { round } = this;
+    if (!this.isAlive || round === null || round.generation !== generation || round.step !== step) return;
+    const rank = round.members.findIndex(
+      (member) => member.workerId === workerId && member.incarnation === incarnation,
+    );
+    if (rank < 0) return;
+    round.gradients[rank] ??= gradients;
+    if (round.result === null && round.gradients.every((part) => part !== null)) {
+      round.result = reduceShards(round.gradients.flatMap((part) => part ?? []));
+      for (const member of round.members) this.sendReduced(member.workerId);
+    } else this.sendReduced(workerId);
+  }
+
+  receiveParameters(step: number, parameters: number): void {
+    if (this.isAlive) this.trainLoop.receiveParameters(step, parameters);
+  }
+
+  private sendReduced(workerId: string): void {
+    const { round, world } = this;
+    if (round === null || round.result === null) return;
+    const { generation, step, result } = round;
+    const isFinite = !world.scenario.nonFiniteSteps.includes(step);
+    this.send(workerId, { type: "Reduced", generation, step, gradient: result, isFinite });
+  }
+
+  private scheduleTick(): void {
+    const deadlineMs = nextDeadlineMs(this.state);
+    if (deadlineMs === Infinity) return;
+    const offsetMs = this.world.planted === "wall-clock-lease" ? 100_000_000 + this.world.wallOffsetMs : 0;
+    const atMs = Math.max(deadlineMs - offsetMs, this.world.scheduler.nowMs + 1);
+    if (this.tickAtMs <= atMs && this.tickAtMs > this.world.scheduler.nowMs) return;
+    this.tickAtMs = atMs;
+    this.later(atMs - this.world.scheduler.nowMs, () => {
+      if (this.tickAtMs !== atMs) return;
+      this.tickAtMs = Infinity;
+      this.dispatch({ type: "Tick" });
+    });
+  }
+
+  private enqueue(effects: readonly Effect[], content: number | undefined): void {
+    if (this.world.planted === "ack-before-journal") this.tell(effects);
+    this.queue.push({ effects, content });
+    if (!this.isBusy) this.pump();
+  }
+
+  /** Tells what needs no record at once; otherwise syncs first. What is decided meanwhile waits its turn. */
+  private pump(): void {
+    this.isBusy = true;
+    while (this.queue.length > 0) {
+      if (this.queue.some(({ effects }) => effects[0].type === "journal")) {
+        this.later(this.world.random.between(0, 3), () => this.sync());
+        return;
+      }
+      if (!this.tellAll(this.queue.splice(0))) return;
+    }
+    this.isBusy = false;
+  }
+
+  /** All that gathered shares one synced batch; only then does anybody hear of it. */
+  private sync(): void {
+    const batches = this.queue.splice(0);
+    this.writeJournal(batches);
+    if (this.dieAt?.point === "beforeSync") return this.die(this.dieAt.downMs);
+    this.commitJournal(batches);
+    if (this.dieAt?.point === "afterSync") return this.die(this.dieAt.downMs);
+    if (this.tellAll(batches)) this.pump();
+  }
+
+  /** False when the process died on the way. */
+  private tellAll(batches: readonly { effects: readonly Effect[] }[]): boolean {
+    const { life } = this;
+    for (const { effects } of batches) {
+      if (this.world.planted !== "ack-before-journal") this.tell(effects);
+      if (this.dieAt?.point === "midEffects") this.die(this.dieAt.downMs);
+      if (!this.isAlive || life !== this.life) return false;
+    }
+    return true;
+  }
+
+  private writeJournal(batches: readonly { effects: readonly Effect[] }[]): void {
+    const entries: LogEntry[] = [];
+    for (const { effects } of batches) {
+      for (const effect of effects) if (effect.type === "journal") entries.push({ record: effect.record });
+    }
+    this.log.write(entries);
+  }
+
+  private commitJournal(
+    batches: readonly { effects: readonly Effect[]; content: number | undefined }[],
+  ): void {
+    const { history, scenario } = this.world;
+    this.log.sync();
+    for (const { effects, content } of batches) {
+      for (const effect of effects) {
+        if (effect.type !== "journal") continue;
+        history.records.push(effect.record);
+        this.recordsSinceSnapshot += 1;
+        if (effect.putPayload !== undefined) {
+          this.contents.set(effect.putPayload, content!);
+          history.contents.set(effect.putPayload, content!);
+        }
+        for (const id of effect.deletePayloads ?? []) this.contents.delete(id);
+      }
+    }
+    if (scenario.compactEvery === 0 || this.recordsSinceSnapshot < scenario.compactEvery) return;
+    this.recordsSinceSnapshot = 0;
+    this.log.compactNow();
+  }
+
+  private die(downMs: number): void {
+    this.isAlive = false;
+    this.dieAt = null;
+    this.log.crash();
+    this.world.scheduler.after(downMs, () => {
+      if (!this.isAlive) this.start();
+    });
+  }
+
+  private tell(effects: readonly Effect[]): void {
+    for (const effect of effects) this.execute(effect);
+  }
+
+  private execute(effect: Effect): void {
+    const { entries, records } = this.world.history;
+    switch (effect.type) {
+      case "journal":
+        return;
+      case "AckExperience":
+        entries.push({
+          type: "acked",
+          experienceId: effect.experienceId,
+          outcome: effect.outcome,
+          durable: records.length,
+        });
+        return this.send(effect.workerId, effect);
+      case "AcceptWorker":
+      case "AckHeartbeat":
+      case "FenceWorker":
+      case "ReleaseWorker":
+      case "AssignTask":
+      case "CancelTask":
+      case "RefreshPolicy":
+      case "AckEvaluation":
+      case "HealLearner":
+        return this.send(effect.workerId, effect);
+      case "StartStep": {
+        const { generation, step, members, isReplay } = effect;
+        entries.push({
+          type: "started",
+          generation,
+          step,
+          incarnations: members.map((member) => member.incarnation),
+          isReplay,
+        });
+        this.round = { generation, step, members, gradients: members.map(() => null), result: null };
+        for (const member of members) this.send(member.workerId, effect);
+        return this.watchReduce(generation, step);
+      }
+      case "CommitStep":
+        entries.push({
+          type: "committed",
+          generation: effect.generation,
+          step: effect.step,
+          hash: effect.hash,
+          durable: records.length,
+        });
+        for (const member of effect.members) this.send(member.workerId, effect);
+        return;
+      case "SkipStep":
+      case "AbortStep":
+        for (const member of effect.members) this.send(member.workerId, effect);
+        return;
+      case "AnnounceVersion":
+        for (const rollout of this.world.rollouts) this.send(rollout.workerId, effect);
+        return;
+      case "CollectCompleted":
+      case "CollectRefused":
+      case "EvaluationCompleted":
+      case "ExperiencesDropped":
+      case "StepFinished":
+      case "StepRefused":
+        return this.trainLoop.hear(effect);
+      case "StopRun":
+        entries.push({ type: "stopped", code: effect.code, diagnosis: effect.diagnosis });
+        this.isStopped = true;
+        return;
+      case "PauseLearning":
+      case "ResumeLearning":
+      case "DesiredScaleChanged":
+        return;
+      default:
+        effect satisfies never;
+    }
+  }
+
+  private watchReduce(generation: number, step: number): void {
+    this.later(REDUCE_TIMEOUT_MS, () => {
+      const { round } = this;
+      if (round?.generation !== generation || round.result !== null) return;
+      const missing = round.members[round.gradients.findIndex((part) => part === null)];
+      const workerId = missing?.workerId ?? null;
+      this.dispatch({ type: "ReduceFailed", generation, step, workerId, reason: "no contribution in time" });
+    });
+  }
+
+  /** What the checker needs to know of this event; written from the outside, by the shell. */
+  private note(event: CoordinatorEvent, effects: readonly Effect[]): void {
+    const { history, scheduler } = this.world;
+    const { entries } = history;
+    if (event.type === "WorkerDisconnected" || event.type === "WorkerLeft") {
+      entries.push({ type: "removed", workerId: event.workerId, incarnation: event.incarnation });
+    }
+    for (const effect of effects) {
+      if (effect.type === "AcceptWorker") {
+        this.heartbeatAtMs.set(effect.incarnation, scheduler.nowMs);
+        entries.push({ type: "accepted", workerId: effect.workerId, incarnation: effect.incarnation });
+      } else if (effect.type === "FenceWorker" || effect.type === "ReleaseWorker") {
+        entries.push({ type: "removed", workerId: effect.workerId, incarnation: effect.incarnation });
+        if (event.type === "Tick" && effect.type === "FenceWorker" && effect.reason.includes("heartbeat")) {
+          const silentMs = scheduler.nowMs - (this.heartbeatAtMs.get(effect.incarnation) ?? 0);
+          entries.push({ type: "expired", workerId: effect.workerId, silentMs });
+        }
+      } else if (effect.type === "AckExperience" && event.type === "ExperienceReceived") {
+        const { workerId, experienceId, outcome } = effect;
+        const records = effects.filter((other) => other.type === "journal").length;
+        entries.push({
+          type: "judged",
+          workerId,
+          incarnation: event.incarnation,
+          experienceId,
+          outcome,
+          records,
+        });
+      }
+    }
+    const { admitted, trained, buffered, bufferedBytes, dropped } = this.state.durable.counts;
+    const droppedCount = Object.values(dropped).reduce((sum, count) => sum + count, 0);
+    if (effects[0]?.type === "journal")
+      entries.push({ type: "ledger", admitted, trained, dropped: droppedCount, buffered, bufferedBytes });
+  }
+}

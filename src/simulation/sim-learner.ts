@@ -1,0 +1,256 @@
+/** A simulated learner: computes its shards, votes, applies what is committed, copies state when told to. */
+import type { HealLearner, LearnerPosition, StartStep } from "../coordinator/core/index.js";
+import { SimProcess, type ToWorker } from "./sim-process.js";
+import { applyGradient, hashOf, INITIAL_PARAMETERS, shardGradient } from "./toy-model.js";
+import type { World } from "./world.js";
+
+const COMPUTE_MS = 10;
+const RESEND_MS = 120;
+const COPY_RETRY_MS = 150;
+const COPY_RETRIES = 4;
+
+export class SimLearner extends SimProcess {
+  private stage = "";
+  step = -1;
+  parameters = 0;
+  private computing: StartStep | null = null;
+  private contribution: readonly number[] | null = null;
+  /** The update it voted for. */
+  private prepared: { generation: number; step: number; parameters: number; isFinite: boolean } | null = null;
+  private lastGeneration = 0;
+  private healing: HealLearner | null = null;
+  private lastHealId = 0;
+
+  constructor(world: World, workerId: string) {
+    super(world, workerId, "learner");
+  }
+
+  protected reset(): void {
+    this.stage = "";
+    this.step = -1;
+    this.lastGeneration = 0;
+    this.detached();
+    this.every(RESEND_MS, () => this.resend());
+  }
+
+  protected detached(): void {
+    // Heal numbers start again with every coordinator.
+    this.lastHealId = 0;
+    this.computing = null;
+    this.contribution = null;
+    this.prepared = null;
+    this.healing = null;
+  }
+
+  protected position(): LearnerPosition | null {
+    return this.step < 0
+      ? null
+      : { stage: this.stage, step: this.step, hash: this.step === 0 ? "" : hashOf(this.parameters) };
+  }
+
+  protected heldPolicy(): number {
+    return -1;
+  }
+
+  protected heartbeat(): void {
+    this.signed((me) => ({ type: "WorkerHeartbeat", ...me, appliedStep: this.step }));
+  }
+
+  corrupt(): void {
+    this.parameters ^= 4;
+  }
+
+  protected handle(message: ToWorker): void {
+    switch (message.type) {
+      case "StartStep":
+        return this.startStep(message);
+      case "BatchContents":
+        if (message.generation === this.computing?.generation) this.compute(this.computing, message.contents);
+        return;
+      case "Reduced":
+        return this.reduced(message.generation, message.step, message.gradient, message.isFinite);
+      case "CommitStep":
+        return this.commit(message.generation, message.step);
+      case "SkipStep":
+        if (message.step !== this.step + 1 || this.healing !== null) return;
+        this.step = message.step;
+        this.forgetStep();
+        this.signed((me) => ({ type: "StepApplied", ...me, stage: this.stage, step: this.step }));
+        return;
+      case "AbortStep":
+        if (this.computing?.generation === message.generation) this.forgetStep();
+        return;
+      case "HealLearner":
+        if (message.incarnation !== this.incarnation || this.lastHealId >= message.healId) return;
+        this.lastHealId = message.healId;
+        this.healing = message;
+        this.step = -1;
+        this.forgetStep();
+        this.copy(message, 0);
+        return;
+      case "ReadParameters":
+        if (message.step === this.step) {
+          const { workerId, step, parameters } = this;
+          this.world.network.fromWorker(workerId, () =>
+            this.world.coordinator.receiveParameters(step, parameters),
+          );
+        }
+        return;
+      default:
+    }
+  }
+
+  private startStep(message: StartStep): void {
+    const me = message.members.find((member) => member.workerId === this.workerId);
+    if (
+      me?.incarnation !== this.incarnation ||
+      message.generation <= this.lastGeneration ||
+      this.healing !== null
+    )
+      return;
+    this.lastGeneration = message.generation;
+    this.forgetStep();
+    if (message.step !== this.step + 1 || message.stage !== this.stage) {
+      this.signed((sign) => ({
+        type: "LearnerBehind",
+        ...sign,
+        generation: message.generation,
+        appliedStep: this.step,
+      }));
+      return;
+    }
+    this.computing = message;
+    this.fetchBatch(message);
+  }
+
+  private fetchBatch(message: StartStep): void {
+    this.world.network.fromWorker(this.workerId, () =>
+      this.world.coordinator.sendContents(this.workerId, message.generation, message.experienceIds),
+    );
+  }
+
+  private compute(message: StartStep, contents: readonly number[]): void {
+    if (this.contribution !== null) return;
+    this.later(COMPUTE_MS * this.slowness, () => {
+      if (this.computing !== message) return;
+      const me = message.members.find((member) => member.workerId === this.workerId)!;
+      this.contribution = Array.from({ length: me.shardCount }, (_, i) =>
+        shardGradient(this.parameters, message.step, contents, me.firstShard + i, message.shardCount),
+      );
+      this.contribute();
+    });
+  }
+
+  private contribute(): void {
+    const { computing, contribution, workerId, incarnation } = this;
+    if (computing === null || contribution === null || incarnation === null) return;
+    this.world.network.fromWorker(workerId, () =>
+      this.world.coordinator.receiveContribution(
+        workerId,
+        incarnation,
+        computing.generation,
+        computing.step,
+        contribution,
+      ),
+    );
+  }
+
+  private reduced(generation: number, step: number, gradient: number, isFinite: boolean): void {
+    if (this.computing?.generation !== generation || this.computing.step !== step || this.prepared !== null)
+      return;
+    this.prepared = { generation, step, parameters: applyGradient(this.parameters, gradient), isFinite };
+    this.vote();
+  }
+
+  private vote(): void {
+    const { prepared } = this;
+    if (prepared === null || this.incarnation === null) return;
+    const { generation, step, isFinite } = prepared;
+    const hash = isFinite ? hashOf(prepared.parameters) : "nan";
+    const { workerId, incarnation } = this;
+    this.world.history.entries.push({
+      type: "voted",
+      workerId,
+      incarnation,
+      generation,
+      step,
+      isFinite,
+      hash,
+    });
+    this.signed((me) => ({ type: "StepVote", ...me, generation, step, isFinite, hash }));
+  }
+
+  private commit(generation: number, step: number): void {
+    if (this.prepared?.generation !== generation || this.prepared.step !== step || step !== this.step + 1)
+      return;
+    this.parameters = this.prepared.parameters;
+    this.step = step;
+    this.forgetStep();
+    this.world.history.entries.push({
+      type: "applied",
+      workerId: this.workerId,
+      step,
+      hash: hashOf(this.parameters),
+    });
+    this.signed((me) => ({ type: "StepApplied", ...me, stage: this.stage, step }));
+  }
+
+  private forgetStep(): void {
+    this.computing = null;
+    this.contribution = null;
+    this.prepared = null;
+  }
+
+  private resend(): void {
+    if (this.prepared !== null) this.vote();
+    else if (this.contribution !== null) this.contribute();
+    else if (this.computing !== null) this.fetchBatch(this.computing);
+  }
+
+  private copy(order: HealLearner, attempt: number): void {
+    if (this.healing !== order) return;
+    const { source } = order;
+    if (source.kind === "initial") return this.healed(order, INITIAL_PARAMETERS);
+    if (source.kind === "checkpoint")
+      return this.healed(order, this.world.checkpoints.get(source.checkpointId)!);
+    if (attempt === COPY_RETRIES) {
+      this.signed((me) => ({
+        type: "LearnerHealFailed",
+        ...me,
+        healId: order.healId,
+        reason: "peer is silent",
+      }));
+      return;
+    }
+    const peer = this.world.learners.find((other) => other.workerId === source.workerId);
+    this.world.network.between(this.workerId, source.workerId, () => peer?.lendState(this, order));
+    this.later(COPY_RETRY_MS, () => this.copy(order, attempt + 1));
+  }
+
+  /** A peer asks for the state at a step; silence when this learner is not there. */
+  lendState(borrower: SimLearner, order: HealLearner): void {
+    if (!this.isAlive || this.isPaused || this.step !== order.step || this.stage !== order.stage) return;
+    const { parameters } = this;
+    this.world.network.between(this.workerId, borrower.workerId, () =>
+      borrower.receiveState(order, parameters),
+    );
+  }
+
+  private receiveState(order: HealLearner, parameters: number): void {
+    if (this.isAlive && !this.isPaused && this.healing === order) this.healed(order, parameters);
+  }
+
+  private healed(order: HealLearner, parameters: number): void {
+    this.parameters = parameters;
+    this.stage = order.stage;
+    this.step = order.step;
+    this.healing = null;
+    const position = {
+      stage: order.stage,
+      step: order.step,
+      hash: order.step === 0 ? "" : hashOf(parameters),
+    };
+    // A lost report is found out by the heal's deadline.
+    this.signed((me) => ({ type: "LearnerHealed", ...me, healId: order.healId, position }));
+  }
+}

@@ -1,0 +1,174 @@
+/** What every simulated worker process shares: dying, restarting, being stopped, and joining the coordinator. */
+import type { CoordinatorEvent, Effect, LearnerPosition, Role } from "../coordinator/core/index.js";
+import type { World } from "./world.js";
+
+export const HEARTBEAT_MS = 250;
+const RETRY_MS = 300;
+
+/** Coordinator to worker: the core's effects, and what the shell's bulk paths carry. */
+export type ToWorker =
+  | Effect
+  | { readonly type: "Weights"; readonly policyVersion: number; readonly parameters: number }
+  | {
+      readonly type: "Reduced";
+      readonly generation: number;
+      readonly step: number;
+      readonly gradient: number;
+      readonly isFinite: boolean;
+    }
+  | { readonly type: "ReadParameters"; readonly step: number }
+  | { readonly type: "BatchContents"; readonly generation: number; readonly contents: readonly number[] };
+
+export abstract class SimProcess {
+  incarnation: number | null = null;
+  isAlive = false;
+  isPaused = false;
+  slowness = 1;
+  private life = 0;
+  private requests = 0;
+  private requestId = "";
+  private lastAnswerMs = 0;
+  private backlog: (() => void)[] = [];
+
+  constructor(
+    protected readonly world: World,
+    readonly workerId: string,
+    readonly role: Role,
+  ) {}
+
+  start(): void {
+    this.life += 1;
+    this.isAlive = true;
+    this.isPaused = false;
+    this.incarnation = null;
+    this.backlog = [];
+    this.reset();
+    this.register();
+    this.every(HEARTBEAT_MS, () => this.beat());
+  }
+
+  /** SIGKILL: memory is gone; the connection's end is seen by the coordinator, or not (power cut). */
+  kill(isSeen: boolean): void {
+    if (!this.isAlive) return;
+    this.isAlive = false;
+    const { workerId, incarnation } = this;
+    if (isSeen && incarnation !== null) this.send({ type: "WorkerDisconnected", workerId, incarnation });
+  }
+
+  pause(): void {
+    this.isPaused = true;
+  }
+
+  resume(): void {
+    this.isPaused = false;
+    const waiting = this.backlog;
+    this.backlog = [];
+    for (const run of waiting) this.ifRunning(this.life, run);
+  }
+
+  drain(): void {
+    if (this.isAlive && this.incarnation !== null) {
+      this.send({ type: "WorkerDraining", workerId: this.workerId, incarnation: this.incarnation });
+    }
+  }
+
+  receive(message: ToWorker): void {
+    const life = this.life;
+    this.ifRunning(life, () => this.handleCommon(message));
+  }
+
+  /** Runs later in this life of the process; a stopped process runs it when it is resumed. */
+  protected later(delayMs: number, run: () => void): void {
+    const life = this.life;
+    this.world.scheduler.after(delayMs, () => this.ifRunning(life, run));
+  }
+
+  protected every(periodMs: number, run: () => void): void {
+    this.later(periodMs, () => {
+      run();
+      this.every(periodMs, run);
+    });
+  }
+
+  protected send(event: CoordinatorEvent, content?: number): void {
+    this.world.network.fromWorker(this.workerId, () => this.world.coordinator.receive(event, content));
+  }
+
+  /** Signed with the present incarnation; nothing is sent while there is none. */
+  protected signed(
+    make: (signature: { workerId: string; incarnation: number }) => CoordinatorEvent,
+    content?: number,
+  ): void {
+    if (this.incarnation === null) return;
+    this.send(make({ workerId: this.workerId, incarnation: this.incarnation }), content);
+  }
+
+  protected abstract reset(): void;
+  /** Dropped by the coordinator: forget assignments, keep state. */
+  protected abstract detached(): void;
+  protected abstract handle(message: ToWorker): void;
+  protected abstract heartbeat(): void;
+  protected abstract position(): LearnerPosition | null;
+  protected abstract heldPolicy(): number;
+
+  private ifRunning(life: number, run: () => void): void {
+    if (!this.isAlive || life !== this.life) return;
+    if (this.isPaused) this.backlog.push(run);
+    else run();
+  }
+
+  private register(): void {
+    this.requestId = `${this.workerId}-${this.life}-${this.requests++}`;
+    this.sendRegistration(this.requestId);
+  }
+
+  private sendRegistration(requestId: string): void {
+    if (requestId !== this.requestId || this.incarnation !== null) return;
+    this.send({
+      type: "WorkerRegistered",
+      workerId: this.workerId,
+      role: this.role,
+      requestId,
+      position: this.position(),
+      policyVersion: this.heldPolicy(),
+    });
+    this.later(RETRY_MS, () => this.sendRegistration(requestId));
+  }
+
+  private beat(): void {
+    if (this.incarnation === null) return;
+    // Nothing heard for two leases: the coordinator is gone or has forgotten us.
+    if (this.world.scheduler.nowMs - this.lastAnswerMs > 2 * this.world.config.leaseTtlMs) this.rejoin();
+    else this.heartbeat();
+  }
+
+  private rejoin(): void {
+    this.incarnation = null;
+    this.detached();
+    this.register();
+  }
+
+  private handleCommon(message: ToWorker): void {
+    switch (message.type) {
+      case "AcceptWorker":
+        if (message.requestId !== this.requestId || this.incarnation !== null) return;
+        this.incarnation = message.incarnation;
+        this.lastAnswerMs = this.world.scheduler.nowMs;
+        this.heartbeat();
+        return;
+      case "FenceWorker":
+        if (message.incarnation === this.incarnation) this.rejoin();
+        return;
+      case "ReleaseWorker":
+        if (message.incarnation !== this.incarnation) return;
+        this.isAlive = false;
+        this.world.scheduler.after(200, () => this.start());
+        return;
+      case "AckHeartbeat":
+        if (message.incarnation === this.incarnation) this.lastAnswerMs = this.world.scheduler.nowMs;
+        break;
+      default:
+    }
+    this.handle(message);
+  }
+}

@@ -1,0 +1,164 @@
+/** A miniature train loop: collect, ppoEpochs × minibatches, publish, checkpoint, commit; resumes from the journal. */
+import type { DurableState, Effect } from "../coordinator/core/index.js";
+import type { SimCoordinator } from "./sim-coordinator.js";
+import { hashOf, INITIAL_PARAMETERS } from "./toy-model.js";
+import type { World } from "./world.js";
+
+const STAGE = "ppo";
+const READ_RETRY_MS = 200;
+
+export class SimTrainLoop {
+  private iteration = 0;
+  private nextStep = 1;
+  private policyVersion = 0;
+  private ids: string[] = [];
+  /** Minibatches of the iteration still to do; null while collecting. */
+  private minibatches: { ids: string[]; isFinalUse: boolean }[] | null = null;
+  private readingStep: number | null = null;
+
+  constructor(
+    private readonly world: World,
+    private readonly coordinator: SimCoordinator,
+  ) {}
+
+  start(durable: DurableState): void {
+    if (durable.finishedStages.includes(STAGE)) return this.finish();
+    this.iteration = durable.committedIteration + 1;
+    this.policyVersion = Math.max(0, durable.policyVersion);
+    this.nextStep = (durable.resume as { nextStep: number } | null)?.nextStep ?? 1;
+    this.coordinator.dispatch({ type: "StageStarted", stage: STAGE });
+    if (durable.policyVersion < 0) this.publish(0, INITIAL_PARAMETERS);
+    this.begin();
+  }
+
+  hear(effect: Effect): void {
+    switch (effect.type) {
+      case "CollectCompleted":
+        // An answer from before the last version may list what that version dropped; it was asked for again since.
+        if (effect.iteration !== this.iteration || effect.policyVersion !== this.policyVersion) return;
+        if (this.minibatches === null) this.train(effect.experienceIds);
+        return;
+      case "CollectRefused":
+        throw new Error(`collection ${effect.iteration} refused: ${effect.reason}`);
+      case "StepFinished":
+        if (this.minibatches === null || effect.step !== this.nextStep) return;
+        this.minibatches.shift();
+        this.nextStep += 1;
+        return this.advance();
+      case "StepRefused":
+        throw new Error(`step ${effect.step} refused: ${effect.reason} ${effect.missing.join(" ")}`);
+      default:
+    }
+  }
+
+  receiveParameters(step: number, parameters: number): void {
+    if (this.readingStep !== step) return;
+    this.readingStep = null;
+    this.close(step, parameters);
+  }
+
+  private begin(): void {
+    const { scenario } = this.world;
+    if (this.iteration === scenario.iterations) {
+      this.coordinator.dispatch({ type: "StageFinished", stage: STAGE });
+      this.finish();
+      return;
+    }
+    this.coordinator.dispatch({
+      type: "IterationStarted",
+      iteration: this.iteration,
+      promptCursor: this.iteration * scenario.prompts,
+    });
+    this.minibatches = null;
+    this.collect(this.iteration);
+  }
+
+  private collect(iteration: number): void {
+    const { prompts, promptsPerTask, iterations } = this.world.scenario;
+    if (iteration >= iterations) return;
+    const tasks = [];
+    for (let first = 0; first < prompts; first += promptsPerTask) {
+      const size = Math.min(promptsPerTask, prompts - first);
+      const experienceIds = Array.from({ length: size }, (_, i) => `${iteration}/${first + i}/0`);
+      tasks.push({ taskId: `${iteration}-${first}`, experienceIds });
+    }
+    this.coordinator.dispatch({
+      type: "CollectRequested",
+      iteration,
+      policyVersion: this.policyVersion,
+      tasks,
+    });
+  }
+
+  private train(ids: readonly string[]): void {
+    const { ppoEpochs, minibatchSize, maxStalenessVersions } = this.world.scenario;
+    this.ids = [...ids];
+    this.minibatches = [];
+    for (let epoch = 0; epoch < ppoEpochs; epoch++) {
+      for (let first = 0; first < this.ids.length; first += minibatchSize) {
+        this.minibatches.push({
+          ids: this.ids.slice(first, first + minibatchSize),
+          isFinalUse: epoch === ppoEpochs - 1,
+        });
+      }
+    }
+    if (maxStalenessVersions > 0) this.collect(this.iteration + 1);
+    this.advance();
+  }
+
+  private advance(): void {
+    const next = this.minibatches![0];
+    if (next === undefined) {
+      this.readingStep = this.nextStep - 1;
+      return this.read();
+    }
+    this.coordinator.dispatch({
+      type: "StepRequested",
+      stage: STAGE,
+      step: this.nextStep,
+      experienceIds: next.ids,
+      input: { iteration: this.iteration },
+      shardCount: this.world.scenario.shardCount,
+      isFinalUse: next.isFinalUse,
+    });
+  }
+
+  /** Asks a ready learner for its parameters until one answers from the right step. */
+  private read(): void {
+    if (this.readingStep === null) return;
+    const [first] = this.coordinator.ready();
+    if (first !== undefined) this.coordinator.send(first, { type: "ReadParameters", step: this.readingStep });
+    this.coordinator.later(READ_RETRY_MS, () => this.read());
+  }
+
+  private publish(policyVersion: number, parameters: number): void {
+    this.world.weights.set(policyVersion, parameters);
+    this.world.history.finalParameters = parameters;
+    this.policyVersion = policyVersion;
+    this.coordinator.dispatch({ type: "VersionPublished", policyVersion, sha256: hashOf(parameters) });
+  }
+
+  private close(step: number, parameters: number): void {
+    const { checkpointEvery, prompts } = this.world.scenario;
+    const { iteration, nextStep } = this;
+    this.publish(iteration + 1, parameters);
+    if (checkpointEvery > 0 && (iteration + 1) % checkpointEvery === 0) {
+      const checkpointId = `step-${step}`;
+      this.world.checkpoints.set(checkpointId, parameters);
+      this.coordinator.dispatch({ type: "CheckpointSaved", checkpointId, stage: STAGE, step, resume: null });
+    }
+    this.coordinator.dispatch({
+      type: "IterationCommitted",
+      iteration,
+      promptCursor: (iteration + 1) * prompts,
+      resume: { nextStep },
+    });
+    this.iteration += 1;
+    this.begin();
+  }
+
+  private finish(): void {
+    // Over once the last records are durable.
+    this.coordinator.later(50, () => (this.world.history.isFinished = true));
+  }
+}

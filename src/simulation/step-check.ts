@@ -1,0 +1,97 @@
+/** I4 and I5: which steps were committed, on whose votes, and what every learner made of them. */
+import type { Report } from "./checker.js";
+import type { History, HistoryEntry } from "./history.js";
+import type { Scenario } from "./scenario.js";
+import { applyGradient, hashOf, INITIAL_PARAMETERS, reduceShards, shardGradient } from "./toy-model.js";
+
+type Voted = Extract<HistoryEntry, { type: "voted" }>;
+
+export function checkSteps(scenario: Scenario, history: History, report: Report): void {
+  const expected = recompute(scenario, history, report);
+  const started = new Map<number, Extract<HistoryEntry, { type: "started" }>>();
+  const votes = new Map<number, Map<number, Voted>>();
+  for (const entry of history.entries) {
+    switch (entry.type) {
+      case "started":
+        if (started.has(entry.generation)) report("I5", `generation ${entry.generation} started twice`);
+        started.set(entry.generation, entry);
+        break;
+      case "voted": {
+        const ofGeneration = votes.get(entry.generation) ?? new Map<number, Voted>();
+        votes.set(entry.generation, ofGeneration.set(entry.incarnation, entry));
+        break;
+      }
+      case "committed": {
+        const start = started.get(entry.generation);
+        if (start === undefined || start.step !== entry.step)
+          report("I5", `generation ${entry.generation} committed another step`);
+        for (const incarnation of start?.incarnations ?? []) {
+          const vote = votes.get(entry.generation)?.get(incarnation);
+          if (vote === undefined || vote.step !== entry.step || !vote.isFinite || vote.hash !== entry.hash) {
+            report(
+              "I5",
+              `step ${entry.step} committed in generation ${entry.generation} without the vote of ${incarnation}`,
+            );
+          }
+        }
+        if ((expected.recordAt.get(entry.step) ?? Infinity) >= entry.durable) {
+          report("I4", `commit of step ${entry.step} told before (or without) its record`);
+        }
+        break;
+      }
+      case "applied":
+        if (expected.hashes.get(entry.step) !== entry.hash) {
+          report(
+            "I5",
+            `${entry.workerId} stands at ${entry.hash} after step ${entry.step}, expected ${expected.hashes.get(entry.step)}`,
+          );
+        }
+        break;
+      default:
+    }
+  }
+}
+
+/** The parameters after every durable step, from the manifests and the payloads alone. */
+function recompute(scenario: Scenario, history: History, report: Report) {
+  const hashes = new Map<number, string>();
+  const recordAt = new Map<number, number>();
+  let parameters = INITIAL_PARAMETERS;
+  let finished = 0;
+  let generation = 0;
+  let ids: readonly string[] = [];
+  history.records.forEach((record, index) => {
+    switch (record.type) {
+      case "StepPrepared":
+      case "GenerationOpened":
+        if (record.generation <= generation)
+          report("I5", `generation ${record.generation} after ${generation}`);
+        generation = record.generation;
+        if (record.type === "StepPrepared") ids = record.experienceIds;
+        return;
+      case "StepCommitted":
+      case "StepSkipped": {
+        if (record.step !== finished + 1) report("I4", `step ${record.step} finished after step ${finished}`);
+        finished = record.step;
+        if (record.type === "StepSkipped") return;
+        const contents = ids.map((id) => history.contents.get(id) ?? -1);
+        const before = parameters;
+        const gradients = Array.from({ length: scenario.shardCount }, (_, shard) =>
+          shardGradient(before, record.step, contents, shard, scenario.shardCount),
+        );
+        parameters = applyGradient(before, reduceShards(gradients));
+        hashes.set(record.step, hashOf(parameters));
+        recordAt.set(record.step, index);
+        if (record.hash !== hashOf(parameters)) {
+          report(
+            "I5",
+            `step ${record.step} committed ${record.hash}, its manifest gives ${hashOf(parameters)}`,
+          );
+        }
+        return;
+      }
+      default:
+    }
+  });
+  return { hashes, recordAt };
+}
