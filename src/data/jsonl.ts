@@ -145,8 +145,8 @@ export async function* readJsonLines(path: string, options: JsonLinesOptions = {
       if (parsed !== null) yield parsed;
     }
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? "";
-    if (!code.startsWith("Z_")) throw error;
+    const { code } = error as { code?: unknown };
+    if (typeof code !== "string" || !code.startsWith("Z_")) throw error;
     const damage =
       code === "Z_BUF_ERROR" ? "the gzip stream ends too early (truncated)" : "the gzip stream is damaged";
     throw dataError(`data.path ${absolute}: ${damage} after line ${line}; fetch the file again`, {
