@@ -15,6 +15,7 @@ import { readDashboardFiles, type DashboardFile } from "./dashboard-files.js";
 import { createEventStreams } from "./event-streams.js";
 import { createHostCheck } from "./host-check.js";
 import type { EventBus } from "./progress.js";
+import { exportRun } from "./run-metrics.js";
 import type { RunStatus } from "./run-status.js";
 
 /** One worker's /metrics, as Prometheus' HTTP service discovery wants it. */
@@ -137,7 +138,10 @@ function makeRoutes(
   openEventStream: (bus: EventBus) => Route,
 ): Map<string, Route> {
   const routes = new Map<string, Route>();
+  const { coordinator } = options;
+  const refresh = coordinator === undefined ? undefined : exportRun(options.registry, coordinator);
   routes.set("/metrics", async (_request, response) => {
+    refresh?.();
     const body = await options.registry.metrics();
     send(response, 200, options.registry.contentType, body);
   });
@@ -148,7 +152,6 @@ function makeRoutes(
       ? sendText(response, 200, "ready\n")
       : sendText(response, 503, `not ready: ${readiness}\n`);
   });
-  const coordinator = options.coordinator;
   if (coordinator === undefined) return routes;
 
   routes.set("/sd/prometheus", (request, response) => {
@@ -158,10 +161,12 @@ function makeRoutes(
       role: "coordinator",
       workerId: "coordinator",
     };
-    const list = [self, ...coordinator.targets()].map((target) => ({
-      targets: [target.address],
-      labels: { role: target.role, worker_id: target.workerId, run_id: coordinator.runId },
-    }));
+    const list = [self, ...coordinator.targets()]
+      .filter(({ address }) => address !== "")
+      .map((target) => ({
+        targets: [target.address],
+        labels: { role: target.role, worker_id: target.workerId, run_id: coordinator.runId },
+      }));
     sendJson(response, list);
   });
   routes.set("/api/status", (_request, response) => sendJson(response, coordinator.status()));

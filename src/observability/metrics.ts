@@ -3,6 +3,7 @@
  * label names and values are checked by the compiler, and each process owns its registry (none is global).
  */
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { packageVersion } from "../shared/paths.js";
 import {
   METRIC_TABLE,
   type MetricKey,
@@ -65,7 +66,7 @@ export interface MetricsOptions {
   readonly processMetrics?: boolean;
 }
 
-/** Registers the metrics of a role. Every label combination whose values are all known starts at 0. */
+/** Registers the metrics of a role and sets the build's. Every label combination whose values are all known starts at 0. */
 export function createMetrics<R extends Role>(role: R, options: MetricsOptions = {}): Metrics<R> {
   const registry = options.registry ?? new Registry();
   const handles: Record<string, unknown> = { registry };
@@ -73,6 +74,10 @@ export function createMetrics<R extends Role>(role: R, options: MetricsOptions =
     const spec: MetricSpec = METRIC_TABLE[key];
     if (spec.roles.includes(role)) handles[key] = register(spec, registry);
   }
+  (handles as Metrics<R> & Metrics).buildInfo.set(
+    { version: packageVersion, node: process.versions.node },
+    1,
+  );
   if (options.processMetrics ?? true) collectDefaultMetrics({ register: registry });
   return handles as Metrics<R>;
 }

@@ -77,9 +77,19 @@ export const RUN_RECORDS = {
     help: "share of counted tokens clipped in the value loss",
     healthy: "below 0.3",
   },
+  "val/explained_variance": {
+    stages: ppo,
+    help: "1 − Var(returns − values) / Var(returns) over counted tokens",
+    healthy: "rises towards 1; below 0 the critic is worse than a constant",
+  },
   "val/num_eos_tokens": {
     stages: ppo,
     help: "answers the model ended itself, count",
+    healthy: "does not fall",
+  },
+  "val/eos_ratio": {
+    stages: ppo,
+    help: "share of answers the model ended itself",
     healthy: "does not fall",
   },
   "val/response_tokens": { stages: ppo, help: "mean answer length, tokens", healthy: "no sudden jump" },
@@ -109,6 +119,7 @@ export const RUN_RECORDS = {
   episode: { stages: ppo, help: "experiences trained so far", healthy: "grows" },
   eps: { stages: ppo, help: "experiences trained per second of run time", healthy: "steady" },
   lr: { stages: all, help: "learning rate (the actor's in ppo)", healthy: "follows the schedule" },
+  critic_lr: { stages: ppo, help: "learning rate of the critic", healthy: "follows the schedule" },
   loss: { stages: supervised, help: "training loss, nats", healthy: "falls; reward starts at ln 2" },
   accuracy: {
     stages: ["reward"],

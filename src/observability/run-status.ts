@@ -23,7 +23,7 @@ export interface Ledger {
   readonly dropped: number;
   readonly buffered: number;
   readonly droppedByReason: Readonly<Record<string, number>>;
-  /** Refused before admission; not part of the balance. */
+  /** Asked for and given up before admission; not part of the balance. */
   readonly refusedByReason: Readonly<Record<string, number>>;
 }
 
@@ -45,4 +45,11 @@ export interface RunStatus {
   readonly elapsedMs: number;
   readonly ledger: Ledger;
   readonly workers: readonly WorkerStatus[];
+  /** What the run's configuration demands; left out, the metrics about it stay 0. */
+  readonly limits?: {
+    /** Workers without which the running stage waits. */
+    readonly requiredWorkers: Readonly<Record<WorkerStatus["role"], number>>;
+    readonly bufferExperiences: number;
+    readonly stalenessVersions: number;
+  };
 }

@@ -265,7 +265,7 @@ function showLedger(ledger) {
       .join(", ");
   const parts = [
     ["dropped", list(ledger.droppedByReason)],
-    ["refused before admission", list(ledger.refusedByReason)],
+    ["given up before admission", list(ledger.refusedByReason)],
   ];
   byId("ledger-detail").textContent = parts
     .filter(([, text]) => text !== "")

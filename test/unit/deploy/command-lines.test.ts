@@ -1,0 +1,135 @@
+import { spawnSync } from "node:child_process";
+import { expect, test } from "vitest";
+import { configSchema } from "../../../src/config/schema.js";
+import { pathOf, read, readOneYaml, readYaml } from "./repository.js";
+
+interface Compose {
+  services: Record<
+    string,
+    { command?: string[]; profiles?: string[]; healthcheck?: unknown; [key: string]: unknown }
+  >;
+  configs: Record<string, { file: string }>;
+  secrets: Record<string, unknown>;
+  volumes: Record<string, unknown>;
+}
+interface Container {
+  name: string;
+  args: string[];
+}
+
+const ROLES = ["coordinator", "rollout", "learner"] as const;
+
+/** What the program itself says it takes. */
+function helpOf(role: string): string {
+  const run = spawnSync(process.execPath, [pathOf("bin", "troupe.mjs"), role, "--help"], {
+    encoding: "utf8",
+  });
+  expect(run.stderr + run.stdout).toContain(`troupe ${role}`);
+  return run.stdout;
+}
+const help = Object.fromEntries(ROLES.map((role) => [role, helpOf(role)]));
+
+function expectAccepted(role: string, args: readonly string[]): void {
+  const flags = args.filter((arg) => arg.startsWith("--")).map((arg) => arg.split("=")[0]);
+  expect(flags.length).toBeGreaterThan(0);
+  for (const flag of flags) expect(help[role]).toMatch(new RegExp(`\\s${flag}\\b`));
+  const takesConfig = help[role].includes("<config>");
+  const positional = args.slice(1).filter((arg) => !arg.startsWith("-"));
+  expect(positional).toHaveLength(takesConfig ? 1 : 0);
+}
+
+const compose = readOneYaml<Compose>("deploy/compose.yaml");
+
+test.each(ROLES)("compose starts the %s with options the program has", (role) => {
+  const command = compose.services[role].command ?? [];
+  expect(command[0]).toBe(role);
+  expectAccepted(role, command);
+});
+
+test.each(ROLES)("kubernetes starts the %s with options the program has", (role) => {
+  const workload = readYaml(`deploy/kubernetes/base/${role}.yaml`).find(
+    (document) => (document as { kind: string }).kind !== "Service",
+  ) as { spec: { template: { spec: { containers: Container[] } } } };
+  const [container] = workload.spec.template.spec.containers;
+  expect(container.args[0]).toBe(role);
+  expectAccepted(role, container.args);
+});
+
+test("systemd and Slurm start roles with options the program has", () => {
+  const unit = /^ExecStart=.*troupe\.mjs (.*)$/m.exec(read("deploy/systemd/troupe-worker@.service"));
+  expectFlags(unit?.[1] ?? "", ["rollout", "learner"]);
+  const script = read("deploy/slurm/troupe.sbatch").replaceAll("\\\n", " ");
+  const commands = script.split("\n").filter((line) => /^\s*(srun .*)?node "\$troupe"/.test(line));
+  expect(commands).toHaveLength(2);
+  for (const command of commands) {
+    const afterProgram = command.slice(command.indexOf('"$troupe"'));
+    expectFlags(
+      afterProgram,
+      afterProgram.includes(" coordinator ") ? ["coordinator"] : ["rollout", "learner"],
+    );
+  }
+});
+
+function expectFlags(text: string, roles: readonly string[]): void {
+  const flags = text.match(/--[a-z-]+/g) ?? [];
+  expect(flags.length).toBeGreaterThan(2);
+  for (const role of roles) for (const flag of flags) expect(help[role]).toMatch(new RegExp(`\\s${flag}\\b`));
+}
+
+test("whoever listens beyond loopback has a token, and every worker brings it", () => {
+  for (const role of ROLES) {
+    const command = compose.services[role].command ?? [];
+    expect(command).toContain("--token-file=/run/secrets/troupe-token");
+    expect(compose.services[role]["secrets"]).toEqual(["troupe-token"]);
+  }
+  expect(compose.services["coordinator"].command).toContain("--insecure");
+});
+
+test("compose refers only to volumes, configs, secrets and services it defines, and publishes only on loopback", () => {
+  for (const [name, service] of Object.entries(compose.services)) {
+    for (const source of (service["volumes"] ?? []) as string[]) {
+      const [from, to] = source.split(":");
+      if (to !== undefined && !from.startsWith(".")) expect(Object.keys(compose.volumes)).toContain(from);
+    }
+    for (const port of (service["ports"] ?? []) as string[]) expect(port).toMatch(/^127\.0\.0\.1:/);
+    expect(Object.keys(service)).not.toContain("container_name");
+    for (const needed of Object.keys((service["depends_on"] ?? {}) as object)) {
+      expect(Object.keys(compose.services)).toContain(needed);
+    }
+    const isOurs = (ROLES as readonly string[]).includes(name);
+    expect(service["profiles"]).toEqual(isOurs ? undefined : ["monitoring"]);
+    if (isOurs)
+      expect(service).toMatchObject({ read_only: true, cap_drop: ["ALL"], stop_grace_period: "30s" });
+  }
+  expect(readOneYaml(compose.configs["run"].file.replace(/^.*:-\.\/(.*)\}$/, "deploy/$1"))).toBeTruthy();
+});
+
+test("the sample run is valid, and Kubernetes has the same one", () => {
+  const config = configSchema.parse(readOneYaml("deploy/config/run.yaml"));
+  expect(config.stages).toEqual(["sft", "reward", "ppo"]);
+  expect(read("deploy/kubernetes/base/run.yaml")).toBe(read("deploy/config/run.yaml"));
+  const validate = spawnSync(
+    process.execPath,
+    [pathOf("bin", "troupe.mjs"), "config", "validate", pathOf("deploy/config/run.yaml")],
+    { encoding: "utf8" },
+  );
+  expect(validate.stderr).not.toMatch(/unknown|contradict|must|expected/i);
+});
+
+test.each(["deploy/launch.sh", "deploy/compose.sh"])("%s is valid POSIX shell", (script) => {
+  expect(spawnSync("sh", ["-n", pathOf(script)]).status).toBe(0);
+});
+
+test("launch.sh without arguments explains itself and exits 2", () => {
+  const run = spawnSync("sh", [pathOf("deploy/launch.sh")], { encoding: "utf8" });
+  expect(run.status).toBe(2);
+  expect(run.stderr).toContain("sh deploy/launch.sh CONFIG [ROLLOUTS [LEARNERS]]");
+});
+
+test("launch.sh passes what it is given to the program, which reports a missing config with exit code 2", () => {
+  const run = spawnSync("sh", [pathOf("deploy/launch.sh"), "does-not-exist.yaml", "3", "1"], {
+    encoding: "utf8",
+  });
+  expect(run.status).toBe(2);
+  expect(run.stderr).toContain("does-not-exist.yaml");
+});
