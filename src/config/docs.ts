@@ -36,7 +36,7 @@ Values come from these places; a later one wins:
 4. \`--set ppo.lam=0.9\`, as often as needed; the value is YAML
 5. a command's own flags, such as \`--rollouts 4\`
 
-Paths in the file are relative to the file, all others to the working folder. A key that does not exist, a value out of
+Relative paths start from the folder the command runs in. A key that does not exist, a value out of
 range or two values that contradict each other end the command with exit code 2 before any process starts; all problems
 are listed at once. \`troupe config print FILE\` shows the complete result, \`troupe config validate FILE\` only checks
 it, \`troupe config schema\` writes the JSON schema for editors.

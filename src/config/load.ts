@@ -4,7 +4,7 @@
  * where it was written, what was expected and what was given.
  */
 import { readFile, stat } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import { configError } from "../shared/errors.js";
 import { parseAssignments, setAt, type Assignment } from "./assignments.js";
 import { layered, PRESETS, type PartialConfig } from "./presets.js";
@@ -82,12 +82,9 @@ export function parseConfig(sources: ConfigSources): LoadedConfig {
   // What the file says is unknown then, so that every field would look missing.
   if (yaml.value === undefined) throw problemsError(name, problems);
 
-  const fileFolder = sources.file === undefined ? process.cwd() : dirname(resolve(sources.file));
-  let user: unknown = absolutePaths(withoutEmptySections(yaml.value, configJsonSchema()), fileFolder);
-  for (const assignment of assigned.assignments) {
-    user = setAt(user, assignment.path, absoluteAt(assignment.path, assignment.value));
-  }
-  const written = layered(sources.base ?? {}, user);
+  let user: unknown = withoutEmptySections(yaml.value, configJsonSchema());
+  for (const { path, value } of assigned.assignments) user = setAt(user, path, value);
+  const written = withAbsolutePaths(layered(sources.base ?? {}, user));
   const raw = withDefaultTokenizer(layered(presetOf(written), layered({ data: {} }, written)));
 
   const writtenAt = (path: Path) => originOf(path, yaml, assigned.assignments);
@@ -148,8 +145,8 @@ const PATH_FIELDS = [
   "cluster.tokenFile",
 ] as const;
 
-/** Paths in a file are relative to that file's folder. */
-function absolutePaths(value: unknown, folder: string): unknown {
+/** Relative paths start from the folder the command runs in; the processes of a run may work elsewhere. */
+function withAbsolutePaths(value: unknown): unknown {
   let result = value;
   for (const field of PATH_FIELDS) {
     const path = field.split(".");
@@ -157,15 +154,9 @@ function absolutePaths(value: unknown, folder: string): unknown {
       (here, key) => (isRecord(here) && Object.hasOwn(here, key) ? here[key] : undefined),
       value,
     );
-    if (typeof given === "string" && given !== "") result = setAt(result, path, resolve(folder, given));
+    if (typeof given === "string" && given !== "") result = setAt(result, path, resolve(given));
   }
   return result;
-}
-
-/** Paths on the command line and in the environment are relative to the working folder. */
-function absoluteAt(path: Path, value: unknown): unknown {
-  const isPathField = (PATH_FIELDS as readonly string[]).includes(path.join("."));
-  return isPathField && typeof value === "string" && value !== "" ? resolve(value) : value;
 }
 
 /** The config with every faulty value left out, to look for contradictions among the sound ones as well. */

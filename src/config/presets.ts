@@ -93,47 +93,41 @@ export const PRESETS: Readonly<Record<Config["preset"], PartialConfig>> = {
   "deepspeed-chat": deepspeedChat,
 };
 
-/** The run of `npm start`: a small model, three stages, a few minutes on a laptop's CPU. */
+/** The run of `npm start`: a small model, three stages, a few minutes on a laptop's CPU; examples/quickstart/config.yaml. */
 export const quickstartPreset: PartialConfig = {
   name: "quickstart",
-  model: {
-    fresh: { family: "gpt2", layers: 2, hidden: 128, heads: 4, contextTokens: 96 },
-  },
-  data: { maxPromptTokens: 48, maxResponseTokens: 32 },
-  sft: { epochs: 3, batchSize: 32, optimizer: { learningRate: 1e-3, warmupSteps: 10 } },
-  reward: { epochs: 2, batchSize: 32, optimizer: { learningRate: 5e-4, warmupSteps: 10 } },
+  model: { fresh: { family: "gpt2", layers: 2, hidden: 128, heads: 4, contextTokens: 48 } },
+  data: { split: [2, 4, 4], evalFraction: 0.1, maxPromptTokens: 16, maxResponseTokens: 26 },
+  sft: { epochs: 6, batchSize: 32, optimizer: { learningRate: 5e-3, warmupSteps: 10 } },
+  reward: { epochs: 3, batchSize: 32, optimizer: { learningRate: 2e-3, warmupSteps: 10 } },
+  generation: { maxNewTokens: 28 },
   ppo: {
     iterations: 40,
-    rolloutBatchSize: 64,
-    minibatchSize: 32,
+    rolloutBatchSize: 128,
+    minibatchSize: 64,
     ppoEpochs: 2,
     klController: { type: "fixed", coef: 0.05 },
-    actor: { learningRate: 2e-4 },
-    critic: { learningRate: 4e-4 },
+    actor: { learningRate: 1e-3, schedule: "linear" },
+    critic: { learningRate: 2e-3, schedule: "linear" },
   },
-  generation: { maxNewTokens: 32 },
-  cluster: { rollouts: 2, learners: 2, microShards: 8, promptsPerTask: 16 },
-  checkpoint: { everyIterations: 10 },
+  cluster: { rollouts: 2, learners: 2 },
   eval: { prompts: 128, samples: 5 },
 };
 
 /** The same three stages in seconds: a smoke test of the whole system, too short to learn much. */
 export const tinyPreset: PartialConfig = {
+  ...quickstartPreset,
   name: "tiny",
-  model: {
-    fresh: { family: "gpt2", layers: 1, hidden: 32, heads: 2, contextTokens: 64 },
-  },
-  data: { maxPromptTokens: 32, maxResponseTokens: 24, maxRows: 400 },
-  sft: { epochs: 1, batchSize: 16, optimizer: { learningRate: 3e-3 } },
-  reward: { epochs: 1, batchSize: 16, optimizer: { learningRate: 1e-3 } },
+  model: { fresh: { family: "gpt2", layers: 1, hidden: 32, heads: 2, contextTokens: 48 } },
+  sft: { epochs: 2, batchSize: 16, optimizer: { learningRate: 1e-2 } },
+  reward: { epochs: 1, batchSize: 16, optimizer: { learningRate: 5e-3 } },
   ppo: {
     iterations: 3,
     rolloutBatchSize: 16,
     minibatchSize: 16,
-    actor: { learningRate: 3e-4 },
-    critic: { learningRate: 6e-4 },
+    actor: { learningRate: 1e-3 },
+    critic: { learningRate: 2e-3 },
   },
-  generation: { maxNewTokens: 16 },
   cluster: { rollouts: 2, learners: 2, microShards: 4, promptsPerTask: 4 },
   checkpoint: { everyIterations: 2 },
   eval: { prompts: 16, samples: 5 },

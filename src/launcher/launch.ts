@@ -2,6 +2,7 @@
  * A whole run on this machine: one coordinator, R rollout workers and L learners as real processes, kept alive until
  * the coordinator says that the run is done.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readFile, rm } from "node:fs/promises";
 import type { Config } from "../config/schema.js";
@@ -44,7 +45,10 @@ export async function launch(options: LaunchOptions): Promise<void> {
   const { config, directory, view, signal } = options;
   const { cluster } = config;
   let address: CoordinatorFile | undefined;
-  await rm(join(directory.path, "coordinator.json"), { force: true }); // an old one would be taken for the new one
+  const summaryPath = join(directory.path, "summary.json");
+  // Old ones would be taken for this start's: the address of the coordinator, and the proof that the run is done.
+  for (const name of ["coordinator.json", "summary.json"])
+    await rm(join(directory.path, name), { force: true });
 
   const commandFor: SupervisorOptions["commandFor"] = (role, index, restarts) =>
     runCommand(
@@ -68,6 +72,7 @@ export async function launch(options: LaunchOptions): Promise<void> {
   const supervisor = new Supervisor({
     commandFor: options.commandFor ?? commandFor,
     onEvent: (event) => view.supervisorEvent(event),
+    isFinished: () => existsSync(summaryPath),
     policy: options.policy,
   });
 

@@ -92,6 +92,11 @@ export class ProgressView {
       case "stopped":
         this.#terminal.line(dim(`${event.name.padEnd(14)} stopped`));
         return;
+      case "left": {
+        const seconds = (event.restartInMs / 1000).toFixed(1);
+        this.#terminal.line(dim(`${event.name.padEnd(14)} left; wanted again in ${seconds} s`));
+        return;
+      }
       case "died": {
         const seconds = (event.restartInMs / 1000).toFixed(1);
         const budget = `restart ${event.used} of ${event.allowed} allowed in 10 min`;
@@ -131,7 +136,7 @@ export class ProgressView {
       case "worker-joined":
         this.#terminal.line(
           this.#colors.dim(
-            `${escapeControl(event.workerId).padEnd(14)} joined, pid ${event.pid}, http://${escapeControl(event.host)}:${event.port}`,
+            `${escapeControl(event.workerId).padEnd(14)} joined, pid ${event.pid}, metrics port ${event.port}`,
           ),
         );
         return;
@@ -143,7 +148,7 @@ export class ProgressView {
       case "worker-restarted":
         this.#terminal.line(
           this.#colors.dim(
-            `${escapeControl(event.workerId).padEnd(14)} is back, pid ${event.pid}, http://${escapeControl(event.host)}:${event.port}`,
+            `${escapeControl(event.workerId).padEnd(14)} is back, pid ${event.pid}, metrics port ${event.port}`,
           ),
         );
         return;

@@ -31,7 +31,7 @@ export type RestartDecision =
 
 export class RestartBudget {
   readonly #restartsAtMs = new Map<string, number[]>();
-  readonly #failuresInARow = new Map<string, number>();
+  readonly #endingsInARow = new Map<string, number>();
 
   constructor(
     readonly policy: RestartPolicy = DEFAULT_RESTART_POLICY,
@@ -46,14 +46,19 @@ export class RestartBudget {
    * @param uptimeMs how long the process had lived
    */
   decide(role: string, process: string, nowMs: number, uptimeMs: number): RestartDecision {
-    const { maxRestarts, windowMs, baseDelayMs, maxDelayMs } = this.policy;
+    const { maxRestarts, windowMs } = this.policy;
     const recent = (this.#restartsAtMs.get(role) ?? []).filter((atMs) => nowMs - atMs < windowMs);
     if (recent.length >= maxRestarts) return { type: "spent", used: recent.length };
     recent.push(nowMs);
     this.#restartsAtMs.set(role, recent);
-    const failures = uptimeMs >= RECOVERED_AFTER_MS ? 1 : (this.#failuresInARow.get(process) ?? 0) + 1;
-    this.#failuresInARow.set(process, failures);
-    const delayMs = Math.min(maxDelayMs, baseDelayMs * 2 ** (failures - 1)) * (1 + JITTER * this.random());
-    return { type: "restart", delayMs: Math.round(delayMs), used: recent.length };
+    return { type: "restart", delayMs: this.backoffMs(process, uptimeMs), used: recent.length };
+  }
+
+  /** Delay before the next start of a process that ended after `uptimeMs`; grows with every call in a row. */
+  backoffMs(process: string, uptimeMs: number): number {
+    const { baseDelayMs, maxDelayMs } = this.policy;
+    const endings = uptimeMs >= RECOVERED_AFTER_MS ? 1 : (this.#endingsInARow.get(process) ?? 0) + 1;
+    this.#endingsInARow.set(process, endings);
+    return Math.round(Math.min(maxDelayMs, baseDelayMs * 2 ** (endings - 1)) * (1 + JITTER * this.random()));
   }
 }

@@ -32,6 +32,8 @@ export type SupervisorEvent =
       readonly used: number;
       readonly allowed: number;
     }
+  /** A process ended itself in peace while it is still wanted: it was told to, or the coordinator went away. */
+  | { readonly type: "left"; readonly role: ProcessRole; readonly name: string; readonly restartInMs: number }
   /** Ended on request: scaled down, or the run is over. */
   | { readonly type: "stopped"; readonly role: ProcessRole; readonly name: string };
 
@@ -39,6 +41,8 @@ export interface SupervisorOptions {
   /** The command of the `restarts`-th restart (0 = first start) of process `index` of `role`. */
   readonly commandFor: (role: ProcessRole, index: number, restarts: number) => ChildCommand;
   readonly onEvent: (event: SupervisorEvent) => void;
+  /** Whether the run is done when the coordinator exits with 0; a polite SIGTERM ends it with 0 as well. @default always */
+  readonly isFinished?: () => boolean;
   /**
    * What a worker that leaves with exit code 0 means: "restart" it, or take it as "done" (workers that joined a run
    * whose end only they see). @default "restart"
@@ -65,6 +69,8 @@ export const STOP_GRACE_MS = 8_000;
 const COORDINATOR_HEAD_START_MS = 4_000;
 /** A worker that leaves by itself just before the coordinator ends the run is not worth a report. */
 const END_OF_RUN_MS = 2_000;
+
+const COORDINATOR_POLL_MS = 200;
 
 export class Supervisor {
   /** Resolves when the coordinator exited with 0 (or all workers are done); rejects with the error that ended the run. */
@@ -172,10 +178,14 @@ export class Supervisor {
         this.options.onEvent({ type: "stopped", role, name: command.name });
         return;
       }
-      if (code === 0 && (role === "coordinator" || this.options.onLeave === "done"))
-        return this.#finish(slot);
-      if (code === 0) await sleep(END_OF_RUN_MS, retired.signal);
-      if (retired.signal.aborted) return;
+      const hasLeft = code === 0 || (code === EXIT_CODES.CANCELLED && role !== "coordinator");
+      const isEnd =
+        role === "coordinator" ? (this.options.isFinished?.() ?? true) : this.options.onLeave === "done";
+      if (hasLeft && isEnd) return this.#finish(slot);
+      if (hasLeft) {
+        await this.#afterLeaving(slot, child);
+        continue;
+      }
       await this.#afterDeath(slot, child, { code, signal });
     }
   }
@@ -220,6 +230,24 @@ export class Supervisor {
     });
     slot.restarts++;
     await sleep(decision.delayMs, retired.signal);
+  }
+
+  /** No failure, so no budget: it comes back once there is a coordinator to join, though not in a tight loop. */
+  async #afterLeaving(slot: Slot, child: Child): Promise<void> {
+    const { signal } = slot.retired;
+    const { name } = child.command;
+    const restartInMs = Math.max(END_OF_RUN_MS, this.#budget.backoffMs(name, child.uptimeMs));
+    await sleep(END_OF_RUN_MS, signal);
+    while (!signal.aborted && slot.role !== "coordinator" && this.#isCoordinatorDown())
+      await sleep(COORDINATOR_POLL_MS, signal);
+    if (signal.aborted) return;
+    this.options.onEvent({ type: "left", role: slot.role, name, restartInMs });
+    slot.restarts++;
+    await sleep(restartInMs - END_OF_RUN_MS, signal);
+  }
+
+  #isCoordinatorDown(): boolean {
+    return this.#slots.has("coordinator-0") && this.child("coordinator", 0) === undefined;
   }
 
   #finish(slot: Slot): void {
