@@ -44,6 +44,8 @@ type Callable = (...args: unknown[]) => Pointer;
 export class OrtCApi {
   /** Version of the library, e.g. "1.30.0". */
   readonly version: string;
+  /** koffi unloads a library when its handle is garbage collected, whatever functions are still known. */
+  readonly #library: ReturnType<typeof koffi.load>;
   readonly #getErrorMessage: Callable;
   readonly #releaseStatus: Callable;
   readonly #createTensor: Callable;
@@ -61,8 +63,8 @@ export class OrtCApi {
 
   /** @throws when the library does not load or does not offer the API version */
   constructor(path = bundledLibraryPath()) {
-    const library = koffi.load(path);
-    const base = library.func("OrtGetApiBase", "void *", [])() as Pointer;
+    this.#library = koffi.load(path);
+    const base = this.#library.func("OrtGetApiBase", "void *", [])() as Pointer;
     const [getApi, getVersion] = koffi.decode(base, koffi.array("void *", 2)) as Pointer[];
     this.version = functionAt(getVersion, "str", [])() as string;
     const api = functionAt(getApi, "void *", ["uint32_t"])(API_VERSION);

@@ -40,19 +40,19 @@ export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: Linea
 }
 
 /**
- * `linear` for the few rows of a decode step: same result, no gradient, fastest with `weightIsOutIn`
- * (`[K, M]` weights are repacked at every call).
+ * `linear` for the few rows of a decode step, without gradient: a row's result has the same bits for any number of
+ * rows from 1 to 16, whatever the others hold (`linear` takes another kernel for a single row).
  *
- * @param x `[B, K]`, B up to about 32  @param w `[K, M]` or `[M, K]`  @param bias `[M]` or null
+ * @param x `[B, K]`, B in 1..16  @param w `[K, M]` or, twice as fast, `[M, K]`  @param bias `[M]` or null
  * @returns `[B, M]`
  */
 export function smallLinear(x: Tensor, w: Tensor, bias: Tensor | null, options: LinearOptions = {}): Tensor {
   const trace = activeTrace();
-  if (trace === null) return linear(x, w, bias, options);
-  const { graph } = trace;
   const isOutIn = options.weightIsOutIn ?? false;
-  // With the weight as left operand the matrix product reads it where it lies; as right operand it is packed into
-  // a copy first, which for a few rows costs several times the product itself (1.5 against 0.31 ms, 8×768×3072).
+  if (trace === null || (!isOutIn && x.shape[0] > 1)) return linear(x, w, bias, options);
+  const { graph } = trace;
+  // As left operand an [M, K] weight is read where it lies; as right operand it is packed into a copy first, which
+  // for a few rows costs more than the product (0.31 against 1.5 ms for 8 × 768 × 3072 on two threads).
   const product = graph.matMul(trace.name(w), trace.name(x), { transA: !isOutIn, transB: true });
   const rows = graph.transpose(product, [1, 0]);
   const value = bias === null ? rows : graph.op("Add", [rows, trace.name(bias)]);
