@@ -4,8 +4,8 @@ import { builtFile } from "../shared/paths.js";
 import type { RenderReply, RenderRequest } from "./chat-template-child.js";
 import type { ChatMessage } from "./types.js";
 
-/** Heap of the rendering process. A template needs a few megabytes; loading the largest tokenizers about 200. */
-const HEAP_CAP_MIB = 512;
+/** Heap of the rendering process. A template needs a few megabytes; loading a large tokenizer about 150. */
+const HEAP_CAP_MIB = 256;
 const BATCH = 256;
 
 /**
