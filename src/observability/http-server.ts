@@ -86,12 +86,15 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   const streams = createEventStreams();
   const routes = makeRoutes(options, streams.open);
 
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (request, response) => {
-    void answer(request, response).catch(() => {
-      if (!response.headersSent) sendText(response, 500, "internal error\n");
-      else response.destroy();
-    });
-  });
+  const server = createServer(
+    { maxHeaderSize: MAX_HEADER_BYTES, connectionsCheckingInterval: 2_000 },
+    (request, response) => {
+      void answer(request, response).catch(() => {
+        if (!response.headersSent) sendText(response, 500, "internal error\n");
+        else response.destroy();
+      });
+    },
+  );
   server.maxConnections = MAX_CONNECTIONS;
   server.headersTimeout = 10_000;
   server.requestTimeout = 15_000;

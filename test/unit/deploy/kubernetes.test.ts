@@ -103,11 +103,9 @@ test.skipIf(!hasKubectl)("kustomize renders the base: namespace, hashed run file
     if (kind !== "Namespace") expect(metadata.namespace).toBe("troupe");
   const configMap = rendered.find(({ kind }) => kind === "ConfigMap")?.metadata.name;
   expect(configMap).toMatch(/^troupe-run-[a-z0-9]+$/);
-  const coordinator =
-    rendered.find(
-      ({ metadata }) => metadata.name === "troupe-coordinator" && "template" in (metadata as object),
-    ) ??
-    rendered.find(({ kind, metadata }) => kind === "StatefulSet" && metadata.name === "troupe-coordinator");
+  const coordinator = rendered.find(
+    ({ kind, metadata }) => kind === "StatefulSet" && metadata.name === "troupe-coordinator",
+  );
   const pod = coordinator?.spec.template.spec;
   expect(pod?.volumes.some((volume) => volume.configMap?.name === configMap)).toBe(true);
   expect(pod?.containers[0].image).toMatch(/^troupe:/);

@@ -1,6 +1,6 @@
 import { request as httpRequest, type IncomingHttpHeaders } from "node:http";
 import { connect } from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { createMetrics } from "../../../src/observability/metrics.js";
 import { EventBus } from "../../../src/observability/progress.js";
 import { createHostCheck } from "../../../src/observability/host-check.js";
@@ -271,6 +271,38 @@ test("events stream history then live events, and a reconnect resumes after the 
 
   const afterRestart = await readStream(server, 3, { "last-event-id": "00000000-999" });
   expect(afterRestart.map(({ event }) => event.text)).toEqual(["one\ntwo", "live", "missed"]);
+});
+
+test("a watcher that stops reading is dropped instead of filling the memory", async () => {
+  const { server, events } = await startCoordinator();
+  const socket = connect(server.port, server.host);
+  await new Promise((resolve) => socket.once("connect", resolve));
+  socket.write("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  await new Promise((resolve) => socket.once("data", resolve));
+  socket.pause();
+  const text = "x".repeat(1_000_000);
+  for (let i = 0; i < 40; i++) {
+    events.publish({ type: "message", level: "info", text });
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  let received = 0;
+  socket.on("data", (chunk) => (received += chunk.length));
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  socket.on("error", () => {});
+  socket.resume();
+  await closed;
+  expect(received).toBeLessThan(40_000_000);
+});
+
+test("the number of event streams is bounded, and a place is free again after one hangs up", async () => {
+  const { server } = await startCoordinator();
+  const aborts = Array.from({ length: 32 }, () => new AbortController());
+  const opened = await Promise.all(aborts.map(({ signal }) => fetch(`${server.url}/events`, { signal })));
+  expect(opened.every((response) => response.status === 200)).toBe(true);
+  expect((await get(server, "/events")).status).toBe(503);
+  aborts[0].abort();
+  await vi.waitFor(async () => expect((await get(server, "/events", { method: "HEAD" })).status).toBe(200));
+  for (const abort of aborts) abort.abort();
 });
 
 test("close ends event streams and idle connections, frees the port, and may be called again", async () => {
