@@ -88,6 +88,8 @@ export class TokenizerPool implements TextTokenizer {
       idleTimeout: 30_000,
       atomics: "disabled",
     });
+    // A thread that dies between tasks must not take this process along; the next task starts another and reports.
+    pool.on("error", () => undefined);
     try {
       const info = await runWithDeadline<TokenizerInfo>(
         pool,
