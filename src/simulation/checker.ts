@@ -69,13 +69,12 @@ function checkMembership(history: History, report: Report): void {
       live.set(entry.workerId, entry.incarnation);
     } else if (entry.type === "removed") {
       removed.add(entry.incarnation);
-    } else if (entry.type === "judged" && (entry.outcome === "admitted" || entry.outcome === "nonfinite")) {
-      if (live.get(entry.workerId) !== entry.incarnation || removed.has(entry.incarnation)) {
-        report(
-          "I6",
-          `${entry.experienceId} admitted from ${entry.workerId}, incarnation ${entry.incarnation}, which is over`,
-        );
-      }
+    } else if (entry.type === "judged" && entry.outcome !== "fenced") {
+      if (live.get(entry.workerId) === entry.incarnation && !removed.has(entry.incarnation)) continue;
+      report(
+        "I6",
+        `${entry.experienceId} ${entry.outcome} from ${entry.workerId}, incarnation ${entry.incarnation}, which is over`,
+      );
     }
   }
 }

@@ -27,8 +27,7 @@ export function reduceWith(
 ): Effect[] {
   switch (planted) {
     case "no-dedupe":
-      forgetAdmission(state, event);
-      return reduce(state, event, nowMs);
+      return admitAgain(event, reduce(state, event, nowMs));
     case "ignore-generation":
       return reduce(state, asCurrentVote(state, event), nowMs);
     case "skip-finite-check":
@@ -42,18 +41,18 @@ export function reduceWith(
   }
 }
 
-/** The ledger does not remember that the id was admitted. */
-function forgetAdmission(state: CoordinatorState, event: CoordinatorEvent): void {
-  if (event.type !== "ExperienceReceived") return;
-  const entry = state.durable.experiences.get(event.experienceId);
-  if (entry?.status !== "buffered") return;
-  const { counts } = state.durable;
-  entry.status = "open";
-  counts.open += 1;
-  counts.admitted -= 1;
-  counts.buffered -= 1;
-  counts.bufferedBytes -= entry.bytes;
-  state.volatile.tasks.get(event.taskId)?.openIds.add(event.experienceId);
+/** What is already admitted is admitted once more. */
+function admitAgain(event: CoordinatorEvent, effects: Effect[]): Effect[] {
+  if (event.type !== "ExperienceReceived") return effects;
+  const { experienceId, policyVersion, bytes } = event;
+  return effects.flatMap((effect): Effect[] => {
+    if (effect.type !== "AckExperience" || effect.outcome !== "duplicate") return [effect];
+    const record = { type: "ExperienceAdmitted", experienceId, policyVersion, bytes } as const;
+    return [
+      { type: "journal", record, putPayload: experienceId },
+      { ...effect, outcome: "admitted" },
+    ];
+  });
 }
 
 /** Votes count whatever generation they were cast in. */

@@ -69,6 +69,8 @@ export const FAULTS_END_MS = 6_000;
 /** A run that is not over by then hangs. */
 export const RUN_LIMIT_MS = 90_000;
 
+const QUIET: NetworkProfile = { drop: 0, duplicate: 0, delayMs: 5, jitterMs: 0 };
+
 export function makeScenario(seed: number): Scenario {
   const random = new Random(seed);
   const rollouts = random.between(1, 3);
@@ -78,6 +80,8 @@ export function makeScenario(seed: number): Scenario {
   const maxStalenessVersions = random.pick([0, 0, 1]);
   const anyId = (): string => `${random.between(0, iterations - 1)}/${random.between(0, prompts - 1)}/0`;
   const isHarsh = random.chance(0.4);
+  // A damaged state is noticed by comparison: this fault needs company, and nothing that takes it away.
+  const isComparison = learners >= 2 && random.chance(0.05);
   return {
     seed,
     rollouts,
@@ -96,13 +100,15 @@ export function makeScenario(seed: number): Scenario {
     poisonIds: random.chance(0.1) ? [anyId()] : [],
     nonFiniteIds: random.chance(0.1) ? [anyId()] : [],
     nonFiniteSteps: random.chance(0.15) ? [random.between(1, 6)] : [],
-    network: {
-      drop: isHarsh ? random.pick([0, 0.02, 0.1]) : 0,
-      duplicate: isHarsh ? random.pick([0, 0.05, 0.2]) : 0,
-      delayMs: random.pick([1, 5, 20]),
-      jitterMs: random.pick([0, 10, isHarsh ? 150 : 10]),
-    },
-    faults: makeFaults(random, learners),
+    network: isComparison
+      ? QUIET
+      : {
+          drop: isHarsh ? random.pick([0, 0.02, 0.1]) : 0,
+          duplicate: isHarsh ? random.pick([0, 0.05, 0.2]) : 0,
+          delayMs: random.pick([1, 5, 20]),
+          jitterMs: random.pick([0, 10, isHarsh ? 150 : 10]),
+        },
+    faults: isComparison ? [makeCorruption(random)] : makeFaults(random),
   };
 }
 
@@ -126,19 +132,12 @@ const KINDS: readonly FaultKind[] = [
   "clockJump",
 ];
 
-function makeFaults(random: Random, learners: number): Fault[] {
-  // A damaged state is noticed by comparison, so this fault needs company and nothing that takes it away.
-  if (learners >= 2 && random.chance(0.05)) {
-    return [
-      {
-        kind: "corruptLearner",
-        atMs: random.between(100, 1500),
-        target: random.between(0, 2),
-        durationMs: 0,
-        point: "now",
-      },
-    ];
-  }
+function makeCorruption(random: Random): Fault {
+  const atMs = random.between(100, 1_500);
+  return { kind: "corruptLearner", atMs, target: random.between(0, 2), durationMs: 0, point: "now" };
+}
+
+function makeFaults(random: Random): Fault[] {
   return Array.from({ length: random.between(0, 7) }, () => {
     const kind = random.pick(KINDS);
     const points =

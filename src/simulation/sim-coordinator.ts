@@ -293,10 +293,12 @@ export class SimCoordinator {
           hash: effect.hash,
           durable: records.length,
         });
+        this.round = null;
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "SkipStep":
       case "AbortStep":
+        this.round = null;
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "AnnounceVersion":

@@ -57,6 +57,7 @@ function* smaller(scenario: Scenario): Iterable<Scenario> {
   if (scenario.iterations > 1) yield { ...scenario, iterations: scenario.iterations - 1 };
   if (scenario.ppoEpochs > 1) yield { ...scenario, ppoEpochs: 1 };
   if (scenario.rollouts > 1) yield { ...scenario, rollouts: scenario.rollouts - 1 };
-  if (scenario.learners > scenario.minLearners && scenario.learners > 1)
+  const needsWitness = faults.some((fault) => fault.kind === "corruptLearner");
+  if (scenario.learners > scenario.minLearners && scenario.learners > (needsWitness ? 2 : 1))
     yield { ...scenario, learners: scenario.learners - 1 };
 }

@@ -1,0 +1,39 @@
+import { describe, expect, it } from "vitest";
+import { PLANTED_BUGS, shrink, simulateSeed, type Planted } from "../../../src/simulation/index.js";
+
+/** What the checker must say about each bug; a run that merely crashes would not show that the checker can see. */
+const EXPECTED: Record<Exclude<Planted, "none">, string> = {
+  "no-dedupe": "I2",
+  "ignore-generation": "I5",
+  "ack-before-journal": "I2",
+  "skip-finite-check": "I5",
+  "wall-clock-lease": "C1",
+  "no-fence": "I6",
+};
+const SEEDS = 600;
+
+function firstCatch(planted: Planted, invariant: string): number | null {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    if (simulateSeed(seed, planted).violations.some((violation) => violation.invariant === invariant))
+      return seed;
+  }
+  return null;
+}
+
+describe("planted bugs", () => {
+  for (const planted of PLANTED_BUGS) {
+    it(`${planted} is caught as a violation of ${EXPECTED[planted]}, on a seed that passes without it`, () => {
+      const seed = firstCatch(planted, EXPECTED[planted]);
+      expect(seed, `not caught in ${SEEDS} seeds`).not.toBeNull();
+      expect(simulateSeed(seed!).violations).toEqual([]);
+    });
+  }
+
+  it("a failing run shrinks to one that still fails and is no larger", () => {
+    const failing = simulateSeed(firstCatch("ack-before-journal", "I2")!, "ack-before-journal");
+    const shrunk = shrink(failing.scenario, "ack-before-journal");
+    expect(shrunk.violations.length).toBeGreaterThan(0);
+    expect(shrunk.scenario.faults.length).toBeLessThanOrEqual(failing.scenario.faults.length);
+    expect(shrunk.scenario.iterations).toBeLessThanOrEqual(failing.scenario.iterations);
+  });
+});

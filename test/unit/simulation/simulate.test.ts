@@ -1,0 +1,152 @@
+import { describe, expect, it } from "vitest";
+import { checkRun } from "../../../src/simulation/checker.js";
+import {
+  makeScenario,
+  simulateScenario,
+  simulateSeed,
+  type Scenario,
+} from "../../../src/simulation/index.js";
+import { World } from "../../../src/simulation/world.js";
+
+describe("simulation", () => {
+  it("holds the contract under 600 seeds of faults", () => {
+    for (let seed = 1; seed <= 600; seed++) {
+      const { violations } = simulateSeed(seed);
+      expect(violations, `seed ${seed}`).toEqual([]);
+    }
+  });
+
+  it("repeats a seed exactly", () => {
+    const run = (): unknown => {
+      const { entries, records, endedAtMs } = new World(makeScenario(77), "none").run();
+      return { entries, records, endedAtMs };
+    };
+    expect(run()).toEqual(run());
+  });
+
+  it("draws different faults for different seeds, and every kind of them", () => {
+    const kinds = new Set<string>();
+    for (let seed = 1; seed <= 300; seed++)
+      for (const fault of makeScenario(seed).faults) kinds.add(fault.kind);
+    expect([...kinds].sort()).toEqual(
+      [
+        "clockJump",
+        "corruptLearner",
+        "drainLearner",
+        "drainRollout",
+        "killAll",
+        "killCoordinator",
+        "killLearner",
+        "killRollout",
+        "partitionLearner",
+        "partitionRollout",
+        "pauseLearner",
+        "pauseRollout",
+        "slowLearner",
+        "slowRollout",
+      ].sort(),
+    );
+  });
+
+  it("ends with the same parameters with a kill of everything as without", () => {
+    const calm: Scenario = {
+      ...makeScenario(5),
+      maxStalenessVersions: 0,
+      faults: [],
+      nonFiniteIds: [],
+      poisonIds: [],
+      nonFiniteSteps: [],
+    };
+    const finalOf = (scenario: Scenario): number | null => {
+      const history = new World(scenario, "none").run();
+      expect(checkRun(scenario, history)).toEqual([]);
+      return history.finalParameters;
+    };
+    const expected = finalOf(calm);
+    for (const atMs of [150, 333, 480, 700]) {
+      const faults = [{ kind: "killAll", atMs, target: 1, durationMs: 100, point: "now" }] as const;
+      expect(finalOf({ ...calm, faults })).toBe(expected);
+    }
+  });
+
+  it("survives a coordinator that dies at every point of the journal protocol, again and again", () => {
+    const base = makeScenario(9);
+    for (const point of ["beforeSync", "afterSync", "midEffects"] as const) {
+      const faults = Array.from({ length: 25 }, (_, i) => {
+        return { kind: "killCoordinator", atMs: 60 + 45 * i, target: 0, durationMs: 10, point } as const;
+      });
+      expect(simulateScenario({ ...base, faults }).violations, point).toEqual([]);
+    }
+  });
+});
+
+describe("checker", () => {
+  const scenario: Scenario = {
+    ...makeScenario(3),
+    maxStalenessVersions: 0,
+    faults: [],
+    nonFiniteIds: [],
+    poisonIds: [],
+    nonFiniteSteps: [],
+  };
+  const honest = () => new World(scenario, "none").run();
+  const invariantsOf = (history: ReturnType<typeof honest>): string[] =>
+    checkRun(scenario, history).map((violation) => violation.invariant);
+
+  it("finds nothing in an honest history", () => {
+    expect(invariantsOf(honest())).toEqual([]);
+  });
+
+  it("notices an admission that is missing from the journal", () => {
+    const history = honest();
+    const index = history.records.findIndex((record) => record.type === "ExperienceAdmitted");
+    history.records.splice(index, 1);
+    expect(invariantsOf(history)).toContain("I2");
+  });
+
+  it("notices a lost step", () => {
+    const history = honest();
+    const index = history.records.findIndex((record) => record.type === "StepCommitted");
+    history.records.splice(index, 1);
+    expect(invariantsOf(history)).toContain("I4");
+  });
+
+  it("notices a learner that applied something else", () => {
+    const history = honest();
+    const index = history.entries.findIndex((entry) => entry.type === "applied");
+    history.entries[index] = { type: "applied", workerId: "learner-0", step: 1, hash: "0" };
+    expect(invariantsOf(history)).toContain("I5");
+  });
+
+  it("notices an experience trained too late", () => {
+    const history = honest();
+    const index = history.records.findIndex((record) => record.type === "StepPrepared");
+    history.records.splice(index, 0, { type: "VersionPublished", policyVersion: 50, sha256: "" });
+    expect(invariantsOf(history)).toContain("I8");
+  });
+
+  it("notices a ledger that does not balance", () => {
+    const history = honest();
+    history.entries.push({
+      type: "ledger",
+      admitted: 3,
+      trained: 1,
+      dropped: 0,
+      buffered: 1,
+      bufferedBytes: 10,
+    });
+    expect(invariantsOf(history)).toContain("I3");
+  });
+
+  it("notices a run that never ends", () => {
+    const history = honest();
+    history.isFinished = false;
+    expect(invariantsOf(history)).toContain("I11");
+  });
+
+  it("notices other final parameters than those of a calm run", () => {
+    const history = honest();
+    history.finalParameters = 1;
+    expect(invariantsOf(history)).toContain("I7");
+  });
+});
