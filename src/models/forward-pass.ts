@@ -57,9 +57,13 @@ export function fullPass(ids: Tensor): ForwardPass {
   };
 }
 
+/** Cached heads are zero-padded to a multiple of this width, which fused decode attention needs. */
+const CACHE_WIDTH_MULTIPLE = 8;
+
 /** The key/value cache of a generator: per layer, `slots` sequences of up to `tokens` tokens. */
 export function cacheLayout(spec: ModelSpec, slots: number, tokens: number): Layout {
-  const shape = [slots, spec.kvHeads, tokens, spec.headSize];
+  const width = Math.ceil(spec.headSize / CACHE_WIDTH_MULTIPLE) * CACHE_WIDTH_MULTIPLE;
+  const shape = [slots, spec.kvHeads, tokens, width];
   const shapes: Record<string, readonly number[]> = {};
   for (let layer = 0; layer < spec.layers; layer++) {
     shapes[cacheName(layer, "k")] = shape;
@@ -78,8 +82,7 @@ const cacheName = (layer: number, part: "k" | "v"): string => `${layer}.${part}`
 export function prefillPass(ids: Tensor, rows: Tensor, cache: Tensors): CachingPass {
   const [batch, length] = ids.shape as [number, number];
   const flatIds = tf.reshape(ids, [batch * length]);
-  const store = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor) =>
-    prefillAttention({ q, k, v, pastK, pastV, rows });
+  const store: StoringAttention = (inputs) => prefillAttention({ ...inputs, rows });
   return cachingPass({ batch, length, ids: flatIds, positions: null, linear }, cache, store);
 }
 
@@ -90,15 +93,22 @@ export function prefillPass(ids: Tensor, rows: Tensor, cache: Tensors): CachingP
  */
 export function decodePass(ids: Tensor, lengths: Tensor, cache: Tensors): CachingPass {
   const [batch] = ids.shape;
-  const store = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor): CachedAttention => {
+  const store: StoringAttention = ({ q, k, v, ...past }) => {
     const token = (t: Tensor) => tf.reshape(t, [batch, t.shape[2]!, t.shape[3]!]);
-    const result = cachedAttention({ q: token(q), k: token(k), v: token(v), pastK, pastV, lengths });
+    const result = cachedAttention({ ...past, q: token(q), k: token(k), v: token(v), lengths });
     return { ...result, out: tf.reshape(result.out, q.shape) };
   };
   return cachingPass({ batch, length: 1, ids, positions: lengths, linear: smallLinear }, cache, store);
 }
 
-type StoringAttention = (pastK: Tensor, pastV: Tensor, q: Tensor, k: Tensor, v: Tensor) => CachedAttention;
+type StoringAttention = (inputs: {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly pastK: Tensor;
+  readonly pastV: Tensor;
+  readonly scale: number;
+}) => CachedAttention;
 
 function cachingPass(
   base: Omit<ForwardPass, "attention" | "fusedAttention">,
@@ -108,10 +118,23 @@ function cachingPass(
   const { batch, length } = base;
   const updates: Record<string, Tensor> = {};
   const attention = (layer: number, q: Tensor, k: Tensor, v: Tensor): Tensor => {
-    const result = store(cache[cacheName(layer, "k")], cache[cacheName(layer, "v")], q, k, v);
+    const pastK = cache[cacheName(layer, "k")];
+    const pastV = cache[cacheName(layer, "v")];
+    const width = q.shape[3]!;
+    const padding = pastK.shape[3]! - width;
+    const pad = (t: Tensor): Tensor =>
+      padding === 0
+        ? t
+        : tf.pad(t, [
+            [0, 0],
+            [0, 0],
+            [0, 0],
+            [0, padding],
+          ]);
+    const result = store({ q: pad(q), k: pad(k), v: pad(v), pastK, pastV, scale: 1 / Math.sqrt(width) });
     updates[cacheName(layer, "k")] = result.k;
     updates[cacheName(layer, "v")] = result.v;
-    return result.out;
+    return padding === 0 ? result.out : tf.slice(result.out, [0, 0, 0, 0], q.shape as number[]);
   };
   const fusedAttention = (layer: number, qkv: Tensor, heads: number): Tensor => {
     const width = qkv.shape[1]! / 3;

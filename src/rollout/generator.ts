@@ -55,7 +55,9 @@ export interface Generated {
  * waiting prompts while the others keep decoding.
  *
  * A sequence's tokens and log-probabilities depend on (weights, seed, key, prompt, sampling options) only: shapes are
- * fixed, rows do not see each other, and each draw has its own random number, keyed by (seed, key, token index).
+ * fixed, rows do not see each other, and each draw has its own random number, keyed by (seed, key, token index). The
+ * last bits also depend on the engine, on `prefillRows` and, where onnx splits a small matrix over threads, on their
+ * number: give every worker of a run the same.
  */
 export class Generator {
   private readonly shape: GenerationShape;

@@ -1,4 +1,5 @@
 import { numericError } from "../shared/errors.js";
+import { expNegative } from "./exponential.js";
 
 /** How answers are sampled. Travels on the wire; every field is set. */
 export interface SamplingOptions {
@@ -50,12 +51,13 @@ export interface Draw {
 export class TokenSampler {
   private readonly scores: Float64Array;
   private readonly weights: Float64Array;
-  private readonly heap: Int32Array;
+  /** Scratch of the heap. */
+  private readonly ids: Int32Array;
 
   constructor(vocabularySize: number) {
     this.scores = new Float64Array(vocabularySize);
     this.weights = new Float64Array(vocabularySize);
-    this.heap = new Int32Array(vocabularySize);
+    this.ids = new Int32Array(vocabularySize);
   }
 
   /**
@@ -64,21 +66,19 @@ export class TokenSampler {
    */
   draw(logits: Float32Array, options: SamplingOptions, draw: Draw): SampledToken {
     const { scores, weights } = this;
-    this.score(logits, options, draw);
-
-    let best = 0;
-    for (let id = 1; id < scores.length; id++) if (scores[id] > scores[best]) best = id;
+    const best = this.score(logits, options, draw);
     const highest = scores[best];
     let total = 0;
     for (let id = 0; id < scores.length; id++) {
-      const weight = Math.exp(scores[id] - highest);
+      const weight = expNegative(scores[id] - highest);
       weights[id] = weight;
       total += weight;
     }
     if (!Number.isFinite(total)) throw numericError(`${draw.key}: logits hold NaN or infinity`);
     if (options.greedy) return { token: best, logprob: -Math.log(total) };
 
-    if (options.topK > 0 || options.topP < 1) total = this.truncate(total, options);
+    const topK = options.topK > 0 && options.topK < scores.length ? options.topK : null;
+    if (topK !== null || options.topP < 1) total = this.truncate(total, topK, options.topP);
     const target = draw.uniform * total;
     let cumulative = 0;
     let token = best; // stands only if rounding keeps the last sum from passing the target
@@ -92,68 +92,106 @@ export class TokenSampler {
     return { token, logprob: scores[token] - highest - Math.log(total) };
   }
 
-  private score(logits: Float32Array, options: SamplingOptions, { seen, forbidden }: Draw): void {
+  /** Fills `scores`; returns the id of the highest, the lowest such id on a tie. */
+  private score(logits: Float32Array, options: SamplingOptions, { seen, forbidden }: Draw): number {
     const { scores } = this;
-    const { repetitionPenalty: penalty, temperature } = options;
-    for (let id = 0; id < scores.length; id++) {
-      let score = logits[id];
-      if (seen !== null && seen[id] === 1) score = score < 0 ? score * penalty : score / penalty;
-      scores[id] = score / temperature;
+    const { repetitionPenalty: penalty } = options;
+    const inverseTemperature = 1 / options.temperature;
+    for (let id = 0; id < scores.length; id++) scores[id] = logits[id] * inverseTemperature;
+    if (seen !== null) {
+      for (let id = 0; id < seen.length; id++) {
+        if (seen[id] === 1) scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
+      }
     }
     for (const id of forbidden) scores[id] = -Infinity;
+    let best = 0;
+    for (let id = 1; id < scores.length; id++) if (scores[id] > scores[best]) best = id;
+    return best;
   }
 
-  /** Zeroes the weights that top-k and top-p cut off; returns the mass that is left. */
-  private truncate(total: number, { topK, topP }: SamplingOptions): number {
-    const { scores, weights, heap } = this;
-    const before = (a: number, b: number): boolean =>
-      scores[a] > scores[b] || (scores[a] === scores[b] && a < b);
-    const sink = (root: number, size: number): void => {
-      for (;;) {
-        let child = 2 * root + 1;
-        if (child >= size) return;
-        if (child + 1 < size && before(heap[child + 1], heap[child])) child++;
-        if (!before(heap[child], heap[root])) return;
-        const moved = heap[root];
-        heap[root] = heap[child];
-        heap[child] = moved;
-        root = child;
+  /**
+   * Zeroes the weights that top-k (null: off) and top-p (1: off) cut off.
+   * @param total sum of all weights
+   * @returns the sum that is left
+   */
+  private truncate(total: number, topK: number | null, topP: number): number {
+    const { scores, weights } = this;
+    const heap = this.heapOf(topK === null ? ((1 - topP) * total) / weights.length : 0);
+    let kept: number[] = [];
+    if (topK !== null) {
+      let kth = Infinity;
+      while (kept.length < topK || (heap.size > 0 && scores[heap.top] === kth)) {
+        kth = scores[heap.top];
+        kept.push(heap.pop());
       }
-    };
-    // A heap, because nuclei are small: O(V) to build, O(log V) per kept token, against O(V log V) for a sort.
-    const size = heap.length;
-    for (let i = 0; i < size; i++) heap[i] = i;
-    for (let i = (size >> 1) - 1; i >= 0; i--) sink(i, size);
-    const kept: number[] = [];
-    let left = size;
-    const take = (): void => {
-      kept.push(heap[0]);
-      heap[0] = heap[--left];
-      sink(0, left);
-    };
-
-    const k = topK > 0 ? Math.min(topK, size) : size;
-    let massOfTopK = total;
-    if (k < size) {
-      while (kept.length < k || (left > 0 && scores[heap[0]] === scores[kept[k - 1]])) take();
-      massOfTopK = kept.reduce((sum, id) => sum + weights[id], 0);
     }
-    let mass = 0;
-    let count = 0;
-    while (count === 0 || (topP < 1 ? mass < topP * massOfTopK : count < kept.length)) {
-      if (count === kept.length) {
-        if (k < size || left === 0) break;
-        take();
+    if (topP < 1) {
+      const limit = topP * (topK === null ? total : kept.reduce((sum, id) => sum + weights[id], 0));
+      const nucleus: number[] = [];
+      for (let mass = 0, i = 0; mass < limit && (topK === null ? heap.size > 0 : i < kept.length); i++) {
+        const id = topK === null ? heap.pop() : kept[i];
+        nucleus.push(id);
+        mass += weights[id];
       }
-      mass += weights[kept[count++]];
+      kept = nucleus;
     }
-    const chosen = new Map(kept.slice(0, count).map((id) => [id, weights[id]]));
+    const keptWeights = kept.sort((a, b) => a - b).map((id) => weights[id]);
     weights.fill(0);
-    let sum = 0;
-    for (const [id, weight] of [...chosen].sort(([a], [b]) => a - b)) {
-      weights[id] = weight;
-      sum += weight;
+    kept.forEach((id, i) => (weights[id] = keptWeights[i]));
+    return keptWeights.reduce((sum, weight) => sum + weight, 0);
+  }
+
+  /**
+   * Ids from most to least likely, ties by id. A heap, because nuclei are small: O(V) to build and O(log V) per id,
+   * against O(V log V) for a sort.
+   * @param lightest ids of less weight are left out. Below (1 − p)·total/V they weigh, all together, less than 1 − p,
+   *   so none of them can be in the nucleus.
+   */
+  private heapOf(lightest: number): IdHeap {
+    const { weights, ids } = this;
+    let size = 0;
+    for (let id = 0; id < weights.length; id++) if (weights[id] >= lightest) ids[size++] = id;
+    return new IdHeap(ids, size, this.scores);
+  }
+}
+
+/** A binary heap of ids in a given array, highest score first, then lowest id. */
+class IdHeap {
+  constructor(
+    private readonly ids: Int32Array,
+    public size: number,
+    private readonly scores: Float64Array,
+  ) {
+    for (let root = (size >> 1) - 1; root >= 0; root--) this.sink(root);
+  }
+
+  get top(): number {
+    return this.ids[0];
+  }
+
+  pop(): number {
+    const { ids } = this;
+    const top = ids[0];
+    ids[0] = ids[--this.size];
+    this.sink(0);
+    return top;
+  }
+
+  private sink(root: number): void {
+    const { ids, size } = this;
+    for (;;) {
+      let child = 2 * root + 1;
+      if (child >= size) return;
+      if (child + 1 < size && this.isBefore(ids[child + 1], ids[child])) child++;
+      if (!this.isBefore(ids[child], ids[root])) return;
+      const moved = ids[root];
+      ids[root] = ids[child];
+      ids[child] = moved;
+      root = child;
     }
-    return sum;
+  }
+
+  private isBefore(a: number, b: number): boolean {
+    return this.scores[a] > this.scores[b] || (this.scores[a] === this.scores[b] && a < b);
   }
 }

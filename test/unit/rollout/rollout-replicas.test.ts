@@ -28,7 +28,7 @@ const task = {
 const folder = mkdtempSync(join(tmpdir(), "troupe-rollout-"));
 const fileOf = (role: Role) => join(folder, `${role}.safetensors`);
 const settings: RolloutSettings = {
-  engine: { name: "reference" },
+  engine: { name: "onnx", threads: 1 },
   models: roles.map((role) => ({
     role,
     head: HEADS[role],

@@ -13,7 +13,7 @@ import type { SamplingOptions } from "../../../src/rollout/sampling.js";
 
 export const EOS = 1;
 
-/** Two layers of 16 over 40 tokens; weights large enough that distributions are far from uniform. */
+/** Two layers of 16 over 40 tokens; matrices large enough that distributions are far from uniform. */
 export function tinySpec(head: Head = "lm"): ModelSpec {
   return freshGpt2Spec({
     head,
@@ -28,7 +28,7 @@ export function tinySpec(head: Head = "lm"): ModelSpec {
 }
 
 export function tinyParams(spec: ModelSpec, seed: number): Float32Array {
-  return initParams(spec, seed).map((value) => value * 8);
+  return initParams(spec, seed).map((value) => (value === 1 ? 1 : value * 12));
 }
 
 export function tinyArena(engine: Engine, spec: ModelSpec, seed: number): Arena {
