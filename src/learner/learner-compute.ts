@@ -60,6 +60,17 @@ export interface ApplyRequest {
   readonly optimizerStep: number;
 }
 
+export interface EvaluateRequest {
+  readonly rows: ShardRows;
+}
+
+export interface ExportRequest {
+  readonly role: string;
+  readonly path: string;
+  /** The moving average instead of the parameters. @default false */
+  readonly ema?: boolean;
+}
+
 export class LearnerCompute {
   private constructor(
     private readonly settings: LearnerSettings,
@@ -158,7 +169,7 @@ export class LearnerCompute {
   }
 
   /** Per-row numbers, in row order; see `evaluateRows`. */
-  async evaluate({ rows }: { readonly rows: ShardRows }): Promise<Record<string, Float64Array>> {
+  async evaluate({ rows }: EvaluateRequest): Promise<Record<string, Float64Array>> {
     return evaluateRows(rows, {
       engine: this.engine,
       modelOf: (role) => this.modelOf(role),
@@ -169,15 +180,7 @@ export class LearnerCompute {
   }
 
   /** Writes a model's parameters (or its moving average) as safetensors, under their Hugging Face names. */
-  async exportModel({
-    role,
-    path,
-    ema = false,
-  }: {
-    readonly role: string;
-    readonly path: string;
-    readonly ema?: boolean;
-  }): Promise<void> {
+  async exportModel({ role, path, ema = false }: ExportRequest): Promise<void> {
     const { memories, layout } = this.modelOf(role);
     const arena = memories.get(ema ? "ema" : "param");
     if (arena === undefined) throw dataError(`model ${role} keeps no moving average; set ppo.ema`);

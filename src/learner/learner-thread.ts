@@ -1,63 +1,52 @@
 /** Entry of the learner's compute thread: `LearnerCompute` as functions over one instance. */
+import { isWorkerThread, move, transferableSymbol, valueSymbol } from "piscina";
 import { TroupeError } from "../shared/errors.js";
+import { threadFunction } from "../worker/thread-error.js";
 import {
   LearnerCompute,
   type ApplyRequest,
+  type EvaluateRequest,
+  type ExportRequest,
   type LearnerSettings,
   type ShardsRequest,
   type ShardsResult,
 } from "./learner-compute.js";
-import type { ShardRows } from "./shards.js";
 
 let current: LearnerCompute | undefined;
 
 function compute(): LearnerCompute {
-  if (current === undefined)
+  if (current === undefined) {
     throw new TroupeError("INTERNAL", "the learner thread was used before it was configured");
+  }
   return current;
 }
 
 /** Opens the models of a stage; those of an earlier one are let go first, so that both are never in memory. */
-export async function configure(
-  settings: LearnerSettings,
-): Promise<{ parameterCount: number; engine: string }> {
+export const configure = threadFunction(async (settings: LearnerSettings) => {
   const previous = current;
   current = undefined;
   await previous?.close();
   current = await LearnerCompute.open(settings);
   return { parameterCount: current.parameterCount, engine: current.engineDescription };
-}
+});
 
-export async function computeShards(request: ShardsRequest): Promise<ShardsResult> {
-  return compute().computeShards(request);
-}
+export const computeShards = threadFunction(async (request: ShardsRequest) => {
+  const result = await compute().computeShards(request);
+  return isWorkerThread ? withoutCopy(result) : result;
+});
 
-export async function applyGradients(
-  request: ApplyRequest,
-): Promise<{ gradNorms: Record<string, number>; isFinite: true }> {
-  return compute().applyGradients(request);
-}
+export const applyGradients = threadFunction((request: ApplyRequest) => compute().applyGradients(request));
+export const evaluate = threadFunction((request: EvaluateRequest) => compute().evaluate(request));
+export const exportModel = threadFunction((request: ExportRequest) => compute().exportModel(request));
+export const exportState = threadFunction((path: string) => compute().exportState(path));
+export const loadState = threadFunction((path: string) => compute().loadState(path));
+export const stateSha256 = threadFunction((_argument: undefined) => compute().stateSha256());
 
-export async function evaluate(request: { readonly rows: ShardRows }): Promise<Record<string, Float64Array>> {
-  return compute().evaluate(request);
-}
-
-export async function exportModel(request: {
-  readonly role: string;
-  readonly path: string;
-  readonly ema?: boolean;
-}): Promise<void> {
-  return compute().exportModel(request);
-}
-
-export async function exportState(path: string): Promise<void> {
-  return compute().exportState(path);
-}
-
-export async function loadState(path: string): Promise<{ optimizerStep: number }> {
-  return compute().loadState(path);
-}
-
-export async function stateSha256(): Promise<string> {
-  return compute().stateSha256();
+/** The gradients move to the caller's thread; the caller gets a plain `ShardsResult`. */
+function withoutCopy(result: ShardsResult): ShardsResult {
+  const movable = {
+    [transferableSymbol]: result.nodes.map(({ gradients }) => gradients.buffer),
+    [valueSymbol]: result,
+  };
+  return move(movable as unknown as Parameters<typeof move>[0]) as unknown as ShardsResult;
 }
