@@ -59,6 +59,8 @@ export class Dispatcher {
   constructor(private readonly options: DispatcherOptions) {
     const { host, store, metrics } = options;
     host.on("AssignTask", (effect) => this.assign(effect));
+    // A task names the weights it needs and the worker loads them before it starts, so any worker may take any task.
+    host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) => host.dispatch({ type: "WorkerHeartbeat", workerId, incarnation, policyVersion }));
     host.on("AckExperience", (effect) => {
       const key = undecidedKey(effect.taskId, effect.attempt, effect.experienceId);
       const rollout = this.undecided.get(key);

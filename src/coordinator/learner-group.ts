@@ -91,6 +91,7 @@ export class LearnerGroup {
   /** Learners that hold the current stage's state. */
   private readonly ready = new Map<string, number>();
   private setup: StageSetup | undefined;
+  private readonly earlyHeals: HealLearner[] = [];
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
   private votes: Votes | undefined;
   private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
@@ -140,6 +141,7 @@ export class LearnerGroup {
     this.inputs = undefined;
     this.ready.clear();
     this.options.host.dispatch({ type: "StageStarted", stage: setup.stage });
+    for (const effect of this.earlyHeals.splice(0)) void this.heal(effect);
   }
 
   finishStage(stage: string): void {
@@ -294,7 +296,12 @@ export class LearnerGroup {
     const { host, logger } = this.options;
     const from = { workerId: effect.workerId, incarnation: effect.incarnation };
     const { setup } = this;
-    if (setup === undefined || setup.stage !== effect.stage) return;
+    if (setup === undefined) {
+      // A restarted coordinator: the core knows the open stage before the stage has put its models together.
+      this.earlyHeals.push(effect);
+      return;
+    }
+    if (setup.stage !== effect.stage) return;
     const signal = AbortSignal.timeout(10 * 60_000);
     try {
       if (!(await this.streams.whenBound(effect.workerId, effect.incarnation, STREAM_PATIENCE_MS))) {

@@ -107,7 +107,6 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
         workerId,
         incarnation,
         ...(request._appliedStep === "appliedStep" ? { appliedStep: request.appliedStep } : {}),
-        ...(request._policyVersion === "policyVersion" ? { policyVersion: request.policyVersion } : {}),
       });
     }) as MembershipHandlers["Heartbeat"],
     Leave: guarded((request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {

@@ -18,8 +18,8 @@ export function runRewardStage(run: RunContext, model: ModelSource): Promise<Sup
     lengthOf: (pair) => Math.max(pair.chosen.length, pair.rejected.length),
     wrap: (rows) => ({ kind: "reward", rows }),
     denominatorOf: (pairs) => pairs.length,
-    stepMetrics: (sums, pairs) => ({ loss: (sums.loss ?? NaN) / pairs, accuracy: (sums.correct ?? NaN) / pairs }),
-    evalMetrics: ({ chosenScore, rejectedScore }) => {
+    stepMetrics: (sums, pairs) => ({ loss: sums.loss ?? NaN, accuracy: (sums.correctSum ?? NaN) / pairs }),
+    evalMetrics: ({ chosen_score: chosenScore, rejected_score: rejectedScore }) => {
       let correct = 0;
       let loss = 0;
       for (let i = 0; i < chosenScore.length; i++) {

@@ -25,7 +25,7 @@ export function runSftStage(run: RunContext, model: ModelSource): Promise<Superv
     lengthOf: (row) => row.ids.length,
     wrap: (rows) => ({ kind: "sft", rows }),
     denominatorOf: countedTokens,
-    stepMetrics: (sums, tokens) => ({ loss: (sums.nll ?? NaN) / tokens }),
+    stepMetrics: (sums) => ({ loss: sums.loss ?? NaN }),
     evalMetrics: ({ nll, tokens }) => ({ eval_loss: total(nll) / total(tokens) }),
   });
 }

@@ -43,7 +43,7 @@ export async function startWorker<R extends WorkerRole>(role: R, options: Worker
         coordinator: options.coordinator,
         token,
         workerId: options.workerId,
-        metricsAddress: `${http.host}:${http.port}`,
+        metricsAddress: http.address,
         logger,
         signal: options.signal,
         holdings: body.holdings,
