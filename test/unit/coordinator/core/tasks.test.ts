@@ -1,0 +1,187 @@
+import { describe, expect, it } from "vitest";
+import { status } from "../../../../src/coordinator/core/index.js";
+import { CoreDriver } from "./core-driver.js";
+
+describe("rollout tasks", () => {
+  it("go oldest first to the worker with the fewest tasks, then in join order", () => {
+    const core = new CoreDriver();
+    core.rollout("r1", 2, 0);
+    core.rollout("r2", 1, 0);
+    core.collect(4, 1);
+    const assigned = core.take("AssignTask").map(({ workerId, taskId }) => `${taskId} ${workerId}`);
+    expect(assigned).toEqual(["task-0-0 r1", "task-0-1 r2", "task-0-2 r1"]);
+    expect(status(core.state).tasks).toMatchObject({ waiting: 1, leased: 3 });
+  });
+
+  it("never exceed the credits of a worker, however often it repeats them", () => {
+    const core = new CoreDriver();
+    core.collect(4, 1);
+    const incarnation = core.rollout("r1", 1);
+    for (let i = 0; i < 3; i++)
+      core.do({ type: "WorkerReady", workerId: "r1", incarnation, credits: 1, policyVersion: 0 });
+    expect(core.take("AssignTask")).toHaveLength(1);
+  });
+
+  it("are given to another worker at once when a stream breaks, with only the open ids", () => {
+    const core = new CoreDriver();
+    core.collect(3);
+    const incarnation = core.rollout("r1");
+    core.rollout("r2");
+    const first = core.takeOne("AssignTask");
+    core.deliver("0/1/0", first);
+    core.do({ type: "WorkerDisconnected", workerId: "r1", incarnation });
+    expect(core.takeOne("AssignTask")).toMatchObject({
+      workerId: "r2",
+      attempt: 2,
+      experienceIds: ["0/0/0", "0/2/0"],
+    });
+  });
+
+  it("are given away when the holder's lease or the task's time runs out, but not while it makes progress", () => {
+    const core = new CoreDriver({ leaseTtlMs: 1_000, taskTimeoutMs: 5_000 });
+    core.collect(1);
+    const incarnation = core.rollout("r1");
+    const task = core.takeOne("AssignTask");
+    const beat = (tokens: number): void => {
+      const progress = [{ taskId: task.taskId, attempt: 1, tokens }];
+      core.do({ type: "WorkerHeartbeat", workerId: "r1", incarnation, policyVersion: 0, progress });
+    };
+    for (let i = 1; i <= 20; i++) {
+      core.wait(500);
+      beat(i);
+    }
+    expect(core.take("CancelTask")).toEqual([]);
+    for (let i = 0; i < 12; i++) {
+      core.wait(500);
+      beat(20);
+    }
+    expect(core.takeOne("CancelTask")).toMatchObject({ workerId: "r1", attempt: 1 });
+    core.wait(1_000);
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "r1", incarnation });
+  });
+
+  it("prefer a worker that did not fail them, and come back to one that did when nobody else can", () => {
+    const core = new CoreDriver({ leaseTtlMs: 1_000 });
+    core.collect(1);
+    const r1 = core.rollout("r1");
+    const first = core.takeOne("AssignTask");
+    core.rollout("r2", 0);
+    core.do({
+      type: "TaskFailed",
+      workerId: "r1",
+      incarnation: r1,
+      taskId: first.taskId,
+      attempt: 1,
+      reason: "x",
+    });
+    expect(core.take("AssignTask")).toEqual([]);
+    core.do({ type: "WorkerHeartbeat", workerId: "r1", incarnation: r1 });
+    core.wait(999);
+    core.do({ type: "WorkerHeartbeat", workerId: "r1", incarnation: r1 });
+    expect(core.take("AssignTask")).toEqual([]);
+    core.wait(2);
+    expect(core.takeOne("AssignTask")).toMatchObject({ workerId: "r1", attempt: 2 });
+  });
+
+  it("are given up as poison after maxTaskAttempts failures; what was delivered stays", () => {
+    const core = new CoreDriver({ maxTaskAttempts: 3 });
+    core.collect(2);
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      const incarnation = core.rollout("r1");
+      const task = core.takeOne("AssignTask");
+      if (attempt === 1) core.deliver("0/0/0", task);
+      core.do({ type: "WorkerDisconnected", workerId: "r1", incarnation });
+    }
+    expect(core.takeOne("CollectCompleted")).toMatchObject({ experienceIds: ["0/0/0"], abandoned: 1 });
+    expect(status(core.state).ledger.abandoned).toEqual({ poison: 1 });
+  });
+
+  it("do not count a voluntary departure, nor a crash of a worker that had not begun them", () => {
+    const core = new CoreDriver({ maxTaskAttempts: 1 });
+    core.collect(3, 1);
+    const left = core.rollout("r1", 3);
+    core.take("AssignTask");
+    core.do({ type: "WorkerLeft", workerId: "r1", incarnation: left });
+    expect(status(core.state).ledger.abandoned).toEqual({});
+    const crashed = core.rollout("r2", 3);
+    core.do({ type: "WorkerDisconnected", workerId: "r2", incarnation: crashed });
+    expect(status(core.state).ledger.abandoned).toEqual({ poison: 1 });
+  });
+
+  it("accept a late result while its id is open, refuse it from anybody who never held the task", () => {
+    const core = new CoreDriver();
+    core.collect(2);
+    const r1 = core.rollout("r1");
+    const first = core.takeOne("AssignTask");
+    const r2 = core.rollout("r2");
+    core.do({
+      type: "TaskFailed",
+      workerId: "r1",
+      incarnation: r1,
+      taskId: first.taskId,
+      attempt: 1,
+      reason: "slow",
+    });
+    const second = core.takeOne("AssignTask");
+    expect(second.workerId).toBe("r2");
+    expect(core.deliver("0/0/0", { ...first, workerId: "r2", incarnation: r2 })).toBe("fenced");
+    expect(core.deliver("0/0/0", first)).toBe("admitted");
+    expect(core.deliver("0/0/0", second)).toBe("duplicate");
+    expect(core.deliver("0/1/0", first)).toBe("admitted");
+    expect(core.takeOne("CancelTask")).toMatchObject({ workerId: "r2" });
+  });
+
+  it("wait for a worker whose policy is fresh enough, which is told once what to fetch", () => {
+    const core = new CoreDriver();
+    core.collect(1);
+    const incarnation = core.rollout("r1", 1, -1);
+    core.do({ type: "WorkerHeartbeat", workerId: "r1", incarnation, policyVersion: -1 });
+    expect(core.take("AssignTask")).toEqual([]);
+    expect(core.takeOne("RefreshPolicy")).toMatchObject({ workerId: "r1", policyVersion: 0 });
+    core.do({ type: "WorkerHeartbeat", workerId: "r1", incarnation, policyVersion: 0 });
+    expect(core.takeOne("AssignTask").policyVersion).toBe(0);
+  });
+
+  it("let a draining worker finish what it holds, then release it", () => {
+    const core = new CoreDriver();
+    core.collect(2, 1);
+    const incarnation = core.rollout("r1", 1);
+    const task = core.takeOne("AssignTask");
+    core.do({ type: "WorkerDraining", workerId: "r1", incarnation });
+    expect(core.take("ReleaseWorker")).toEqual([]);
+    core.deliver("0/0/0", task);
+    expect(core.take("AssignTask")).toEqual([]);
+    expect(core.takeOne("ReleaseWorker")).toMatchObject({ workerId: "r1", incarnation });
+  });
+
+  it("stop the run with a diagnosis when no worker comes for waitForWorkersMs", () => {
+    const core = new CoreDriver({ waitForWorkersMs: 30_000 });
+    core.collect(1);
+    core.wait(29_999);
+    expect(core.take("StopRun")).toEqual([]);
+    core.wait(2);
+    expect(core.takeOne("StopRun")).toMatchObject({ code: "UNREACHABLE" });
+    expect(core.do({ type: "Tick" })).toEqual([]);
+  });
+
+  it("of an evaluation complete once each and leave the ledger alone", () => {
+    const core = new CoreDriver();
+    core.do({ type: "VersionPublished", policyVersion: 0, sha256: "v0" });
+    core.do({ type: "EvaluationRequested", evaluationId: "before", policyVersion: 0, taskIds: ["e1", "e2"] });
+    const incarnation = core.rollout("r1", 2);
+    const [e1, e2] = core.take("AssignTask");
+    expect([e1.kind, e1.taskId, e2.taskId]).toEqual(["evaluation", "e1", "e2"]);
+    const receive = (taskId: string, from = "r1"): string => {
+      core.do({ type: "EvaluationReceived", workerId: from, incarnation, taskId, attempt: 1 });
+      return core.take("AckEvaluation").at(-1)!.outcome;
+    };
+    expect(receive("e1")).toBe("accepted");
+    expect(receive("e1")).toBe("duplicate");
+    expect(receive("other")).toBe("unknown");
+    expect(receive("e2", "r9")).toBe("fenced");
+    expect(core.take("EvaluationCompleted")).toEqual([]);
+    expect(receive("e2")).toBe("accepted");
+    expect(core.takeOne("EvaluationCompleted")).toMatchObject({ evaluationId: "before", failedTaskIds: [] });
+    expect(status(core.state).ledger).toMatchObject({ requested: 0, admitted: 0 });
+  });
+});
