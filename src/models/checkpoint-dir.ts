@@ -64,40 +64,46 @@ export async function loadWeights(
   options: LoadOptions = {},
 ): Promise<LoadedWeights> {
   const layout = layoutOf(spec);
-  const values = new Float32Array(layout.size);
-  const seen = new Map<string, string>();
   const warnings: string[] = [];
-  for (const path of paths) {
-    const file = await SafetensorsFile.open(path);
-    try {
+  const files: SafetensorsFile[] = [];
+  try {
+    const sources = new Map<string, { readonly file: SafetensorsFile; readonly tensor: TensorInfo }>();
+    for (const path of paths) {
+      const file = await SafetensorsFile.open(path);
+      files.push(file);
       for (const tensor of file.header.tensors) {
         const name = parameterName(tensor, spec, layout, path, warnings);
         if (name === null) continue;
-        const earlier = seen.get(name);
-        if (earlier !== undefined)
-          throw dataError(`${path}: tensor ${tensor.name} was already read from ${earlier}`);
-        seen.set(name, path);
-        const { offset, size } = layout.byName.get(name)!;
-        await file.readInto(tensor, values.subarray(offset, offset + size));
+        const earlier = sources.get(name);
+        if (earlier !== undefined) {
+          throw dataError(`${path}: tensor ${tensor.name} was already read from ${earlier.file.path}`);
+        }
+        sources.set(name, { file, tensor });
       }
-    } finally {
-      await file.close();
     }
-  }
-  for (const { name, shape, offset, size } of layout.entries) {
-    if (seen.has(name)) continue;
-    if (name !== "score.weight" || options.initMissing === undefined) {
-      throw dataError(`${paths.join(", ")}: tensor ${name} is missing; expected shape [${shape.join(", ")}]`);
+    const canInit = (name: string): boolean => name === "score.weight" && options.initMissing !== undefined;
+    const missing = layout.entries.find(({ name }) => !sources.has(name) && !canInit(name));
+    if (missing !== undefined) {
+      const shape = missing.shape.join(", ");
+      throw dataError(`${paths.join(", ")}: tensor ${missing.name} is missing; expected shape [${shape}]`);
     }
-    initTensor(
-      name,
-      tensorPlans(spec)[name].init,
-      values.subarray(offset, offset + size),
-      options.initMissing,
-    );
-    warnings.push(`${name} is not in the checkpoint: initialised from seed ${options.initMissing}`);
+
+    // Only now: every tensor is backed by bytes of a file, so the memory is no more than the files account for.
+    const values = new Float32Array(layout.size);
+    for (const { name, offset, size } of layout.entries) {
+      const target = values.subarray(offset, offset + size);
+      const source = sources.get(name);
+      if (source !== undefined) {
+        await source.file.readInto(source.tensor, target);
+      } else {
+        initTensor(name, tensorPlans(spec)[name].init, target, options.initMissing!);
+        warnings.push(`${name} is not in the checkpoint: initialised from seed ${options.initMissing}`);
+      }
+    }
+    return { values, warnings };
+  } finally {
+    for (const file of files) await file.close();
   }
-  return { values, warnings };
 }
 
 /** The layout's name for a tensor of a file, after checking its shape; null when the model does not need it. */

@@ -31,7 +31,7 @@ export const gpt2: DecoderFamily = {
       head,
       vocabularySize: config.size("vocab_size", 50257),
       hidden,
-      layers: config.size("n_layer", 12),
+      layers: config.layers("n_layer", 12),
       heads,
       kvHeads: heads,
       headSize: exactDivision(hidden, heads, "n_embd / n_head"),

@@ -1,5 +1,9 @@
 import { configError, dataError, type TroupeError } from "../shared/errors.js";
 
+/** Far above any real model, low enough that a hostile config costs nothing before its weights are seen. */
+const MAX_SIZE = 2 ** 24;
+const MAX_LAYERS = 1024;
+
 /**
  * Reads fields of a Hugging Face `config.json`, which comes from outside: every error names the field, what was
  * expected and what came. `null` counts as absent, as in transformers.
@@ -26,13 +30,18 @@ export class HfConfig {
     );
   }
 
-  /** A whole number >= 1. */
-  size(field: string, fallback?: number): number {
+  /** A whole number from 1 to `max`. */
+  size(field: string, fallback?: number, max = MAX_SIZE): number {
     const value = this.get(field) ?? fallback;
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > 2 ** 31) {
-      throw this.fail(field, "a whole number from 1");
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > max) {
+      throw this.fail(field, `a whole number from 1 to ${max}`);
     }
     return value;
+  }
+
+  /** Number of layers. */
+  layers(field: string, fallback?: number): number {
+    return this.size(field, fallback, MAX_LAYERS);
   }
 
   /** A whole number >= 1, or null when absent. */

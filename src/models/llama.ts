@@ -49,7 +49,7 @@ export const llama: DecoderFamily = {
       head,
       vocabularySize: config.size("vocab_size"),
       hidden,
-      layers: config.size("num_hidden_layers"),
+      layers: config.layers("num_hidden_layers"),
       heads,
       kvHeads,
       headSize:

@@ -33,7 +33,7 @@ export const opt: DecoderFamily = {
       head,
       vocabularySize: config.size("vocab_size", 50272),
       hidden,
-      layers: config.size("num_hidden_layers", 12),
+      layers: config.layers("num_hidden_layers", 12),
       heads,
       kvHeads: heads,
       headSize: exactDivision(hidden, heads, "hidden_size / num_attention_heads"),

@@ -138,6 +138,13 @@ describe("model folder", () => {
     );
   });
 
+  it("asks for no memory that the file does not account for", async () => {
+    await saveModelDir(dir, spec, values);
+    const config = { ...toHfConfig(spec), vocab_size: 2 ** 24, n_embd: 2 ** 20 };
+    writeFileSync(join(dir, "config.json"), JSON.stringify(config)); // 64 TB of embeddings
+    await expect(loadModelDir(dir, "lm")).rejects.toThrow(/has shape \[\d+\], expected \[\d+\]/);
+  });
+
   it("names an extra tensor", async () => {
     await writeEdited((name) => name, { "transformer.h.1.ln_1.bias": [8] });
     await expect(loadModelDir(dir, "lm")).rejects.toThrow(

@@ -1,3 +1,4 @@
+import * as fc from "fast-check";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -13,6 +14,7 @@ import {
   toHfConfig,
   withHead,
 } from "../../../src/models/model-spec.js";
+import { TroupeError } from "../../../src/shared/errors.js";
 import { packageRoot } from "../../../src/shared/paths.js";
 
 const GPT2 = { model_type: "gpt2", n_embd: 16, n_head: 4, n_layer: 2, n_positions: 24, vocab_size: 48 };
@@ -69,8 +71,16 @@ describe("parseModelConfig", () => {
       /model_type "bert" is not supported; expected one of gpt2, opt, llama, mistral, qwen2, qwen3/,
     ],
     ["no architecture", {}, /model_type null is not supported/],
-    ["a fractional size", { ...GPT2, n_layer: 1.5 }, /field n_layer must be a whole number from 1, got 1.5/],
-    ["a size as text", { ...GPT2, n_embd: "16" }, /field n_embd must be a whole number from 1, got "16"/],
+    [
+      "a fractional size",
+      { ...GPT2, n_layer: 1.5 },
+      /field n_layer must be a whole number from 1 to \d+, got 1.5/,
+    ],
+    [
+      "a size as text",
+      { ...GPT2, n_embd: "16" },
+      /field n_embd must be a whole number from 1 to \d+, got "16"/,
+    ],
     ["zero layers", { ...GPT2, n_layer: 0 }, /field n_layer .* got 0/],
     [
       "heads that do not divide the width",
@@ -117,6 +127,46 @@ describe("parseModelConfig", () => {
     ["a list", [], /expected a JSON object/],
   ])("refuses %s", (_name, config, message) => {
     expect(() => parseModelConfig(config, "lm")).toThrow(message);
+  });
+
+  it("answers any JSON with a spec or a typed error, quickly", () => {
+    const field = fc.constantFrom(
+      "n_embd",
+      "n_head",
+      "n_layer",
+      "n_positions",
+      "vocab_size",
+      "hidden_size",
+      "ffn_dim",
+      "head_dim",
+      "num_attention_heads",
+      "num_key_value_heads",
+      "num_hidden_layers",
+      "intermediate_size",
+      "max_position_embeddings",
+      "eos_token_id",
+      "rope_scaling",
+      "rope_parameters",
+      "tie_word_embeddings",
+      "sliding_window",
+    );
+    const value = fc.oneof(
+      fc.jsonValue({ maxDepth: 2 }),
+      fc.integer({ min: -2, max: 70 }),
+      fc.constantFrom(1e9, 2 ** 53, 1e308),
+    );
+    const type = fc.constantFrom("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3");
+    fc.assert(
+      fc.property(type, fc.dictionary(field, value, { maxKeys: 8 }), (modelType, fields) => {
+        try {
+          const spec = parseModelConfig({ ...LLAMA, ...fields, model_type: modelType }, "lm");
+          if (spec.layers < 100) expect(layoutOf(spec).size).toBeGreaterThan(0);
+        } catch (error) {
+          expect(error).toBeInstanceOf(TroupeError);
+        }
+      }),
+      { numRuns: 2_000, seed: 3 },
+    );
   });
 
   it("does not take fields from a polluted prototype", () => {
