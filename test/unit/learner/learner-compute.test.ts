@@ -80,7 +80,22 @@ const stages: [string, LearnerSettings, ShardRows][] = [
   ["ppo", ppoSettings(), { kind: "ppo", rows: ppoRows(12) }],
 ];
 
+const ENGINES = ["onnx", "reference"] as const;
+const onEveryEngine = stages.flatMap(([name, settings, rows]) =>
+  ENGINES.map((engine) => [name, engine, { ...settings, engine: { name: engine } }, rows] as const),
+);
+
 describe.each(stages)("gradients of %s", (_name, settings, rows) => {
+  it("are the same on every engine", async () => {
+    const [onnx, reference] = await Promise.all(
+      ENGINES.map(async (name) => gradientOf(await open({ ...settings, engine: { name } }), rows, 1)),
+    );
+    const largest = reference.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
+    onnx.forEach((x, i) => expect(Math.abs(x - reference[i]) / largest).toBeLessThan(1e-5));
+  });
+});
+
+describe.each(onEveryEngine)("gradients of %s on %s", (_name, _engine, settings, rows) => {
   it("do not depend on how the minibatch is cut into micro-shards", async () => {
     const learner = await open(settings);
     const whole = await gradientOf(learner, rows, 1);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { Command } from "commander";
 import { registerVerify } from "../../../src/cli/commands/verify.js";
+import { createEngine } from "../../../src/engine/create-engine.js";
 import { createReferenceEngine } from "../../../src/engine/reference.js";
 import { makeExperience } from "../../../src/rl/make-experience.js";
 import { verifyGolden } from "../../../src/verify/golden.js";
@@ -35,11 +36,16 @@ async function errorsAfter(change: (golden: PpoCase) => Partial<PpoCase>): Promi
 }
 
 describe("verifyGolden", () => {
-  it("agrees with DeepSpeed-Chat in every quantity", async () => {
-    const quantities = await verifyGolden(FILE, engine);
-    expect(quantities).toHaveLength(16);
-    for (const { quantity, maxError } of quantities) expect(maxError, quantity).toBeLessThanOrEqual(LIMIT);
-  });
+  it.each(["reference", "onnx"] as const)(
+    "on %s agrees with DeepSpeed-Chat in every quantity",
+    async (name) => {
+      const { engine } = await createEngine({ name });
+      const quantities = await verifyGolden(FILE, engine);
+      await engine.dispose();
+      expect(quantities).toHaveLength(16);
+      for (const { quantity, maxError } of quantities) expect(maxError, quantity).toBeLessThanOrEqual(LIMIT);
+    },
+  );
 
   it("notices values shifted by one token", async () => {
     const errors = await errorsAfter((c) => ({ values: c.values.map((row) => [0, ...row.slice(0, -1)]) }));
