@@ -50,16 +50,17 @@ function formGroup(state: CoordinatorState, learners: readonly Member[]): boolea
   const hadGroup = volatile.groupStep >= 0 && learners.some((learner) => isInGroup(state, learner));
   const restorable = durable.checkpoint?.step ?? 0;
   if (!hadGroup) volatile.groupStep = -1;
-  if (best === durable.finishedStep || (hadGroup && best >= restorable)) {
+  if (best === durable.finishedStep || ((hadGroup || volatile.isRestoring) && best >= restorable)) {
     volatile.groupStep = best;
     volatile.regroupAtMs = null;
+    volatile.isRestoring = false;
     return true;
   }
   if (learners.length === 0) {
     volatile.regroupAtMs = null;
     return false;
   }
-  if (restorable === durable.finishedStep) return false;
+  if (restorable === durable.finishedStep || volatile.isRestoring) return false;
   // Steps were committed after the checkpoint: wait a little for a learner that still holds their result.
   volatile.regroupAtMs ??= volatile.nowMs + config.regroupMs;
   if (volatile.nowMs < volatile.regroupAtMs || best < restorable) return false;
@@ -72,6 +73,7 @@ function healFromStorage(state: CoordinatorState, learners: readonly Member[], o
   const { volatile, durable } = state;
   if (volatile.regroupAtMs !== null && volatile.nowMs < volatile.regroupAtMs) return;
   volatile.regroupAtMs = null;
+  volatile.isRestoring = learners.length > 0;
   const { checkpoint } = durable;
   const source: HealSource =
     checkpoint === null ? { kind: "initial" } : { kind: "checkpoint", checkpointId: checkpoint.checkpointId };

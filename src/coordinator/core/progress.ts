@@ -13,6 +13,7 @@ export function startStage(state: CoordinatorState, stage: string, out: Outbox):
   out.record({ type: "StageStarted", stage });
   volatile.groupStep = -1;
   volatile.regroupAtMs = null;
+  volatile.isRestoring = false;
 }
 
 export function finishStage(state: CoordinatorState, stage: string, out: Outbox): void {
@@ -24,6 +25,7 @@ export function finishStage(state: CoordinatorState, stage: string, out: Outbox)
   out.record({ type: "StageFinished", stage }, { deletePayloads: [...durable.retained.keys()] });
   volatile.groupStep = -1;
   volatile.regroupAtMs = null;
+  volatile.isRestoring = false;
   volatile.isPaused = false;
   volatile.noLearnersSinceMs = null;
   for (const member of volatile.members.values()) {

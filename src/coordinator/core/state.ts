@@ -119,6 +119,8 @@ export interface VolatileState {
   groupStep: number;
   /** When the wait for learners with newer parameters ends; null when nobody waits. */
   regroupAtMs: number | null;
+  /** That wait is over: learners are being restored from storage. */
+  isRestoring: boolean;
   /** Consecutive aborts of the step that is due, and how many of them were differing hashes. */
   stepAborts: number;
   hashMismatches: number;
@@ -159,6 +161,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       activeStep: null,
       groupStep: -1,
       regroupAtMs: null,
+      isRestoring: false,
       stepAborts: 0,
       hashMismatches: 0,
       lastAbort: "",

@@ -1,0 +1,382 @@
+import { describe, expect, it } from "vitest";
+import { status } from "../../../../src/coordinator/core/index.js";
+import { CoreDriver } from "./core-driver.js";
+
+function stageWith(learners: number, config = {}): CoreDriver {
+  const core = new CoreDriver(config);
+  core.do({ type: "StageStarted", stage: "ppo" });
+  for (let i = 1; i <= learners; i++) core.learner(`l${i}`);
+  core.effects = [];
+  return core;
+}
+
+describe("optimizer step", () => {
+  it("prepares in the journal, then starts with contiguous shards in join order", () => {
+    const core = stageWith(3);
+    core.requestStep(1);
+    expect(core.takeOne("journal").record).toMatchObject({ type: "StepPrepared", step: 1, generation: 1 });
+    const { members } = core.takeOne("StartStep");
+    expect(
+      members.map(({ workerId, rank, firstShard, shardCount }) => [workerId, rank, firstShard, shardCount]),
+    ).toEqual([
+      ["l1", 0, 0, 2],
+      ["l2", 1, 2, 1],
+      ["l3", 2, 3, 1],
+    ]);
+  });
+
+  it("commits when the last member votes, and only then", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    const { members, generation } = core.takeOne("StartStep");
+    core.take("journal");
+    const vote = (i: number): void => {
+      const { workerId, incarnation } = members[i];
+      core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite: true, hash: "h" });
+    };
+    vote(0);
+    vote(0);
+    expect(core.take("CommitStep")).toEqual([]);
+    vote(1);
+    expect(core.takeOne("journal").record).toEqual({
+      type: "StepCommitted",
+      stage: "ppo",
+      generation,
+      step: 1,
+      hash: "h",
+    });
+    expect(core.takeOne("CommitStep")).toMatchObject({ generation, step: 1, hash: "h" });
+    expect(core.takeOne("StepFinished")).toMatchObject({ step: 1, outcome: "committed" });
+  });
+
+  it.each([
+    ["another generation", -1, 0],
+    ["another step", 0, 1],
+  ])("ignores and counts votes of %s", (_, generationChange, stepChange) => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.requestStep(2);
+    const { members, generation } = core.takeOne("StartStep");
+    const { workerId, incarnation } = members[0];
+    const wrong = { generation: generation + generationChange, step: 1 + stepChange };
+    core.do({ type: "StepVote", workerId, incarnation, isFinite: true, hash: "h", ...wrong });
+    expect(core.take("CommitStep")).toEqual([]);
+    expect(status(core.state).counters.staleVotes).toBe(1);
+  });
+
+  it("is skipped for everybody by one non-finite vote; three in a row stop the run", () => {
+    const core = stageWith(2);
+    for (const step of [1, 2, 3]) {
+      core.requestStep(step);
+      const { workerId, incarnation } = core.takeOne("StartStep").members[1];
+      const { generation } = core.state.volatile.activeStep!;
+      core.do({ type: "StepVote", workerId, incarnation, generation, step, isFinite: false, hash: "" });
+      expect(core.takeOne("SkipStep")).toMatchObject({ step });
+      expect(core.takeOne("StepFinished")).toMatchObject({ step, outcome: "skipped" });
+    }
+    expect(core.take("CommitStep")).toEqual([]);
+    expect(core.takeOne("StopRun")).toMatchObject({ code: "NUMERIC" });
+  });
+
+  it("starts counting non-finite steps anew after a committed one", () => {
+    const core = stageWith(1);
+    for (const [step, isFinite] of [
+      [1, false],
+      [2, false],
+      [3, true],
+      [4, false],
+      [5, false],
+    ] as const) {
+      core.requestStep(step);
+      core.voteAll(`h${step}`, isFinite);
+    }
+    expect(core.take("StopRun")).toEqual([]);
+    expect(status(core.state)).toMatchObject({ step: 5, committedSteps: 1, skippedSteps: 4 });
+  });
+
+  it("drops what only a skipped step would have trained, keeps what an earlier epoch did", () => {
+    const core = new CoreDriver();
+    const ids = core.collectAll(4);
+    core.learner("l1");
+    core.requestStep(1, ids.slice(0, 2), false);
+    core.voteAll("h1");
+    core.requestStep(2, ids, true);
+    core.voteAll("", false);
+    expect(status(core.state).ledger).toMatchObject({
+      admitted: 4,
+      trained: 2,
+      buffered: 0,
+      dropped: { skippedStep: 2 },
+    });
+  });
+
+  it("does the same step again in a new generation when a member is lost, with whoever is left", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    const first = core.takeOne("StartStep");
+    const { workerId, incarnation } = first.members[0];
+    core.do({ type: "WorkerDisconnected", workerId, incarnation });
+    expect(core.takeOne("AbortStep")).toMatchObject({ generation: first.generation, reason: "memberLost" });
+    const second = core.takeOne("StartStep");
+    expect(second.step).toBe(1);
+    expect(second.generation).toBeGreaterThan(first.generation);
+    expect(second.members.map((member) => [member.workerId, member.shardCount])).toEqual([["l2", 4]]);
+  });
+
+  it("is aborted at its deadline; who stays silent while others vote is fenced the second time", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 100_000 });
+    core.requestStep(1);
+    for (const round of [1, 2]) {
+      const { generation, members } = core.takeOne("StartStep");
+      const { workerId, incarnation } = members[0];
+      core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite: true, hash: "h" });
+      core.wait(1_000);
+      expect(core.takeOne("AbortStep").reason).toBe("timeout");
+      expect(core.take("FenceWorker").map((fenced) => fenced.workerId)).toEqual(round === 1 ? [] : ["l2"]);
+    }
+    core.voteAll("h");
+    expect(core.takeOne("StepFinished").step).toBe(1);
+  });
+
+  it("stops the run with a diagnosis after maxStepAttempts aborts in a row", () => {
+    const core = stageWith(1, { maxStepAttempts: 3 });
+    core.requestStep(1);
+    for (let i = 0; i < 3; i++) {
+      const { generation } = core.state.volatile.activeStep!;
+      core.do({ type: "ReduceFailed", generation, step: 1, workerId: null, reason: "bucket 3 missing" });
+    }
+    const { code, diagnosis } = core.takeOne("StopRun");
+    expect(code).toBe("BUDGET");
+    expect(diagnosis).toContain("bucket 3 missing");
+  });
+
+  it("heals the minority from the majority when hashes differ twice", () => {
+    const core = stageWith(3);
+    core.requestStep(1);
+    for (let round = 0; round < 2; round++) {
+      const { generation, members } = core.takeOne("StartStep");
+      for (const { workerId, incarnation } of members) {
+        const hash = workerId === "l2" ? "bad" : "good";
+        core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite: true, hash });
+      }
+      expect(core.takeOne("AbortStep").reason).toBe("hashMismatch");
+    }
+    const heal = core.takeOne("HealLearner");
+    expect(heal).toMatchObject({ workerId: "l2", step: 0, source: { kind: "peer" } });
+    expect(core.take("CommitStep")).toEqual([]);
+  });
+
+  it("sends everybody back to the checkpoint when two learners disagree twice", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.do({ type: "CheckpointSaved", checkpointId: "c1", stage: "ppo", step: 1, resume: null });
+    core.requestStep(2);
+    core.effects = [];
+    for (let round = 0; round < 2; round++) {
+      const { generation, members } = core.state.volatile.activeStep!;
+      members.forEach(({ workerId, incarnation }, i) => {
+        core.do({
+          type: "StepVote",
+          workerId,
+          incarnation,
+          generation,
+          step: 2,
+          isFinite: true,
+          hash: `x${i}`,
+        });
+      });
+    }
+    const heals = core.take("HealLearner");
+    expect(heals.map(({ workerId, step, source }) => [workerId, step, source])).toEqual([
+      ["l1", 1, { kind: "checkpoint", checkpointId: "c1" }],
+      ["l2", 1, { kind: "checkpoint", checkpointId: "c1" }],
+    ]);
+  });
+
+  it("answers a finished step from the journal, refuses a gap and another stage", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.effects = [];
+    core.requestStep(1);
+    expect(core.takeOne("StepFinished")).toMatchObject({ step: 1, outcome: "committed", hash: "h1" });
+    core.requestStep(3);
+    expect(core.takeOne("StepRefused").reason).toBe("the next step is 2");
+    core.do({
+      type: "StepRequested",
+      stage: "sft",
+      step: 2,
+      experienceIds: [],
+      input: null,
+      shardCount: 1,
+      isFinalUse: true,
+    });
+    expect(core.takeOne("StepRefused").reason).toBe("the open stage is ppo");
+    core.requestStep(2, ["0/0/0"]);
+    expect(core.takeOne("StepRefused").missing).toEqual(["0/0/0"]);
+  });
+});
+
+describe("healing", () => {
+  it("brings a joiner to the group's step between steps, and includes it in the next one", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.register("l2", "learner", null, -1);
+    expect(core.take("HealLearner")).toEqual([]);
+    core.voteAll("h1");
+    const heal = core.takeOne("HealLearner");
+    expect(heal).toMatchObject({ workerId: "l2", step: 1, source: { kind: "peer", workerId: "l1" } });
+    core.requestStep(2);
+    expect(core.take("StartStep").filter(({ step }) => step === 2)).toEqual([]);
+    const { workerId, incarnation, healId } = heal;
+    core.do({
+      type: "LearnerHealed",
+      workerId,
+      incarnation,
+      healId,
+      position: { stage: "ppo", step: 1, hash: "h1" },
+    });
+    expect(core.takeOne("StartStep").members.map((member) => member.workerId)).toEqual(["l1", "l2"]);
+  });
+
+  it("believes no copy whose hash is not the one that was voted, and heals its source too", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.register("l2", "learner", null, -1);
+    const { workerId, incarnation, healId } = core.takeOne("HealLearner");
+    core.do({
+      type: "LearnerHealed",
+      workerId,
+      incarnation,
+      healId,
+      position: { stage: "ppo", step: 1, hash: "other" },
+    });
+    core.wait(5_000);
+    expect(core.take("HealLearner").map(({ source }) => source.kind)).toEqual(["initial", "initial"]);
+  });
+
+  it("fences a joiner that holds up the others for healTimeoutMs", () => {
+    const core = stageWith(1, { healTimeoutMs: 1_000, leaseTtlMs: 100_000 });
+    const incarnation = core.register("l2", "learner", null, -1);
+    core.requestStep(1);
+    expect(core.take("StartStep")).toEqual([]);
+    core.wait(1_000);
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2", incarnation });
+    expect(core.takeOne("StartStep").members.map((member) => member.workerId)).toEqual(["l1"]);
+  });
+
+  it("starts no step below minLearners, says so once, and goes on by itself", () => {
+    const core = stageWith(1, { minLearners: 2 });
+    core.requestStep(1);
+    core.do({ type: "Tick" });
+    expect(core.takeOne("PauseLearning")).toMatchObject({ readyLearners: 1, minLearners: 2 });
+    expect(status(core.state).learning).toBe("paused");
+    core.learner("l2");
+    expect(core.takeOne("ResumeLearning")).toMatchObject({ readyLearners: 2 });
+    expect(core.takeOne("StartStep").members).toHaveLength(2);
+  });
+
+  it("continues at once with learners that still hold the committed state after a coordinator restart", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.restart();
+    core.effects = [];
+    core.learner("l1", { stage: "ppo", step: 1, hash: "h1" });
+    core.requestStep(2);
+    expect(core.takeOne("StartStep")).toMatchObject({ step: 2, isReplay: false });
+    expect(core.take("HealLearner")).toEqual([]);
+  });
+
+  it("does committed steps again, with the same manifest and hash, when everybody who applied them is gone", () => {
+    const core = stageWith(1, { regroupMs: 2_000 });
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.do({ type: "CheckpointSaved", checkpointId: "c1", stage: "ppo", step: 1, resume: null });
+    core.requestStep(2);
+    core.voteAll("h2");
+    core.restart();
+    core.effects = [];
+    const incarnation = core.register("l9", "learner", null, -1);
+    expect(core.take("HealLearner")).toEqual([]);
+    core.wait(2_000);
+    expect(core.state.volatile.members.get("l9")?.incarnation).toBe(incarnation);
+    expect(core.effects.filter((effect) => effect.type === "HealLearner")).toMatchObject([
+      { step: 1, source: { kind: "checkpoint", checkpointId: "c1" } },
+    ]);
+    core.heal("h1");
+    const replay = core.takeOne("StartStep");
+    expect(replay).toMatchObject({ step: 2, isReplay: true, input: { step: 2 } });
+    core.take("journal");
+    core.voteAll("wrong");
+    expect(core.takeOne("AbortStep").reason).toBe("hashMismatch");
+    core.take("journal");
+    core.voteAll("h2");
+    expect(core.takeOne("CommitStep")).toMatchObject({ step: 2, hash: "h2" });
+    expect(core.take("journal").map(({ record }) => record.type)).not.toContain("StepCommitted");
+    expect(core.take("StepFinished")).toEqual([]);
+    expect(status(core.state)).toMatchObject({ step: 2, committedSteps: 2 });
+  });
+
+  it("prefers a learner that comes within regroupMs with newer parameters than the checkpoint", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.restart();
+    core.effects = [];
+    core.register("l9", "learner", null, -1);
+    core.wait(500);
+    core.register("l1", "learner", { stage: "ppo", step: 1, hash: "h1" }, -1);
+    expect(core.takeOne("HealLearner")).toMatchObject({
+      workerId: "l9",
+      step: 1,
+      source: { kind: "peer", workerId: "l1" },
+    });
+  });
+
+  it("heals a learner that reports an older step for longer than a commit can take", () => {
+    const core = stageWith(2, { leaseTtlMs: 10_000 });
+    core.requestStep(1);
+    core.voteAll("h1");
+    const incarnation = core.state.volatile.members.get("l2")!.incarnation;
+    const beat = () => core.do({ type: "WorkerHeartbeat", workerId: "l2", incarnation, appliedStep: 0 });
+    beat();
+    core.wait(4_000);
+    beat();
+    expect(core.take("HealLearner")).toEqual([]);
+    core.wait(2_000);
+    beat();
+    expect(core.takeOne("HealLearner")).toMatchObject({
+      workerId: "l2",
+      step: 1,
+      source: { kind: "peer", workerId: "l1" },
+    });
+  });
+
+  it("stops the run when nobody can load the starting model", () => {
+    const core = new CoreDriver({ maxStepAttempts: 4 });
+    core.do({ type: "StageStarted", stage: "ppo" });
+    const incarnation = core.register("l1", "learner", null, -1);
+    for (let i = 0; i < 4; i++) {
+      const { healId } = core.takeOne("HealLearner");
+      core.do({ type: "LearnerHealFailed", workerId: "l1", incarnation, healId, reason: "file is missing" });
+    }
+    expect(core.takeOne("StopRun")).toMatchObject({ code: "DATA" });
+  });
+
+  it("starts a new stage from its initial model, at step 0, for every learner", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.do({ type: "StageFinished", stage: "ppo" });
+    core.effects = [];
+    core.do({ type: "StageStarted", stage: "next" });
+    expect(core.take("HealLearner").map(({ stage, step, source }) => [stage, step, source.kind])).toEqual([
+      ["next", 0, "initial"],
+      ["next", 0, "initial"],
+    ]);
+    expect(status(core.state)).toMatchObject({ stage: "next", step: 0, finishedStages: ["ppo"] });
+  });
+});
