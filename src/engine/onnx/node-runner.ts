@@ -9,16 +9,13 @@ export class NodeRunner implements Runner {
   readonly description: string;
   readonly writesInPlace = false;
 
-  constructor(
-    private readonly options: RunnerOptions,
-    private readonly provider: "cpu" | "webgpu" | "cuda" = "cpu",
-  ) {
-    this.description = `onnxruntime-node ${packageVersion()}, ${provider}, ${options.threads} threads`;
+  constructor(private readonly options: RunnerOptions) {
+    this.description = `onnxruntime-node ${packageVersion()}, cpu, ${options.threads} threads`;
   }
 
   async load(model: Uint8Array, graph: Graph): Promise<Session> {
     const session = await ort.InferenceSession.create(model, {
-      executionProviders: [this.provider],
+      executionProviders: ["cpu"],
       intraOpNumThreads: this.options.threads,
       interOpNumThreads: 1,
       logSeverityLevel: 3,

@@ -42,6 +42,7 @@ export class OnnxEngine implements Engine {
   }
 
   async dispose(): Promise<void> {
+    await this.#last;
     const executables = await Promise.allSettled(this.#executables.values());
     this.#executables.clear();
     for (const result of executables) if (result.status === "fulfilled") await result.value.dispose();
@@ -176,9 +177,15 @@ function allocate({ dims, dtype }: ValueInfo): HostArray {
   return dtype === "int32" ? new Int32Array(memory) : new Float32Array(memory);
 }
 
-/** The onnx engine on the CPU: through the C API where that works, else through the public package. */
+/**
+ * The onnx engine. On the CPU: through the C API where that works, else through the public package.
+ *
+ * @throws {TroupeError} CONFIG when a GPU provider is asked for that does not work here
+ */
 export async function createOnnxEngine(options: EngineOptions = {}): Promise<Engine> {
-  const { runner, note } = await createRunner({ threads: options.threads ?? 1 });
+  const { provider = "cpu", threads = 1 } = options;
+  if (provider !== "cpu") return (await import("./device-engine.js")).createDeviceEngine(provider, options);
+  const { runner, note } = await createRunner({ threads });
   return new OnnxEngine(runner, note);
 }
 

@@ -25,6 +25,13 @@ export const enginesUnderTest: readonly EngineUnderTest[] = [
     open: async (threads) => new OnnxEngine(new NodeRunner({ threads })),
   },
   {
+    title: "onnx on webgpu",
+    // Starting a WebGPU device where there is none is slow and noisy, so it is asked for.
+    missing:
+      process.env.TROUPE_TEST_WEBGPU === "1" ? null : "set TROUPE_TEST_WEBGPU=1 on a machine with a GPU",
+    open: async (threads) => (await createEngine({ name: "onnx", provider: "webgpu", threads })).engine,
+  },
+  {
     title: "tensorflow",
     missing:
       tensorflowLibraryPath() === null ? "its native library is not installed: npm run setup:gpu" : null,

@@ -84,17 +84,11 @@ const clip: Kernel = (trace, { x }, attrs) => {
 };
 
 const select: Kernel = (trace, { condition, t, e }) => {
-  const { graph } = trace;
-  let mask = trace.name(condition);
-  const missing = t.shape.length - condition.shape.length;
-  // tfjs lets a vector condition choose whole rows.
-  if (condition.shape.length > 0 && missing > 0) {
-    mask = graph.reshape(mask, [...condition.shape, ...new Array<number>(missing).fill(1)]);
-  }
-  return trace.info(graph.op("Where", [mask, trace.name(t), trace.name(e)]), t.shape, t.dtype);
+  const operands = [condition, t, e].map((operand) => trace.name(operand));
+  return trace.info(trace.graph.op("Where", operands), t.shape, t.dtype);
 };
 
-/** 1 where x > 0, else alpha; NaN stays NaN nowhere: tfjs' gradient of relu only multiplies by it. */
+/** 1 where x > 0, else alpha. */
 const step: Kernel = (trace, { x }, attrs) => {
   const { graph } = trace;
   const isPositive = graph.op("Greater", [trace.name(x), graph.float(0)]);

@@ -4,9 +4,12 @@ import type { TraceBackend } from "../backend.js";
 import { axisIndex, type Attrs, type Kernel, type Kernels } from "./kernel.js";
 
 function reduced(trace: TraceBackend, op: string, x: TensorInfo, attrs: Attrs): TensorInfo {
-  const { axis, keepDims } = attrs as { axis?: number | number[]; keepDims?: boolean };
+  // tfjs names the axes of Max differently from those of all others.
+  const { axis = attrs.reductionIndices, keepDims } = attrs as { axis?: unknown; keepDims?: boolean };
   const axes =
-    axis === undefined || axis === null ? x.shape.map((_, i) => i) : tf.util.parseAxisParam(axis, x.shape);
+    axis === undefined || axis === null
+      ? x.shape.map((_, i) => i)
+      : tf.util.parseAxisParam(axis as number | number[], x.shape);
   if (axes.length === 0) return trace.alias(x);
   const shape = keepDims
     ? x.shape.map((dim, i) => (axes.includes(i) ? 1 : dim))

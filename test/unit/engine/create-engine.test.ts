@@ -1,0 +1,91 @@
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { pathToFileURL } from "node:url";
+import { beforeAll, describe, expect, it } from "vitest";
+import { chooseEngine, tensorflowLibraryPath } from "../../../src/engine/choice.js";
+import { createEngine } from "../../../src/engine/create-engine.js";
+import { builtFile, packageRoot } from "../../../src/shared/paths.js";
+
+describe("engine auto", () => {
+  it("is onnx without a CUDA device", () => {
+    expect(chooseEngine({ hasCudaDevice: false, hasTensorflowLibrary: true }).name).toBe("onnx");
+  });
+
+  it("is tensorflow with a CUDA device and the native library", () => {
+    expect(chooseEngine({ hasCudaDevice: true, hasTensorflowLibrary: true }).name).toBe("tensorflow");
+  });
+
+  it("is onnx, and says how to get tensorflow, when only the library is missing", () => {
+    const choice = chooseEngine({ hasCudaDevice: true, hasTensorflowLibrary: false });
+    expect(choice.name).toBe("onnx");
+    expect(choice.reason).toContain("npm run setup:gpu");
+  });
+});
+
+describe("createEngine", () => {
+  it("names its threads, library and reason", async () => {
+    const { engine, reason } = await createEngine({ name: "onnx", threads: 2 });
+    expect(engine.description).toMatch(/^onnx: ONNX Runtime \d+\.\d+\.\d+ \(C API\), cpu, 2 threads$/);
+    expect(reason).toBe("asked for by name");
+    await engine.dispose();
+  });
+
+  it.runIf(tensorflowLibraryPath() === null)(
+    "fails with one clear error when tensorflow's native library is missing",
+    async () => {
+      await expect(createEngine({ name: "tensorflow" })).rejects.toMatchObject({
+        code: "CONFIG",
+        message: expect.stringContaining("npm run setup:gpu") as string,
+      });
+    },
+  );
+});
+
+describe("in a worker thread", () => {
+  beforeAll(() => {
+    execFileSync(process.execPath, ["scripts/build.mjs"], { cwd: packageRoot });
+    expect(existsSync(builtFile("src/engine/create-engine"))).toBe(true);
+  });
+
+  it("two threads run the onnx engine at once, across garbage collections", async () => {
+    const url = (path: string) => JSON.stringify(pathToFileURL(builtFile(path)).href);
+    const code = `
+      const { parentPort } = require("node:worker_threads");
+      (async () => {
+        const { createEngine } = await import(${url("src/engine/create-engine")});
+        const { makeLayout } = await import(${url("src/engine/layout")});
+        const tf = await import("@tensorflow/tfjs");
+        const { engine } = await createEngine({ name: "onnx" });
+        const layout = makeLayout({ w: [64, 64] });
+        const arena = engine.createArena(layout);
+        const executable = await engine.compile({
+          key: "count", arenas: { a: { layout, access: "update" } }, inputs: { x: { shape: [64], dtype: "float32" } },
+          body: ({ a }, { x }) => ({ outputs: {}, updates: { a: { w: tf.add(a.w, x) } } }),
+        });
+        for (let i = 0; i < 200; i++) {
+          if (i % 20 === 0) globalThis.gc();
+          await executable.run({ a: arena }, { x: new Float32Array(64).fill(1) });
+        }
+        const values = await arena.read();
+        parentPort.postMessage({ description: engine.description, isRight: values.every((v) => v === 200) });
+      })();`;
+    const run = () =>
+      new Promise<{ description: string; isRight: boolean }>((resolve, reject) => {
+        // The worker's own heap must expose gc; tfjs resolves from the package's folder.
+        const worker = new Worker(
+          `require("node:v8").setFlagsFromString("--expose-gc");
+          globalThis.gc = require("node:vm").runInNewContext("gc"); process.chdir = () => {}; ${code}`,
+          {
+            eval: true,
+          },
+        );
+        worker.once("message", resolve).once("error", reject);
+      });
+    const results = await Promise.all([run(), run()]);
+    for (const { description, isRight } of results) {
+      expect(description).toContain("C API");
+      expect(isRight).toBe(true);
+    }
+  });
+});
