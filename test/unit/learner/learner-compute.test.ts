@@ -287,6 +287,42 @@ describe("LearnerCompute, ppo", () => {
     );
   });
 
+  it("the critic reads the state before each token, the actor the token itself", async () => {
+    const learner = await open(ppoSettings());
+    const [row] = ppoRows(1);
+    const statsOf = async (changed: Partial<PpoRow>) => {
+      const rows = { kind: "ppo", rows: [{ ...row, ...changed }] } as const;
+      const { stats } = await learner.computeShards({
+        shards: shardsOf(rows, 1),
+        shardCount: 1,
+        denominators: { main: 1, ptx: 0 },
+      });
+      return stats[0].values;
+    };
+    const withToken = (ids: Int32Array, at: number) =>
+      ids.map((id, i) => (i === at ? (id === 2 ? 3 : 2) : id));
+    const last = row.responseIds.length - 1;
+    const original = await statsOf({});
+    const otherEnd = await statsOf({ responseIds: withToken(row.responseIds, last) });
+    expect(otherEnd.valueSum).toBe(original.valueSum);
+    expect(otherEnd.ratioSum).not.toBe(original.ratioSum);
+    // The value before the first response token sees the whole prompt and none of the response.
+    const actionMask = new Uint8Array(last + 1);
+    actionMask[0] = 1;
+    const first = await statsOf({ actionMask });
+    const otherFirst = await statsOf({ actionMask, responseIds: withToken(row.responseIds, 0) });
+    const otherPrompt = await statsOf({
+      actionMask,
+      promptIds: withToken(row.promptIds, row.promptIds.length - 1),
+    });
+    expect(otherFirst.valueSum).toBe(first.valueSum);
+    expect(otherFirst.ratioSum).not.toBe(first.ratioSum);
+    expect(otherPrompt.valueSum).not.toBe(first.valueSum);
+    // ... and the actor's first log-prob does not see the second token.
+    const otherSecond = await statsOf({ actionMask, responseIds: withToken(row.responseIds, 1) });
+    expect(otherSecond.ratioSum).toBe(first.ratioSum);
+  });
+
   it("log-probs are those at the sampling temperature", async () => {
     const rows = ppoRows(3);
     const hot = await open(ppoSettings({ temperature: 2 }));
@@ -393,6 +429,19 @@ describe("LearnerCompute, state", () => {
     expect(await resumed.stateSha256()).toBe(await first.stateSha256());
     for (const learner of [first, resumed]) for (let i = 4; i <= 6; i++) await step(learner, rows, i);
     expect(await resumed.stateSha256()).toBe(await first.stateSha256());
+  });
+
+  it("a step applies the gradient it is given, whatever was computed since", async () => {
+    const [plain, busy] = [await open(settings), await open(settings)];
+    const gradients = await gradientOf(plain, rows);
+    await busy.computeShards({
+      shards: shardsOf({ kind: "ppo", rows: ppoRows(3) }, 1),
+      shardCount: 1,
+      denominators: { main: 9, ptx: 0 },
+    });
+    for (const learner of [plain, busy])
+      await learner.applyGradients({ gradients, learningRates: LR, optimizerStep: 1 });
+    expect(await busy.stateSha256()).toBe(await plain.stateSha256());
   });
 
   it("an exported model is where another learner starts", async () => {

@@ -135,6 +135,27 @@ describe("policyLoss", () => {
     expect(one(0.5, -1)).toBeCloseTo(Math.exp(0.5), 6);
   });
 
+  it.each([
+    // ratio, advantage, loss: the clip binds on the side that the advantage pushes to, and only there
+    [1.3, 1, -1.2],
+    [1.3, -1, 1.3],
+    [0.7, 1, -0.7],
+    [0.7, -1, 0.8],
+    [1.1, 1, -1.1],
+  ])("of one token with ratio %d and advantage %d is %d", (ratio, advantage, expected) => {
+    const { loss } = policyLoss(
+      {
+        logprobs: tf.tensor([Math.log(ratio) - 2]),
+        oldLogprobs: tf.tensor([-2]),
+        advantages: tf.tensor([advantage]),
+        mask: tf.tensor([1]),
+        denominator: tf.scalar(1),
+      },
+      { cliprange: CLIP },
+    );
+    expect(scalarOf(loss)).toBeCloseTo(expected, 6);
+  });
+
   it("its sums are what their names say", () => {
     const { sums } = policyLoss(policyInput(f32(logprobs)), { cliprange: CLIP });
     const counted = [...mask.keys()].filter((i) => mask[i] === 1);
@@ -196,6 +217,26 @@ describe("policyLoss", () => {
 describe("valueLoss", () => {
   it("equals the plain loop, and its gradient equals finite differences", () => {
     expectSameLoss((x) => valueLoss(valueInput(x), { cliprangeValue: CLIP }).loss, plainValueLoss, values);
+  });
+
+  it.each([
+    // V_old 1; value, return, loss = ½·max of both squared errors
+    [1.5, 2, 0.32], // clipped to 1.2: the clipped error is larger
+    [1.5, 1.2, 0.045], // moved past the return: the unclipped error is larger
+    [0.5, 0, 0.32],
+    [1.1, 2, 0.405],
+  ])("of one token with value %d and return %d is %d", (value, target, expected) => {
+    const { loss } = valueLoss(
+      {
+        values: tf.tensor([value]),
+        oldValues: tf.tensor([1]),
+        returns: tf.tensor([target]),
+        mask: tf.tensor([1]),
+        denominator: tf.scalar(1),
+      },
+      { cliprangeValue: CLIP },
+    );
+    expect(scalarOf(loss)).toBeCloseTo(expected, 6);
   });
 
   it("is ½·mean squared error before the first update, and never below it after", () => {
