@@ -26,6 +26,8 @@ export interface LaunchOptions {
   readonly view: ProgressView;
   readonly signal: AbortSignal;
   readonly policy?: Partial<RestartPolicy>;
+  /** How long workers may take to leave by themselves when the coordinator ends the run. @default 3_000 */
+  readonly patienceMs?: number;
   readonly connect?: ConnectControl;
   /** Replaces the command line of every process: tests start small programs instead. */
   readonly commandFor?: SupervisorOptions["commandFor"];
@@ -33,7 +35,6 @@ export interface LaunchOptions {
 
 const LISTEN_TIMEOUT_MS = 30_000;
 const POLL_DESIRED_MS = 1_000;
-/** Workers leave by themselves when the coordinator ends the run. */
 const LEAVE_BY_THEMSELVES_MS = 3_000;
 
 /**
@@ -104,7 +105,7 @@ export async function launch(options: LaunchOptions): Promise<void> {
     isFinished = true;
   } finally {
     if (signal.aborted) view.stopping();
-    await supervisor.stop({ patienceMs: isFinished ? LEAVE_BY_THEMSELVES_MS : 0 });
+    await supervisor.stop({ patienceMs: isFinished ? (options.patienceMs ?? LEAVE_BY_THEMSELVES_MS) : 0 });
     ending.abort();
     signal.removeEventListener("abort", onSignal);
     await followed;

@@ -11,6 +11,8 @@ export interface RestartPolicy {
   readonly baseDelayMs: number;
   /** @default 30_000 */
   readonly maxDelayMs: number;
+  /** A process that leaves in peace is not started sooner: the run may be about to end. @default 2_000 */
+  readonly leaveDelayMs: number;
 }
 
 export const DEFAULT_RESTART_POLICY: RestartPolicy = {
@@ -18,6 +20,7 @@ export const DEFAULT_RESTART_POLICY: RestartPolicy = {
   windowMs: 600_000,
   baseDelayMs: 1_000,
   maxDelayMs: 30_000,
+  leaveDelayMs: 2_000,
 };
 
 /** A process that lived this long has recovered: its next failure counts as the first. */

@@ -67,8 +67,6 @@ interface Slot {
 export const STOP_GRACE_MS = 8_000;
 /** The coordinator stops first, while workers can still answer: a last checkpoint may need their state. */
 const COORDINATOR_HEAD_START_MS = 4_000;
-/** A worker that leaves by itself just before the coordinator ends the run is not worth a report. */
-const END_OF_RUN_MS = 2_000;
 
 const COORDINATOR_POLL_MS = 200;
 
@@ -236,14 +234,16 @@ export class Supervisor {
   async #afterLeaving(slot: Slot, child: Child): Promise<void> {
     const { signal } = slot.retired;
     const { name } = child.command;
-    const restartInMs = Math.max(END_OF_RUN_MS, this.#budget.backoffMs(name, child.uptimeMs));
-    await sleep(END_OF_RUN_MS, signal);
+    const { leaveDelayMs } = this.#budget.policy;
+    const restartInMs = Math.max(leaveDelayMs, this.#budget.backoffMs(name, child.uptimeMs));
+    // One that leaves just before the coordinator ends the run is not worth a report.
+    await sleep(leaveDelayMs, signal);
     while (!signal.aborted && slot.role !== "coordinator" && this.#isCoordinatorDown())
       await sleep(COORDINATOR_POLL_MS, signal);
     if (signal.aborted) return;
     this.options.onEvent({ type: "left", role: slot.role, name, restartInMs });
     slot.restarts++;
-    await sleep(restartInMs - END_OF_RUN_MS, signal);
+    await sleep(restartInMs - leaveDelayMs, signal);
   }
 
   #isCoordinatorDown(): boolean {

@@ -56,7 +56,8 @@ async function start(
     view: new ProgressView({ stream: { write: (text) => written.push(text) }, env: {} }),
     signal: stop.signal,
     connect: async () => control,
-    policy: { baseDelayMs: 5, maxDelayMs: 20 },
+    policy: { baseDelayMs: 5, maxDelayMs: 20, leaveDelayMs: 20 },
+    patienceMs: 50,
     commandFor: (role, index, restarts) => ({
       name: `${role}-${index}`,
       file: process.execPath,

@@ -14,7 +14,7 @@ import {
 } from "../../../src/launcher/supervisor.js";
 
 const FOREVER = "setInterval(() => {}, 1000)";
-const QUICK = { baseDelayMs: 5, maxDelayMs: 20 };
+const QUICK = { baseDelayMs: 5, maxDelayMs: 20, leaveDelayMs: 20 };
 
 let running: Supervisor | undefined;
 afterEach(async () => {
