@@ -27,7 +27,10 @@ export default tseslint.config(
       eqeqeq: "error",
     },
   },
-  { files: ["src/cli/**/*.ts", "bench/**/*.ts", "examples/**/*.ts", "test/**/*.ts"], rules: { "no-console": "off" } },
+  {
+    files: ["src/cli/**/*.ts", "bench/**/*.ts", "examples/**/*.ts", "test/**/*.ts"],
+    rules: { "no-console": "off" },
+  },
   {
     files: ["src/rl/**/*.ts", "src/coordinator/core/**/*.ts"],
     rules: {
@@ -37,14 +40,38 @@ export default tseslint.config(
   },
   restrict(
     ["src/coordinator/**/*.ts"],
-    [{ group: ["@tensorflow/*", "**/engine/*", "**/models/*", "**/learner/*", "**/rollout/*"], message: "The coordinator never loads a tensor library; it reaches the workers over gRPC only." }],
+    [
+      {
+        group: ["@tensorflow/*", "**/engine/*", "**/models/*", "**/learner/*", "**/rollout/*"],
+        message: "The coordinator never loads a tensor library; it reaches the workers over gRPC only.",
+      },
+    ],
   ),
   restrict(
     ["src/rl/**/*.ts"],
-    [{ group: ["node:*", "@grpc/*", "**/rpc/*", "**/config/*", "**/coordinator/*", "**/learner/*", "**/rollout/*", "**/data/*"], message: "src/rl is pure: no I/O, clock, config or wire types." }],
+    [
+      {
+        group: [
+          "node:*",
+          "@grpc/*",
+          "**/rpc/*",
+          "**/config/*",
+          "**/coordinator/*",
+          "**/learner/*",
+          "**/rollout/*",
+          "**/data/*",
+        ],
+        message: "src/rl is pure: no I/O, clock, config or wire types.",
+      },
+    ],
   ),
   restrict(
     ["src/engine/**/*.ts", "src/models/**/*.ts"],
-    [{ group: ["@grpc/*", "**/rpc/*", "**/coordinator/*", "**/learner/*", "**/rollout/*", "**/config/*"], message: "engine and models know nothing of the cluster." }],
+    [
+      {
+        group: ["@grpc/*", "**/rpc/*", "**/coordinator/*", "**/learner/*", "**/rollout/*", "**/config/*"],
+        message: "engine and models know nothing of the cluster.",
+      },
+    ],
   ),
 );

@@ -20,7 +20,10 @@ function sources(dir) {
 /** Builds when `force` is set or any source is newer than the last build. */
 export async function buildIfStale({ force = false } = {}) {
   if (!existsSync(join(root, "src"))) return; // an installed package ships dist/ only
-  const files = ["src", "examples"].map((d) => join(root, d)).filter(existsSync).flatMap(sources);
+  const files = ["src", "examples"]
+    .map((d) => join(root, d))
+    .filter(existsSync)
+    .flatMap(sources);
   const builtAtMs = existsSync(stamp) ? statSync(stamp).mtimeMs : 0;
   const isStale = force || files.some((file) => statSync(file).mtimeMs > builtAtMs);
   if (!isStale) return;

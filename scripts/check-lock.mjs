@@ -11,11 +11,15 @@ const loose = Object.entries({ ...manifest.dependencies, ...manifest.devDependen
   ([, version]) => !/^\d+\.\d+\.\d+$/.test(version),
 );
 if (loose.length > 0) {
-  console.error(`package.json: expected exact versions, got ${loose.map(([n, v]) => `${n}@${v}`).join(", ")}`);
+  console.error(
+    `package.json: expected exact versions, got ${loose.map(([n, v]) => `${n}@${v}`).join(", ")}`,
+  );
   process.exit(1);
 }
 if (readFileSync("package-lock.json", "utf8").includes('"resolved": "http')) {
-  console.error("package-lock.json records download addresses: regenerate it with omit-lockfile-registry-resolved=true");
+  console.error(
+    "package-lock.json records download addresses: regenerate it with omit-lockfile-registry-resolved=true",
+  );
   process.exit(1);
 }
 const folder = mkdtempSync(join(tmpdir(), "troupe-lock-"));

@@ -10,15 +10,26 @@ const folder = mkdtempSync(join(tmpdir(), "troupe-test-"));
 const report = join(folder, "report.json");
 const run = spawnSync(
   process.execPath,
-  ["node_modules/vitest/vitest.mjs", "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...process.argv.slice(2)],
+  [
+    "node_modules/vitest/vitest.mjs",
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...process.argv.slice(2),
+  ],
   { stdio: "inherit" },
 );
 let failed = 1;
 try {
   const result = JSON.parse(readFileSync(report, "utf8"));
-  failed = result.numFailedTests + result.testResults.filter((f) => f.status === "failed" && f.assertionResults.length === 0).length;
+  failed =
+    result.numFailedTests +
+    result.testResults.filter((f) => f.status === "failed" && f.assertionResults.length === 0).length;
   const skipped = result.numPendingTests + (result.numTodoTests ?? 0);
-  console.log(`${result.numPassedTests} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+  console.log(
+    `${result.numPassedTests} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`,
+  );
 } catch (error) {
   console.error(`no test report was written: ${error.message}`);
   console.log("0 passed, 1 failed");

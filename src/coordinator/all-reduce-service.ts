@@ -31,7 +31,12 @@ export interface AllReduceOptions {
   readonly wire: WireFormat;
   readonly metrics: Metrics<"coordinator">;
   /** A member broke the contract or its stream: the step cannot complete in this generation. */
-  readonly onFailed: (failure: { generation: number; step: number; workerId: string | null; reason: string }) => void;
+  readonly onFailed: (failure: {
+    generation: number;
+    step: number;
+    workerId: string | null;
+    reason: string;
+  }) => void;
 }
 
 export class AllReduceService {
@@ -57,7 +62,8 @@ export class AllReduceService {
     const { session } = this;
     this.session = undefined;
     if (session === undefined || session.sum?.isComplete) return;
-    for (const call of session.calls.values()) call.emit("error", toServiceError(new TroupeError("CANCELLED", reason)));
+    for (const call of session.calls.values())
+      call.emit("error", toServiceError(new TroupeError("CANCELLED", reason)));
   }
 
   readonly handle = (call: Call): void => {
@@ -67,7 +73,12 @@ export class AllReduceService {
     const fail = (error: unknown) => {
       call.emit("error", toServiceError(error));
       if (session === undefined || session !== this.session) return;
-      this.options.onFailed({ generation: session.generation, step: session.step, workerId, reason: describeError(error) });
+      this.options.onFailed({
+        generation: session.generation,
+        step: session.step,
+        workerId,
+        reason: describeError(error),
+      });
     };
     call.on("data", (message: GradientChunk__Output) => {
       try {
@@ -77,7 +88,8 @@ export class AllReduceService {
           workerId = checkSender(header.sender, this.options.runId).workerId;
           session = this.join(header, workerId, call);
         } else if (message.bucket) {
-          if (header === undefined || session === undefined) throw protocolError("GradientChunk: expected the header first, got a bucket");
+          if (header === undefined || session === undefined)
+            throw protocolError("GradientChunk: expected the header first, got a bucket");
           if (session !== this.session) throw staleGeneration(session);
           this.add(session, header.nodes, message.bucket);
         }
@@ -86,7 +98,8 @@ export class AllReduceService {
       }
     });
     call.on("cancelled", () => {
-      if (session !== undefined && session === this.session && !session.sum?.isComplete) fail(new TroupeError("UNREACHABLE", "the learner's stream ended"));
+      if (session !== undefined && session === this.session && !session.sum?.isComplete)
+        fail(new TroupeError("UNREACHABLE", "the learner's stream ended"));
     });
     call.on("error", () => undefined); // reported where it was raised
   };
@@ -95,13 +108,28 @@ export class AllReduceService {
     const { session } = this;
     if (session === undefined || header.generation !== session.generation || header.step !== session.step) {
       this.options.metrics.staleFrames.inc();
-      throw new TroupeError("CANCELLED", `all-reduce of generation ${header.generation}, step ${header.step} is not open`);
+      throw new TroupeError(
+        "CANCELLED",
+        `all-reduce of generation ${header.generation}, step ${header.step} is not open`,
+      );
     }
-    if (!session.members.has(workerId)) throw new TroupeError("FENCED", `${workerId} is not a member of generation ${session.generation}`);
-    if (session.calls.has(workerId)) throw protocolError(`${workerId} joined the all-reduce of step ${session.step} twice`);
-    session.sum ??= new GradientSum(session.shardCount, header.elementCount, header.bucketElements, (bucket, total) => this.send(session, bucket, total));
-    if (session.sum.elementCount !== header.elementCount || session.sum.bucketElements !== header.bucketElements) {
-      throw protocolError(`${workerId}: expected gradients of ${session.sum.elementCount} elements in buckets of ${session.sum.bucketElements}, got ${header.elementCount} in ${header.bucketElements}`);
+    if (!session.members.has(workerId))
+      throw new TroupeError("FENCED", `${workerId} is not a member of generation ${session.generation}`);
+    if (session.calls.has(workerId))
+      throw protocolError(`${workerId} joined the all-reduce of step ${session.step} twice`);
+    session.sum ??= new GradientSum(
+      session.shardCount,
+      header.elementCount,
+      header.bucketElements,
+      (bucket, total) => this.send(session, bucket, total),
+    );
+    if (
+      session.sum.elementCount !== header.elementCount ||
+      session.sum.bucketElements !== header.bucketElements
+    ) {
+      throw protocolError(
+        `${workerId}: expected gradients of ${session.sum.elementCount} elements in buckets of ${session.sum.bucketElements}, got ${header.elementCount} in ${header.bucketElements}`,
+      );
     }
     session.calls.set(workerId, call);
     // Totals that were complete before this member joined.
@@ -113,12 +141,22 @@ export class AllReduceService {
     return session;
   }
 
-  private add(session: Session, nodes: readonly TreeNode[], message: { node: number; bucket: number; values: Uint8Array }): void {
+  private add(
+    session: Session,
+    nodes: readonly TreeNode[],
+    message: { node: number; bucket: number; values: Uint8Array },
+  ): void {
     const { sum } = session;
     const node = nodes[message.node] as TreeNode | undefined;
-    if (sum === undefined || node === undefined) throw protocolError(`GradientBucket.node: expected below ${nodes.length}, got ${message.node}`);
+    if (sum === undefined || node === undefined)
+      throw protocolError(`GradientBucket.node: expected below ${nodes.length}, got ${message.node}`);
     this.options.metrics.allreduceBytes.inc({ direction: "in" }, message.values.byteLength);
-    const values = decodeGradient(message.values, this.options.wire, sum.lengthOf(message.bucket), `bucket ${message.bucket}`);
+    const values = decodeGradient(
+      message.values,
+      this.options.wire,
+      sum.lengthOf(message.bucket),
+      `bucket ${message.bucket}`,
+    );
     sum.add(node, message.bucket, values);
     this.finishIfComplete(session);
   }
@@ -145,4 +183,5 @@ export class AllReduceService {
   }
 }
 
-const staleGeneration = ({ generation, step }: Session): TroupeError => new TroupeError("CANCELLED", `generation ${generation}, step ${step} was given up`);
+const staleGeneration = ({ generation, step }: Session): TroupeError =>
+  new TroupeError("CANCELLED", `generation ${generation}, step ${step} was given up`);

@@ -46,9 +46,12 @@ export class GradientSum {
     private readonly onBucket: (bucket: number, total: Float32Array) => void,
   ) {
     this.rootLevel = Math.log2(shardCount);
-    if (!Number.isInteger(this.rootLevel)) throw protocolError(`shard_count: expected a power of two, got ${shardCount}`);
+    if (!Number.isInteger(this.rootLevel))
+      throw protocolError(`shard_count: expected a power of two, got ${shardCount}`);
     this.bucketCount = Math.ceil(elementCount / bucketElements);
-    this.buckets = Array.from({ length: this.bucketCount }, () => ({ waiting: new Map<string, Float32Array>() }));
+    this.buckets = Array.from({ length: this.bucketCount }, () => ({
+      waiting: new Map<string, Float32Array>(),
+    }));
     this.results = new Array<Float32Array | undefined>(this.bucketCount);
     this.remaining = this.bucketCount;
   }
@@ -66,15 +69,27 @@ export class GradientSum {
    * @throws {TroupeError} PROTOCOL for a node outside the tree, a repeated node, or a wrong length
    */
   add(node: TreeNode, bucket: number, values: Float32Array): void {
-    if (!(bucket >= 0 && bucket < this.bucketCount)) throw protocolError(`bucket: expected 0..${this.bucketCount - 1}, got ${bucket}`);
-    if (!(node.level >= 0 && node.level <= this.rootLevel && node.index >= 0 && node.index < this.shardCount >> node.level)) {
-      throw protocolError(`tree node ${keyOf(node.level, node.index)} is not in a tree over ${this.shardCount} shards`);
+    if (!(bucket >= 0 && bucket < this.bucketCount))
+      throw protocolError(`bucket: expected 0..${this.bucketCount - 1}, got ${bucket}`);
+    if (!(
+      node.level >= 0 &&
+      node.level <= this.rootLevel &&
+      node.index >= 0 &&
+      node.index < this.shardCount >> node.level
+    )) {
+      throw protocolError(
+        `tree node ${keyOf(node.level, node.index)} is not in a tree over ${this.shardCount} shards`,
+      );
     }
-    if (values.length !== this.lengthOf(bucket)) throw protocolError(`bucket ${bucket}: expected ${this.lengthOf(bucket)} elements, got ${values.length}`);
+    if (values.length !== this.lengthOf(bucket))
+      throw protocolError(
+        `bucket ${bucket}: expected ${this.lengthOf(bucket)} elements, got ${values.length}`,
+      );
     const { waiting } = this.buckets[bucket];
     let { level, index } = node;
-    if (waiting.has(keyOf(level, index)) || this.results[bucket] !== undefined) throw protocolError(`tree node ${keyOf(level, index)} arrived twice`);
-    let total = values;
+    if (waiting.has(keyOf(level, index)) || this.results[bucket] !== undefined)
+      throw protocolError(`tree node ${keyOf(level, index)} arrived twice`);
+    const total = values;
     while (level < this.rootLevel) {
       const siblingKey = keyOf(level, index ^ 1);
       const sibling = waiting.get(siblingKey);

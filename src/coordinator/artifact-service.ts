@@ -23,8 +23,12 @@ export function makeArtifactService(store: ArtifactStore, runId: string): Artifa
       (async () => {
         const messages = call[Symbol.asyncIterator]() as AsyncIterator<ArtifactChunk__Output>;
         const first = await messages.next();
-        const { ref, sender } = (first.value as ArtifactChunk__Output | undefined) ?? { ref: null, sender: null };
-        if (first.done || ref === null) throw protocolError("ArtifactChunk.ref: expected in the first chunk, got none");
+        const { ref, sender } = (first.value as ArtifactChunk__Output | undefined) ?? {
+          ref: null,
+          sender: null,
+        };
+        if (first.done || ref === null)
+          throw protocolError("ArtifactChunk.ref: expected in the first chunk, got none");
         checkSender(sender, runId);
         const stored: ArtifactRef = await store.receive(ref, restOf(messages));
         callback(null, { ref: stored });

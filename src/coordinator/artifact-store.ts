@@ -18,7 +18,10 @@ export class ArtifactStore {
 
   get(name: string): ArtifactRef {
     const ref = this.refs.get(name);
-    if (ref === undefined) throw dataError(`no artifact named ${name}; it was never published, or is older than the versions kept`);
+    if (ref === undefined)
+      throw dataError(
+        `no artifact named ${name}; it was never published, or is older than the versions kept`,
+      );
     return ref;
   }
 
@@ -33,12 +36,15 @@ export class ArtifactStore {
     try {
       for await (const data of chunks) {
         receivedBytes += data.byteLength;
-        if (receivedBytes > announced.sizeBytes) throw protocolError(`artifact ${announced.name}: announced ${announced.sizeBytes} bytes, got more`);
+        if (receivedBytes > announced.sizeBytes)
+          throw protocolError(`artifact ${announced.name}: announced ${announced.sizeBytes} bytes, got more`);
         hash.update(data);
         await file.write(data);
       }
       if (receivedBytes !== announced.sizeBytes || hash.digest("hex") !== announced.sha256) {
-        throw dataError(`artifact ${announced.name}: bytes do not match its sha256 (${receivedBytes} of ${announced.sizeBytes} bytes arrived)`);
+        throw dataError(
+          `artifact ${announced.name}: bytes do not match its sha256 (${receivedBytes} of ${announced.sizeBytes} bytes arrived)`,
+        );
       }
       await file.sync();
       await file.close();
@@ -65,14 +71,21 @@ export class ArtifactStore {
   /** Takes up a file an earlier process of this run stored under the name. @returns whether there was one */
   async recover(name: string): Promise<boolean> {
     const path = this.pathOf(name);
-    if (!(await stat(path).then((found) => found.isFile(), () => false))) return false;
+    if (
+      !(await stat(path).then(
+        (found) => found.isFile(),
+        () => false,
+      ))
+    )
+      return false;
     await this.adopt(name, path);
     return true;
   }
 
   async *read(name: string): AsyncGenerator<Buffer> {
     const ref = this.get(name);
-    for await (const chunk of createReadStream(ref.localPath, { highWaterMark: CHUNK_BYTES })) yield chunk as Buffer;
+    for await (const chunk of createReadStream(ref.localPath, { highWaterMark: CHUNK_BYTES }))
+      yield chunk as Buffer;
   }
 
   async copyTo(name: string, path: string): Promise<void> {
@@ -94,7 +107,10 @@ export class ArtifactStore {
   }
 
   private pathOf(name: string): string {
-    if (!NAME.test(name)) throw protocolError(`artifact name ${JSON.stringify(name)}: expected letters, digits, '.', '_', '-' and single slashes`);
+    if (!NAME.test(name))
+      throw protocolError(
+        `artifact name ${JSON.stringify(name)}: expected letters, digits, '.', '_', '-' and single slashes`,
+      );
     return join(resolve(this.folder), `${name}.safetensors`);
   }
 }

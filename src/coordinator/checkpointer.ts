@@ -79,7 +79,8 @@ export class Checkpointer {
     await copyFile(artifacts.get(names.state).localPath, join(partial, "training-state.safetensors"));
     await writeFile(join(partial, "resume.json"), JSON.stringify(request.resume));
     const files = [];
-    for (const name of (await readdir(partial)).sort()) files.push({ name, ...(await sealFile(join(partial, name))) });
+    for (const name of (await readdir(partial)).sort())
+      files.push({ name, ...(await sealFile(join(partial, name))) });
     const manifest: Manifest = { version: 1, checkpointId, runId, stage, step, files };
     await writeSynced(join(partial, "manifest.json"), JSON.stringify(manifest, null, 2));
     await syncFolder(partial);
@@ -96,14 +97,24 @@ export class Checkpointer {
     const bytes = files.reduce((total, file) => total + file.sizeBytes, 0);
     const elapsedMs = performance.now() - startedMs;
     metrics.checkpointDuration.observe(elapsedMs / 1000);
-    bus.publish({ type: "checkpoint", stage, completedUnits: request.completedUnits, path: target, bytes, elapsedMs });
+    bus.publish({
+      type: "checkpoint",
+      stage,
+      completedUnits: request.completedUnits,
+      path: target,
+      bytes,
+      elapsedMs,
+    });
   }
 
   /** The training state of a checkpoint of this run, verified. */
   async stateOf(checkpointId: string): Promise<ArtifactRef__Output> {
     const folder = join(this.folder, checkpointId);
     await verify(folder);
-    return this.options.artifacts.adopt(`checkpoint/${checkpointId}/resumed`, join(folder, "training-state.safetensors"));
+    return this.options.artifacts.adopt(
+      `checkpoint/${checkpointId}/resumed`,
+      join(folder, "training-state.safetensors"),
+    );
   }
 
   /** A value computed once per run directory: after a restart the stored one is used. */
@@ -112,7 +123,8 @@ export class Checkpointer {
     try {
       return JSON.parse(await readFile(path, "utf8")) as T;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw dataError(`${path}: cannot be read`, { cause: error });
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+        throw dataError(`${path}: cannot be read`, { cause: error });
     }
     const value = await compute();
     await mkdir(join(path, ".."), { recursive: true });
@@ -123,7 +135,8 @@ export class Checkpointer {
 
   private async prune(stage: string): Promise<void> {
     const ours = (await readdir(this.folder)).filter((name) => name.startsWith(`${stage}-`)).sort();
-    for (const name of ours.slice(0, -this.options.keepLast)) await rm(join(this.folder, name), { recursive: true, force: true });
+    for (const name of ours.slice(0, -this.options.keepLast))
+      await rm(join(this.folder, name), { recursive: true, force: true });
   }
 }
 
@@ -133,12 +146,16 @@ export async function verify(folder: string): Promise<Manifest> {
   try {
     manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as Manifest;
   } catch (cause) {
-    throw dataError(`checkpoint ${folder}: manifest.json is missing or damaged; use another checkpoint`, { cause });
+    throw dataError(`checkpoint ${folder}: manifest.json is missing or damaged; use another checkpoint`, {
+      cause,
+    });
   }
   for (const file of manifest.files) {
     const found = await hashFile(join(folder, file.name)).catch(() => undefined);
     if (found?.sha256 !== file.sha256) {
-      throw dataError(`checkpoint ${folder}: ${file.name} ${found === undefined ? "is missing" : "does not match its sha256"}; use another checkpoint`);
+      throw dataError(
+        `checkpoint ${folder}: ${file.name} ${found === undefined ? "is missing" : "does not match its sha256"}; use another checkpoint`,
+      );
     }
   }
   return manifest;

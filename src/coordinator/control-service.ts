@@ -19,7 +19,14 @@ export interface ControlOptions {
   readonly stop: (reason: string) => void;
 }
 
-export function makeControlService({ host, directory, bus, runId, startedMs, stop }: ControlOptions): ControlServiceHandlers {
+export function makeControlService({
+  host,
+  directory,
+  bus,
+  runId,
+  startedMs,
+  stop,
+}: ControlOptions): ControlServiceHandlers {
   const desired = () => {
     const { rollout, learner } = host.state.durable.desired;
     return { ...(rollout === null ? {} : { rollout }), ...(learner === null ? {} : { learner }) };
@@ -36,7 +43,14 @@ export function makeControlService({ host, directory, bus, runId, startedMs, sto
       paused: now.learning === "paused",
       workers: now.members.map(({ workerId, role, state }) => {
         const card = directory.get(workerId);
-        return { workerId, role, state, host: card?.host ?? "", pid: card?.pid ?? 0, metricsAddress: card?.metricsAddress ?? "" };
+        return {
+          workerId,
+          role,
+          state,
+          host: card?.host ?? "",
+          pid: card?.pid ?? 0,
+          metricsAddress: card?.metricsAddress ?? "",
+        };
       }),
       ledger: ledgerOf(now.ledger),
       desired: desired(),
@@ -48,16 +62,26 @@ export function makeControlService({ host, directory, bus, runId, startedMs, sto
     Scale: ({ request }, callback) => {
       const { role, count } = request;
       if (role !== "rollout" && role !== "learner") {
-        return callback(toServiceError(configError(`role: expected rollout or learner, got ${JSON.stringify(role)}`)));
+        return callback(
+          toServiceError(configError(`role: expected rollout or learner, got ${JSON.stringify(role)}`)),
+        );
       }
       if (count > 1024 || (role === "learner" && count === 0)) {
-        return callback(toServiceError(configError(`count: expected ${role === "learner" ? 1 : 0} to 1024 ${role} processes, got ${count}`)));
+        return callback(
+          toServiceError(
+            configError(
+              `count: expected ${role === "learner" ? 1 : 0} to 1024 ${role} processes, got ${count}`,
+            ),
+          ),
+        );
       }
       host.dispatch({ type: "ScaleRequested", role, desired: count });
       callback(null, { desired: { ...desired(), [role]: count } });
     },
     Watch: (call) => {
-      const unsubscribe = bus.subscribe((event) => void call.write({ json: JSON.stringify(event) }), { after: 0 });
+      const unsubscribe = bus.subscribe((event) => void call.write({ json: JSON.stringify(event) }), {
+        after: 0,
+      });
       const ended = bus.subscribe((event) => {
         if (event.type === "run-finished") call.end();
       });

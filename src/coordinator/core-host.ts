@@ -5,7 +5,15 @@
 import type { Logger } from "../observability/logger.js";
 import { errorCodeOf, describeError, TroupeError } from "../shared/errors.js";
 import type { ExperienceId } from "../rl/types.js";
-import { compareExperienceIds, iterationOf, nextDeadlineMs, reduce, type CoordinatorEvent, type CoordinatorState, type Effect } from "./core/index.js";
+import {
+  compareExperienceIds,
+  iterationOf,
+  nextDeadlineMs,
+  reduce,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+} from "./core/index.js";
 import type { DurableLog } from "./journal/index.js";
 
 type EffectType = Exclude<Effect["type"], "journal">;
@@ -56,7 +64,8 @@ export class CoreHost {
   experienceIdsOf(iteration: number): ExperienceId[] {
     const { experiences, retained } = this.state.durable;
     const ids = new Set<ExperienceId>();
-    for (const [id, entry] of experiences) if (entry.iteration === iteration && entry.policyVersion >= 0) ids.add(id);
+    for (const [id, entry] of experiences)
+      if (entry.iteration === iteration && entry.policyVersion >= 0) ids.add(id);
     for (const id of retained.keys()) if (iterationOf(id) === iteration) ids.add(id);
     return [...ids].sort(compareExperienceIds);
   }
@@ -84,7 +93,10 @@ export class CoreHost {
         const records = batches.flatMap(({ effects, payload }) =>
           effects.flatMap((effect) => {
             if (effect.type !== "journal") return [];
-            const put = effect.putPayload !== undefined && payload !== undefined ? [{ id: effect.putPayload, bytes: payload }] : [];
+            const put =
+              effect.putPayload !== undefined && payload !== undefined
+                ? [{ id: effect.putPayload, bytes: payload }]
+                : [];
             return [{ record: effect.record, put, delete: effect.deletePayloads ?? [] }];
           }),
         );
@@ -93,7 +105,11 @@ export class CoreHost {
       }
     } catch (error) {
       this.isClosed = true;
-      this.fail(error instanceof TroupeError ? error : new TroupeError(errorCodeOf(error), describeError(error), { cause: error }));
+      this.fail(
+        error instanceof TroupeError
+          ? error
+          : new TroupeError(errorCodeOf(error), describeError(error), { cause: error }),
+      );
     } finally {
       this.isPumping = false;
     }

@@ -54,13 +54,18 @@ export class Dispatcher {
   /** Arrived and decoded, waiting for the core's verdict; by task attempt and experience id. */
   private readonly undecided = new Map<string, ScoredRollout>();
   private readonly collections = new Map<number, Deferred<readonly string[]>>();
-  private readonly evaluations = new Map<string, { readonly done: Deferred<void>; readonly results: Map<string, ScoredRollout[]> }>();
+  private readonly evaluations = new Map<
+    string,
+    { readonly done: Deferred<void>; readonly results: Map<string, ScoredRollout[]> }
+  >();
 
   constructor(private readonly options: DispatcherOptions) {
     const { host, store, metrics } = options;
     host.on("AssignTask", (effect) => this.assign(effect));
     // A task names the weights it needs and the worker loads them before it starts, so any worker may take any task.
-    host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) => host.dispatch({ type: "WorkerHeartbeat", workerId, incarnation, policyVersion }));
+    host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) =>
+      host.dispatch({ type: "WorkerHeartbeat", workerId, incarnation, policyVersion }),
+    );
     host.on("AckExperience", (effect) => {
       const key = undecidedKey(effect.taskId, effect.attempt, effect.experienceId);
       const rollout = this.undecided.get(key);
@@ -69,32 +74,58 @@ export class Dispatcher {
         store.put(rollout);
         metrics.experiencesAdmitted.inc();
       } else metrics.experiencesRejected.inc({ reason: refusalLabel(effect.outcome) });
-      this.streams.send(effect.workerId, { ack: { experienceId: effect.experienceId, outcome: effect.outcome } });
+      this.streams.send(effect.workerId, {
+        ack: { experienceId: effect.experienceId, outcome: effect.outcome },
+      });
     });
     host.on("AckEvaluation", (effect) => {
       const prefix = undecidedKey(effect.taskId, effect.attempt, "");
       const keys = [...this.undecided.keys()].filter((key) => key.startsWith(prefix));
       const evaluation = this.evaluations.get(evaluationOf(effect.taskId));
-      if (effect.outcome === "accepted") evaluation?.results.set(effect.taskId, keys.map((key) => this.undecided.get(key) as ScoredRollout));
+      if (effect.outcome === "accepted")
+        evaluation?.results.set(
+          effect.taskId,
+          keys.map((key) => this.undecided.get(key) as ScoredRollout),
+        );
       for (const key of keys) this.undecided.delete(key);
     });
     host.on("CollectCompleted", (effect) => {
       const lost = Object.entries(effect.abandoned);
-      if (lost.length > 0) options.logger.warn({ iteration: effect.iteration, abandoned: effect.abandoned }, "some prompts will never be answered");
+      if (lost.length > 0)
+        options.logger.warn(
+          { iteration: effect.iteration, abandoned: effect.abandoned },
+          "some prompts will never be answered",
+        );
       this.collections.get(effect.iteration)?.resolve(effect.experienceIds);
     });
-    host.on("CollectRefused", (effect) => this.collections.get(effect.iteration)?.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)));
+    host.on("CollectRefused", (effect) =>
+      this.collections
+        .get(effect.iteration)
+        ?.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)),
+    );
     host.on("EvaluationCompleted", (effect) => {
       const evaluation = this.evaluations.get(effect.evaluationId);
       if (effect.failedTaskIds.length === 0) evaluation?.done.resolve();
-      else evaluation?.done.reject(new TroupeError("INTERNAL", `evaluation ${effect.evaluationId}: ${effect.failedTaskIds.length} tasks failed on every worker; see the workers' logs`));
+      else
+        evaluation?.done.reject(
+          new TroupeError(
+            "INTERNAL",
+            `evaluation ${effect.evaluationId}: ${effect.failedTaskIds.length} tasks failed on every worker; see the workers' logs`,
+          ),
+        );
     });
     host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
     host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
   }
 
   /** Experiences of one iteration, admitted exactly once each, in id order. Prompts given up are counted by the core. */
-  async collect(iteration: number, prompts: readonly Prompt[], policyVersion: number, brief: PerformanceBrief, signal: AbortSignal): Promise<ScoredRollout[]> {
+  async collect(
+    iteration: number,
+    prompts: readonly Prompt[],
+    policyVersion: number,
+    brief: PerformanceBrief,
+    signal: AbortSignal,
+  ): Promise<ScoredRollout[]> {
     const tasks = this.cut(`collect/${iteration}`, prompts, brief);
     const done = makeDeferred<readonly string[]>();
     this.collections.set(iteration, done);
@@ -103,7 +134,10 @@ export class Dispatcher {
         type: "CollectRequested",
         iteration,
         policyVersion,
-        tasks: tasks.map(([taskId, task]) => ({ taskId, experienceIds: task.prompts.map((prompt) => prompt.experienceId) })),
+        tasks: tasks.map(([taskId, task]) => ({
+          taskId,
+          experienceIds: task.prompts.map((prompt) => prompt.experienceId),
+        })),
       });
       const ids = await abortable(done.promise, signal);
       return await this.options.store.getAll(ids);
@@ -114,17 +148,34 @@ export class Dispatcher {
   }
 
   /** Answers to evaluation prompts, in prompt order; they never enter the ledger. */
-  async evaluate(evaluationId: string, prompts: readonly Prompt[], policyVersion: number, brief: PerformanceBrief, signal: AbortSignal): Promise<ScoredRollout[]> {
+  async evaluate(
+    evaluationId: string,
+    prompts: readonly Prompt[],
+    policyVersion: number,
+    brief: PerformanceBrief,
+    signal: AbortSignal,
+  ): Promise<ScoredRollout[]> {
     const tasks = this.cut(evaluationId, prompts, brief);
     const evaluation = { done: makeDeferred<void>(), results: new Map<string, ScoredRollout[]>() };
     this.evaluations.set(evaluationId, evaluation);
     try {
-      this.options.host.dispatch({ type: "EvaluationRequested", evaluationId, policyVersion, taskIds: tasks.map(([taskId]) => taskId) });
+      this.options.host.dispatch({
+        type: "EvaluationRequested",
+        evaluationId,
+        policyVersion,
+        taskIds: tasks.map(([taskId]) => taskId),
+      });
       await abortable(evaluation.done.promise, signal);
-      const byId = new Map([...evaluation.results.values()].flat().map((rollout) => [rollout.experienceId, rollout]));
+      const byId = new Map(
+        [...evaluation.results.values()].flat().map((rollout) => [rollout.experienceId, rollout]),
+      );
       return prompts.map((prompt) => {
         const rollout = byId.get(prompt.experienceId);
-        if (rollout === undefined) throw new TroupeError("INTERNAL", `evaluation ${evaluationId}: no answer for prompt ${prompt.experienceId}`);
+        if (rollout === undefined)
+          throw new TroupeError(
+            "INTERNAL",
+            `evaluation ${evaluationId}: no answer for prompt ${prompt.experienceId}`,
+          );
         return rollout;
       });
     } finally {
@@ -140,7 +191,8 @@ export class Dispatcher {
       call.on("data", (message: RolloutMessage__Output) => {
         try {
           const { workerId, incarnation } = checkSender(message.sender, runId);
-          if (!this.streams.has(workerId) || message.ready) this.streams.bind(workerId, incarnation, call as never);
+          if (!this.streams.has(workerId) || message.ready)
+            this.streams.bind(workerId, incarnation, call as never);
           this.receive(message, workerId, incarnation);
         } catch (error) {
           this.options.logger.warn({ error: describeError(error) }, "rollout stream refused");
@@ -165,12 +217,22 @@ export class Dispatcher {
     const { host, directory } = this.options;
     const from = { workerId, incarnation };
     if (message.ready) {
-      host.dispatch({ type: "WorkerReady", ...from, credits: message.ready.credits, policyVersion: directory.get(workerId)?.policyVersion ?? -1 });
+      host.dispatch({
+        type: "WorkerReady",
+        ...from,
+        credits: message.ready.credits,
+        policyVersion: directory.get(workerId)?.policyVersion ?? -1,
+      });
     } else if (message.experience) {
       this.receiveExperience(message.experience, from);
     } else if (message.done) {
       const { taskId, attempt } = message.done;
-      host.dispatch({ type: this.isEvaluation(taskId) ? "EvaluationReceived" : "TaskFinished", ...from, taskId, attempt });
+      host.dispatch({
+        type: this.isEvaluation(taskId) ? "EvaluationReceived" : "TaskFinished",
+        ...from,
+        taskId,
+        attempt,
+      });
     } else if (message.failed) {
       const { taskId, attempt, errorCode, message: text } = message.failed;
       this.options.logger.error({ worker_id: workerId, task_id: taskId, code: errorCode }, text);
@@ -180,7 +242,10 @@ export class Dispatcher {
     }
   }
 
-  private receiveExperience(message: Experience__Output, from: { workerId: string; incarnation: number }): void {
+  private receiveExperience(
+    message: Experience__Output,
+    from: { workerId: string; incarnation: number },
+  ): void {
     const { taskId, attempt, experienceId, policyVersion } = message;
     let isFinite = true;
     try {
@@ -193,7 +258,16 @@ export class Dispatcher {
     if (this.isEvaluation(taskId)) return; // decided as a whole when the task is done
     const payload = this.options.store.encode(message);
     this.options.host.dispatch(
-      { type: "ExperienceReceived", ...from, taskId, attempt, experienceId, policyVersion, bytes: payload.byteLength, isFinite },
+      {
+        type: "ExperienceReceived",
+        ...from,
+        taskId,
+        attempt,
+        experienceId,
+        policyVersion,
+        bytes: payload.byteLength,
+        isFinite,
+      },
       payload,
     );
   }
@@ -203,9 +277,13 @@ export class Dispatcher {
     const task = this.tasks.get(effect.taskId);
     if (task === undefined) return; // nobody waits for it any more
     const open = new Set(effect.experienceIds);
-    const prompts = effect.kind === "evaluation" ? task.prompts : task.prompts.filter((prompt) => open.has(prompt.experienceId));
+    const prompts =
+      effect.kind === "evaluation"
+        ? task.prompts
+        : task.prompts.filter((prompt) => open.has(prompt.experienceId));
     const card = directory.get(effect.workerId);
-    if (card !== undefined) card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
+    if (card !== undefined)
+      card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
     if (effect.attempt > 1) metrics.rolloutTaskRedeliveries.inc({ reason: "lease" });
     this.streams.send(effect.workerId, {
       task: {
@@ -225,7 +303,10 @@ export class Dispatcher {
     const { promptsPerTask } = this.options;
     const tasks: [string, Task][] = [];
     for (let first = 0; first < prompts.length; first += promptsPerTask) {
-      tasks.push([`${name}#${first / promptsPerTask}`, { brief, prompts: prompts.slice(first, first + promptsPerTask) }]);
+      tasks.push([
+        `${name}#${first / promptsPerTask}`,
+        { brief, prompts: prompts.slice(first, first + promptsPerTask) },
+      ]);
     }
     for (const [taskId, task] of tasks) this.tasks.set(taskId, task);
     return tasks;
@@ -237,8 +318,11 @@ export class Dispatcher {
 }
 
 const evaluationOf = (taskId: string): string => taskId.slice(0, taskId.lastIndexOf("#"));
-const undecidedKey = (taskId: string, attempt: number, experienceId: string): string => `${taskId} ${attempt} ${experienceId}`;
+const undecidedKey = (taskId: string, attempt: number, experienceId: string): string =>
+  `${taskId} ${attempt} ${experienceId}`;
 
 function refusalLabel(outcome: string): "duplicate" | "stale" | "fenced" | "invalid" | "nonfinite" {
-  return outcome === "duplicate" || outcome === "stale" || outcome === "fenced" || outcome === "nonfinite" ? outcome : "invalid";
+  return outcome === "duplicate" || outcome === "stale" || outcome === "fenced" || outcome === "nonfinite"
+    ? outcome
+    : "invalid";
 }

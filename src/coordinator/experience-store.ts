@@ -36,7 +36,10 @@ export class ExperienceStore {
     const known = this.experiences.get(id);
     if (known !== undefined) return known;
     const bytes = await this.log.getPayload(id);
-    if (bytes === undefined) throw storageError(`experience ${id} is admitted but its data is not in the journal: the run directory is damaged`);
+    if (bytes === undefined)
+      throw storageError(
+        `experience ${id} is admitted but its data is not in the journal: the run directory is damaged`,
+      );
     const { experience } = requestDeserialize(Buffer.from(bytes)) as RolloutMessage__Output;
     const rollout = fromExperienceMessage(experience as Experience__Output);
     this.experiences.set(id, rollout);

@@ -41,7 +41,11 @@ export interface StageSetup {
   readonly models: readonly ModelRef[];
   readonly tokenizer: TokenizerInfo;
   /** Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated. */
-  readonly materialize: (experienceIds: readonly string[], input: JsonValue, step: number) => Promise<StepInputs>;
+  readonly materialize: (
+    experienceIds: readonly string[],
+    input: JsonValue,
+    step: number,
+  ) => Promise<StepInputs>;
   /** Full training state of a checkpoint of this stage. */
   readonly checkpointState: (checkpointId: string) => Promise<ArtifactRef__Output>;
 }
@@ -108,29 +112,42 @@ export class LearnerGroup {
     });
     host.on("StartStep", (effect) => void this.startStep(effect).catch((error: unknown) => this.fail(error)));
     host.on("CommitStep", ({ generation, step, members }) => {
-      for (const { workerId } of members) this.streams.send(workerId, { commit: { generation, step, apply: true } });
+      for (const { workerId } of members)
+        this.streams.send(workerId, { commit: { generation, step, apply: true } });
     });
     host.on("SkipStep", ({ generation, step, members, reason }) => {
       metrics.skippedSteps.inc({ reason });
-      for (const { workerId } of members) this.streams.send(workerId, { commit: { generation, step, apply: false } });
+      for (const { workerId } of members)
+        this.streams.send(workerId, { commit: { generation, step, apply: false } });
     });
     host.on("AbortStep", ({ generation, step, members, reason }) => {
       logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
       metrics.allreduceAborts.inc({ reason });
       this.allReduce.close(reason);
-      for (const { workerId } of members) this.streams.send(workerId, { abort: { generation, step, reason } });
+      for (const { workerId } of members)
+        this.streams.send(workerId, { abort: { generation, step, reason } });
     });
     host.on("StepFinished", ({ step, outcome }) => {
       this.allReduce.close("the step is finished");
       if (this.waiting?.step === step) this.waiting.done.resolve({ outcome, ...this.takeVotes() });
     });
     host.on("StepRefused", ({ step, reason, missing }) => {
-      const what = missing.length > 0 ? `${reason}: ${missing.slice(0, 3).join(", ")} (${missing.length} in all)` : reason;
-      if (this.waiting?.step === step) this.waiting.done.reject(new TroupeError("INTERNAL", `optimizer step ${step} refused: ${what}`));
+      const what =
+        missing.length > 0
+          ? `${reason}: ${missing.slice(0, 3).join(", ")} (${missing.length} in all)`
+          : reason;
+      if (this.waiting?.step === step)
+        this.waiting.done.reject(new TroupeError("INTERNAL", `optimizer step ${step} refused: ${what}`));
     });
     host.on("HealLearner", (effect) => void this.heal(effect));
-    host.on("PauseLearning", ({ readyLearners, minLearners }) => logger.warn(`training is paused: ${readyLearners} learners ready, ${minLearners} needed; it goes on when they are back`));
-    host.on("ResumeLearning", ({ readyLearners }) => logger.info(`training goes on with ${readyLearners} learners`));
+    host.on("PauseLearning", ({ readyLearners, minLearners }) =>
+      logger.warn(
+        `training is paused: ${readyLearners} learners ready, ${minLearners} needed; it goes on when they are back`,
+      ),
+    );
+    host.on("ResumeLearning", ({ readyLearners }) =>
+      logger.info(`training goes on with ${readyLearners} learners`),
+    );
     host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
     host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
   }
@@ -169,9 +186,15 @@ export class LearnerGroup {
     const run = async (workerId: string) => {
       for (let i = open.shift(); i !== undefined; i = open.shift()) {
         try {
-          const { evaluated } = await this.request(workerId, { evaluate: { shards: [toShard(shards[i])] } }, signal);
+          const { evaluated } = await this.request(
+            workerId,
+            { evaluate: { shards: [toShard(shards[i])] } },
+            signal,
+          );
           if (!evaluated) throw protocolError("expected EvaluateDone");
-          results[i] = Object.fromEntries(Object.entries(evaluated.rows).map(([name, bytes]) => [name, float64Column(bytes, name)]));
+          results[i] = Object.fromEntries(
+            Object.entries(evaluated.rows).map(([name, bytes]) => [name, float64Column(bytes, name)]),
+          );
         } catch (error) {
           open.unshift(i);
           if (error instanceof TroupeError && error.code !== "UNREACHABLE") throw error;
@@ -187,7 +210,10 @@ export class LearnerGroup {
   }
 
   /** Asks one learner to write models or state as artifacts; another one if it dies meanwhile. */
-  async publish(items: readonly { what: string; artifactName: string }[], signal: AbortSignal): Promise<{ artifacts: ArtifactRef__Output[]; stateSha256: string }> {
+  async publish(
+    items: readonly { what: string; artifactName: string }[],
+    signal: AbortSignal,
+  ): Promise<{ artifacts: ArtifactRef__Output[]; stateSha256: string }> {
     for (;;) {
       const [workerId] = await this.readyLearners(signal);
       try {
@@ -246,10 +272,23 @@ export class LearnerGroup {
         this.votes.computeMs = Math.max(this.votes.computeMs, computeMs);
         this.votes.allReduceMs = Math.max(this.votes.allReduceMs, allReduceMs);
       }
-      host.dispatch({ type: "StepVote", ...from, generation, step, isFinite, hash: gradientCrc32.toString(16).padStart(8, "0") });
+      host.dispatch({
+        type: "StepVote",
+        ...from,
+        generation,
+        step,
+        isFinite,
+        hash: gradientCrc32.toString(16).padStart(8, "0"),
+      });
     } else if (message.applied) {
-      if (Object.keys(message.applied.gradientNorms).length > 0) this.gradientNorms = message.applied.gradientNorms;
-      host.dispatch({ type: "StepApplied", ...from, stage: message.applied.stage, step: message.applied.step });
+      if (Object.keys(message.applied.gradientNorms).length > 0)
+        this.gradientNorms = message.applied.gradientNorms;
+      host.dispatch({
+        type: "StepApplied",
+        ...from,
+        stage: message.applied.stage,
+        step: message.applied.step,
+      });
     } else if (message.behind) {
       host.dispatch({ type: "LearnerBehind", ...from, ...message.behind });
     } else if (message.draining) {
@@ -258,7 +297,13 @@ export class LearnerGroup {
     } else if (message.failure) {
       logger.error({ worker_id: from.workerId, code: message.failure.errorCode }, message.failure.message);
       const { active } = this;
-      if (active) host.dispatch({ type: "ReduceFailed", ...active, workerId: from.workerId, reason: message.failure.message });
+      if (active)
+        host.dispatch({
+          type: "ReduceFailed",
+          ...active,
+          workerId: from.workerId,
+          reason: message.failure.message,
+        });
     }
   }
 
@@ -270,7 +315,8 @@ export class LearnerGroup {
     this.active = { generation, step };
     this.allReduce.open(generation, step, shardCount, members);
     this.votes = { generation, byShard: new Map(), computeMs: 0, allReduceMs: 0 };
-    if (this.inputs?.step !== step) this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
+    if (this.inputs?.step !== step)
+      this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
     if (this.active.generation !== generation) return; // given up while the minibatch was put together
     for (const member of members) {
@@ -310,21 +356,44 @@ export class LearnerGroup {
       const state = await this.healSource(effect, setup, signal);
       const { setupDone } = await this.request(
         effect.workerId,
-        { setup: { stage: setup.stage, models: [...setup.models], tokenizer: setup.tokenizer, state, appliedStep: effect.step, healId: effect.healId } },
+        {
+          setup: {
+            stage: setup.stage,
+            models: [...setup.models],
+            tokenizer: setup.tokenizer,
+            state,
+            appliedStep: effect.step,
+            healId: effect.healId,
+          },
+        },
         signal,
       );
       if (!setupDone) throw protocolError("expected SetupDone");
       this.ready.set(effect.workerId, effect.incarnation);
-      host.dispatch({ type: "LearnerHealed", ...from, healId: effect.healId, position: { stage: setup.stage, step: setupDone.appliedStep, hash: "" } });
+      host.dispatch({
+        type: "LearnerHealed",
+        ...from,
+        healId: effect.healId,
+        position: { stage: setup.stage, step: setupDone.appliedStep, hash: "" },
+      });
     } catch (error) {
       logger.error({ err: error, worker_id: effect.workerId }, "learner could not be set up");
       // What a restart cannot cure (a model that does not load) ends the run; the rest is tried again by the core.
       if (error instanceof TroupeError && ["DATA", "CONFIG", "SHAPE"].includes(error.code)) this.fail(error);
-      host.dispatch({ type: "LearnerHealFailed", ...from, healId: effect.healId, reason: describeError(error) });
+      host.dispatch({
+        type: "LearnerHealFailed",
+        ...from,
+        healId: effect.healId,
+        reason: describeError(error),
+      });
     }
   }
 
-  private async healSource(effect: HealLearner, setup: StageSetup, signal: AbortSignal): Promise<ArtifactRef__Output | null> {
+  private async healSource(
+    effect: HealLearner,
+    setup: StageSetup,
+    signal: AbortSignal,
+  ): Promise<ArtifactRef__Output | null> {
     const { source } = effect;
     switch (source.kind) {
       case "initial":
@@ -340,11 +409,16 @@ export class LearnerGroup {
     }
   }
 
-  private request(workerId: string, directive: Omit<LearnerDirective, "requestId">, signal: AbortSignal): Promise<LearnerMessage__Output> {
+  private request(
+    workerId: string,
+    directive: Omit<LearnerDirective, "requestId">,
+    signal: AbortSignal,
+  ): Promise<LearnerMessage__Output> {
     const requestId = this.nextRequestId++;
     const reply = makeDeferred<LearnerMessage__Output>();
     this.requests.set(requestId, { workerId, reply });
-    if (!this.streams.send(workerId, { ...directive, requestId })) this.reject(requestId, `${workerId} is not connected`);
+    if (!this.streams.send(workerId, { ...directive, requestId }))
+      this.reject(requestId, `${workerId} is not connected`);
     return abortable(reply.promise, signal).finally(() => this.requests.delete(requestId));
   }
 
@@ -355,7 +429,8 @@ export class LearnerGroup {
 
   private forget(workerId: string): void {
     this.ready.delete(workerId);
-    for (const [requestId, request] of this.requests) if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
+    for (const [requestId, request] of this.requests)
+      if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
   }
 
   private async readyLearners(signal: AbortSignal): Promise<string[]> {
@@ -372,7 +447,8 @@ export class LearnerGroup {
     this.active = undefined;
     const sums: Record<string, number> = {};
     const shards = [...(votes?.byShard.entries() ?? [])].sort(([a], [b]) => a - b);
-    for (const [, values] of shards) for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
+    for (const [, values] of shards)
+      for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
     return { sums, computeMs: votes?.computeMs ?? 0, allReduceMs: votes?.allReduceMs ?? 0 };
   }
 

@@ -18,7 +18,10 @@ type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
 export function checkSender(sender: Sender__Output | null, runId: string): Sender__Output {
   if (sender === null) throw protocolError("sender: expected a value, got none");
   if (sender.runId !== runId) {
-    throw new TroupeError("FENCED", `sender.run_id: expected ${runId}, got ${sender.runId}; this worker belongs to another run`);
+    throw new TroupeError(
+      "FENCED",
+      `sender.run_id: expected ${runId}, got ${sender.runId}; this worker belongs to another run`,
+    );
   }
   return sender;
 }
@@ -54,18 +57,29 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
   const register = (request: RegisterRequest__Output, answer: Answer<object>) => {
     if (request.protocolVersion !== PROTOCOL_VERSION) {
       metrics.workerRegistrations.inc({ role: "rollout", outcome: "refused" });
-      throw configError(`protocol_version: expected ${PROTOCOL_VERSION}, got ${request.protocolVersion}; run the same release of troupe everywhere`);
+      throw configError(
+        `protocol_version: expected ${PROTOCOL_VERSION}, got ${request.protocolVersion}; run the same release of troupe everywhere`,
+      );
     }
-    if (request.role === "ROLE_UNSPECIFIED") throw protocolError("role: expected ROLE_ROLLOUT or ROLE_LEARNER, got none");
+    if (request.role === "ROLE_UNSPECIFIED")
+      throw protocolError("role: expected ROLE_ROLLOUT or ROLE_LEARNER, got none");
     if (options.isOver()) throw new TroupeError("CANCELLED", "the run is over");
     const role: WorkerRole = request.role === "ROLE_ROLLOUT" ? "rollout" : "learner";
     const workerId = request.workerId || directory.nextName(role);
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(workerId)) {
-      throw protocolError(`worker_id: expected letters, digits, '.', '_' and '-' (at most 63), got ${JSON.stringify(workerId)}`);
+      throw protocolError(
+        `worker_id: expected letters, digits, '.', '_' and '-' (at most 63), got ${JSON.stringify(workerId)}`,
+      );
     }
     joining.set(request.requestId, (accepted) => {
       const rejoined = directory.get(workerId) !== undefined;
-      directory.join({ workerId, role, host: request.host, pid: request.pid, metricsAddress: request.metricsAddress });
+      directory.join({
+        workerId,
+        role,
+        host: request.host,
+        pid: request.pid,
+        metricsAddress: request.metricsAddress,
+      });
       metrics.workerRegistrations.inc({ role, outcome: rejoined ? "rejoined" : "joined" });
       answer(null, {
         sender: { runId, epoch: accepted.epoch, workerId, incarnation: accepted.incarnation },
@@ -96,24 +110,28 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
 
   return {
     Register: guarded(register) as MembershipHandlers["Register"],
-    Heartbeat: guarded((request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"], answer: Answer<object>) => {
-      const { workerId, incarnation } = checkSender(request.sender, runId);
-      directory.heard(workerId, request.policyVersion);
-      beating.set(beatKey(workerId, incarnation), (isMember) => {
-        answer(null, { directive: !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE" });
-      });
-      host.dispatch({
-        type: "WorkerHeartbeat",
-        workerId,
-        incarnation,
-        ...(request._appliedStep === "appliedStep" ? { appliedStep: request.appliedStep } : {}),
-      });
-    }) as MembershipHandlers["Heartbeat"],
-    Leave: guarded((request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {
-      const { workerId, incarnation } = checkSender(request.sender, runId);
-      host.dispatch({ type: "WorkerLeft", workerId, incarnation });
-      directory.left(workerId);
-      answer(null, {});
-    }) as MembershipHandlers["Leave"],
+    Heartbeat: guarded(
+      (request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"], answer: Answer<object>) => {
+        const { workerId, incarnation } = checkSender(request.sender, runId);
+        directory.heard(workerId, request.policyVersion);
+        beating.set(beatKey(workerId, incarnation), (isMember) => {
+          answer(null, { directive: !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE" });
+        });
+        host.dispatch({
+          type: "WorkerHeartbeat",
+          workerId,
+          incarnation,
+          ...(request._appliedStep === "appliedStep" ? { appliedStep: request.appliedStep } : {}),
+        });
+      },
+    ) as MembershipHandlers["Heartbeat"],
+    Leave: guarded(
+      (request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {
+        const { workerId, incarnation } = checkSender(request.sender, runId);
+        host.dispatch({ type: "WorkerLeft", workerId, incarnation });
+        directory.left(workerId);
+        answer(null, {});
+      },
+    ) as MembershipHandlers["Leave"],
   };
 }

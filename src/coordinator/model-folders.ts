@@ -63,12 +63,21 @@ export class ModelFolders {
       hfConfigJson = await readFile(configFile, "utf8");
       JSON.parse(hfConfigJson);
     } catch (cause) {
-      throw dataError(`${configFile}: expected the config.json of a Hugging Face model directory; it is missing or not JSON`, { cause });
+      throw dataError(
+        `${configFile}: expected the config.json of a Hugging Face model directory; it is missing or not JSON`,
+        { cause },
+      );
     }
     try {
-      return { hfConfigJson, parameters: await this.artifacts.adopt(name, weightsFile), initSeed: this.config.seed };
+      return {
+        hfConfigJson,
+        parameters: await this.artifacts.adopt(name, weightsFile),
+        initSeed: this.config.seed,
+      };
     } catch (cause) {
-      throw dataError(`${weightsFile}: cannot be read; expected the weights as one safetensors file`, { cause });
+      throw dataError(`${weightsFile}: cannot be read; expected the weights as one safetensors file`, {
+        cause,
+      });
     }
   }
 
@@ -77,7 +86,12 @@ export class ModelFolders {
   }
 
   /** Writes DIR/models/<name> as a complete Hugging Face directory, whole or not at all. @returns its path */
-  async save(name: string, source: ModelSource, head: "lm" | "scalar", parametersFile: string): Promise<string> {
+  async save(
+    name: string,
+    source: ModelSource,
+    head: "lm" | "scalar",
+    parametersFile: string,
+  ): Promise<string> {
     const target = this.pathOf(name);
     await this.write(`${target}.partial`, source, head, parametersFile);
     await rm(target, { recursive: true, force: true });
@@ -86,14 +100,26 @@ export class ModelFolders {
   }
 
   /** The files of a model directory, into `directory`. */
-  async write(directory: string, source: ModelSource, head: "lm" | "scalar", parametersFile: string): Promise<void> {
+  async write(
+    directory: string,
+    source: ModelSource,
+    head: "lm" | "scalar",
+    parametersFile: string,
+  ): Promise<void> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true });
-    const hfConfig = { ...(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>), torch_dtype: "float32" };
+    const hfConfig = {
+      ...(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>),
+      torch_dtype: "float32",
+    };
     if (head === "scalar") Object.assign(hfConfig, scalarHead(hfConfig, this.tokenizer.padId));
     await writeFile(join(directory, "config.json"), JSON.stringify(hfConfig, null, 2) + "\n");
     if (head === "lm") {
-      const generation = { bos_token_id: this.tokenizer.bosId ?? this.tokenizer.eosId, eos_token_id: this.tokenizer.eosId, pad_token_id: this.tokenizer.padId };
+      const generation = {
+        bos_token_id: this.tokenizer.bosId ?? this.tokenizer.eosId,
+        eos_token_id: this.tokenizer.eosId,
+        pad_token_id: this.tokenizer.padId,
+      };
       await writeFile(join(directory, "generation_config.json"), JSON.stringify(generation, null, 2) + "\n");
     }
     for (const file of this.tokenizer.files) await copyFile(file, join(directory, basename(file)));

@@ -60,5 +60,12 @@ export async function ppoUpdate(
       for (const [name, value] of Object.entries(result.sums)) sums[name] = (sums[name] ?? 0) + value;
     }
   }
-  return { sums, tokens, optimizerSteps: step - stepsBefore, skippedSteps, allReduceMs, elapsedMs: performance.now() - startedMs };
+  return {
+    sums,
+    tokens,
+    optimizerSteps: step - stepsBefore,
+    skippedSteps,
+    allReduceMs,
+    elapsedMs: performance.now() - startedMs,
+  };
 }

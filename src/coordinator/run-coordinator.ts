@@ -62,9 +62,16 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   await mkdir(join(runDir, "checkpoints"), { recursive: true });
   const log = await openLevelLog(join(runDir, "journal"));
   const runId = await runIdOf(runDir, config);
-  const logger = createLogger({ role: "coordinator", runId, file: join(runDir, "logs", "coordinator.ndjson"), secrets: token === undefined ? [] : [token] });
+  const logger = createLogger({
+    role: "coordinator",
+    runId,
+    file: join(runDir, "logs", "coordinator.ndjson"),
+    secrets: token === undefined ? [] : [token],
+  });
   const metrics = createMetrics("coordinator");
-  const bus = new EventBus({ onListenerError: (error) => logger.error({ err: error }, "a progress listener failed") });
+  const bus = new EventBus({
+    onListenerError: (error) => logger.error({ err: error }, "a progress listener failed"),
+  });
   const files = await startRunFiles({ bus, dir: runDir });
 
   // The run ends when the stages are done, when someone stops it, or when it cannot go on.
@@ -91,7 +98,14 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       rollout: dispatcher.service,
       learner: learners.service,
       artifact: makeArtifactService(artifacts, runId),
-      control: makeControlService({ host, directory, bus, runId, startedMs, stop: (reason) => stop(new TroupeError("CANCELLED", reason)) }),
+      control: makeControlService({
+        host,
+        directory,
+        bus,
+        runId,
+        startedMs,
+        stop: (reason) => stop(new TroupeError("CANCELLED", reason)),
+      }),
     },
     {
       host: listenHost,
@@ -109,28 +123,68 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     port: options.httpPort ?? config.cluster.httpPort,
     coordinator: {
       runId,
-      targets: () => directory.list().map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
+      targets: () =>
+        directory
+          .list()
+          .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
       status: makeRunStatus({ host, directory, bus, config, runId, startedMs }),
       events: bus,
     },
   });
   host.dispatch({ type: "CoordinatorStarted" });
-  await announce(runDir, { pid: process.pid, grpcAddress: server.address, httpAddress: http.url, runId, startedAt: new Date().toISOString() });
+  await announce(runDir, {
+    pid: process.pid,
+    grpcAddress: server.address,
+    httpAddress: http.url,
+    runId,
+    startedAt: new Date().toISOString(),
+  });
   logger.info({ grpc: server.address, dashboard: http.url }, "coordinator listens");
   bus.publish({ type: "run-started", runId, name: config.name, stages: config.stages });
 
   let tokenizer: TokenizerPool | undefined;
   try {
-    tokenizer = await TokenizerPool.open(await resolveTokenizerDirectory(config.model, config.data, join(runDir, "tokenizer")));
-    const data = await loadRlhfData(config.data, config.seed, phasesOf(config), tokenizer, { lossOn: config.sft.lossOn, signal: stopping.signal });
+    tokenizer = await TokenizerPool.open(
+      await resolveTokenizerDirectory(config.model, config.data, join(runDir, "tokenizer")),
+    );
+    const data = await loadRlhfData(config.data, config.seed, phasesOf(config), tokenizer, {
+      lossOn: config.sft.lossOn,
+      signal: stopping.signal,
+    });
     logger.info(data.report.summary);
     bus.publish({ type: "message", level: "info", text: data.report.summary });
     const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info);
-    const checkpointer = new Checkpointer({ runDir, runId, keepLast: config.checkpoint.keepLast, host, learners, artifacts, models, bus, metrics, logger, signal: stopping.signal });
+    const checkpointer = new Checkpointer({
+      runDir,
+      runId,
+      keepLast: config.checkpoint.keepLast,
+      host,
+      learners,
+      artifacts,
+      models,
+      bus,
+      metrics,
+      logger,
+      signal: stopping.signal,
+    });
     const { info } = tokenizer;
     const stages = runStages(
       {
-        config, runDir, data, tokenizer, host, learners, dispatcher, directory, store, artifacts, models, checkpointer, bus, metrics, logger,
+        config,
+        runDir,
+        data,
+        tokenizer,
+        host,
+        learners,
+        dispatcher,
+        directory,
+        store,
+        artifacts,
+        models,
+        checkpointer,
+        bus,
+        metrics,
+        logger,
         tokens: { vocabularySize: info.vocabSize, eosIds: [info.eosId], padId: info.padId },
         signal: stopping.signal,
       },
@@ -145,7 +199,12 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     const error: unknown = stopping.signal.aborted ? stopping.signal.reason : thrown;
     const isCancelled = errorCodeOf(error) === "CANCELLED";
     if (!isCancelled) logger.error({ err: error }, "run failed");
-    bus.publish({ type: "run-finished", outcome: isCancelled ? "cancelled" : "failed", elapsedMs: performance.now() - startedMs, error: describeError(error) });
+    bus.publish({
+      type: "run-finished",
+      outcome: isCancelled ? "cancelled" : "failed",
+      elapsedMs: performance.now() - startedMs,
+      error: describeError(error),
+    });
     stop(error);
     throw error;
   } finally {

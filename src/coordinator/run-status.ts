@@ -17,7 +17,14 @@ export interface RunStatusOptions {
   readonly startedMs: number;
 }
 
-export function makeRunStatus({ host, directory, bus, config, runId, startedMs }: RunStatusOptions): () => RunStatus {
+export function makeRunStatus({
+  host,
+  directory,
+  bus,
+  config,
+  runId,
+  startedMs,
+}: RunStatusOptions): () => RunStatus {
   let unit: RunStatus["unit"] = "step";
   let completedUnits = 0;
   let totalUnits = 0;
@@ -45,7 +52,10 @@ export function makeRunStatus({ host, directory, bus, config, runId, startedMs }
       workers: directory.list().map((card) => ({
         workerId: card.workerId,
         role: card.role,
-        state: now.members.find((member) => member.workerId === card.workerId)?.state === "draining" ? "draining" : "alive",
+        state:
+          now.members.find((member) => member.workerId === card.workerId)?.state === "draining"
+            ? "draining"
+            : "alive",
         host: card.host,
         pid: card.pid,
         metricsAddress: card.metricsAddress,

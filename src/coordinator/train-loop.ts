@@ -46,7 +46,11 @@ export interface TrainLoopOptions {
 }
 
 /** @returns the state after the last iteration: all of them, or fewer when the KL budget was spent */
-export async function trainLoop(troupe: Troupe, options: TrainLoopOptions, resume: LoopState): Promise<LoopState> {
+export async function trainLoop(
+  troupe: Troupe,
+  options: TrainLoopOptions,
+  resume: LoopState,
+): Promise<LoopState> {
   let state = resume;
   const miniDataset = new MiniDataset<Experience>(options.generationBatches, options.minibatchSize);
   while (state.iteration < options.iterations) {

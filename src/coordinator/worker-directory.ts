@@ -26,14 +26,32 @@ export class WorkerDirectory {
   join(card: Pick<WorkerCard, "workerId" | "role" | "host" | "pid" | "metricsAddress">): void {
     const before = this.cards.get(card.workerId);
     const isRestart = before === undefined ? this.restartsById.has(card.workerId) : before.pid !== card.pid;
-    const restarts = (this.restartsById.get(card.workerId) ?? -1) + (isRestart || before === undefined ? 1 : 0);
+    const restarts =
+      (this.restartsById.get(card.workerId) ?? -1) + (isRestart || before === undefined ? 1 : 0);
     this.restartsById.set(card.workerId, Math.max(0, restarts));
     const now = Date.now();
-    this.cards.set(card.workerId, { ...card, joinedAtMs: now, lastHeardAtMs: now, policyVersion: -1, restarts, activity: "" });
+    this.cards.set(card.workerId, {
+      ...card,
+      joinedAtMs: now,
+      lastHeardAtMs: now,
+      policyVersion: -1,
+      restarts,
+      activity: "",
+    });
     if (before !== undefined && !isRestart) return; // the same process came back after a broken connection
     const port = Number(card.metricsAddress.split(":").at(-1) ?? 0);
     const { workerId, role, pid, host } = card;
-    if (isRestart) this.bus.publish({ type: "worker-restarted", workerId, role, pid, host, port, restarts, reason: "registered again" });
+    if (isRestart)
+      this.bus.publish({
+        type: "worker-restarted",
+        workerId,
+        role,
+        pid,
+        host,
+        port,
+        restarts,
+        reason: "registered again",
+      });
     else this.bus.publish({ type: "worker-joined", workerId, role, pid, host, port });
   }
 

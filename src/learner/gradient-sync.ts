@@ -3,7 +3,7 @@
  * All-or-nothing: it returns the whole sum, or throws (deadline, aborted step, lost coordinator) and nothing changed.
  */
 import { once } from "node:events";
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import { deadlineIn } from "../rpc/deadlines.js";
 import { decodeGradient, encodeGradient, type WireFormat } from "../rpc/codec/gradient.js";
@@ -41,7 +41,12 @@ export class GradientSync {
    * @param elementCount elements of one gradient
    * @returns the sum over all micro-shards of the minibatch, the same bits on every learner
    */
-  async allReduce({ generation, step }: StepKey, nodes: readonly GradientNode[], elementCount: number, signal: AbortSignal): Promise<Float32Array> {
+  async allReduce(
+    { generation, step }: StepKey,
+    nodes: readonly GradientNode[],
+    elementCount: number,
+    signal: AbortSignal,
+  ): Promise<Float32Array> {
     const bucketCount = Math.ceil(elementCount / BUCKET_ELEMENTS);
     const call = this.clients.learner.allReduce({ deadline: deadlineIn(this.timeoutMs) } as never);
     const cancel = () => call.cancel();
@@ -81,15 +86,23 @@ export class GradientSync {
     });
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       for (const [node, { gradients }] of nodes.entries()) {
-        const values = gradients.subarray(bucket * BUCKET_ELEMENTS, Math.min((bucket + 1) * BUCKET_ELEMENTS, elementCount));
+        const values = gradients.subarray(
+          bucket * BUCKET_ELEMENTS,
+          Math.min((bucket + 1) * BUCKET_ELEMENTS, elementCount),
+        );
         // The stream counts messages, not bytes: stop when it says so, or it would hold the whole gradient again.
-        if (!call.write({ bucket: { node, bucket, values: encodeGradient(values, this.wire) } })) await once(call, "drain");
+        if (!call.write({ bucket: { node, bucket, values: encodeGradient(values, this.wire) } }))
+          await once(call, "drain");
       }
     }
     call.end();
   }
 
-  private async receive(call: AsyncIterable<unknown>, elementCount: number, bucketCount: number): Promise<Float32Array> {
+  private async receive(
+    call: AsyncIterable<unknown>,
+    elementCount: number,
+    bucketCount: number,
+  ): Promise<Float32Array> {
     const total = new Float32Array(elementCount);
     let received = 0;
     for await (const message of call) {
@@ -100,8 +113,8 @@ export class GradientSync {
       total.set(decodeGradient(chunk.values, this.wire, length, `bucket ${chunk.bucket}`), start);
       received += 1;
     }
-    if (received !== bucketCount) throw protocolError(`all-reduce: expected ${bucketCount} buckets, got ${received}`);
+    if (received !== bucketCount)
+      throw protocolError(`all-reduce: expected ${bucketCount} buckets, got ${received}`);
     return total;
   }
 }
-

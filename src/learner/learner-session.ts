@@ -96,7 +96,10 @@ export class LearnerSession {
     if (directive.evaluate) return answer(this.evaluate(directive.evaluate));
     if (directive.publish) return answer(this.publish(directive.publish));
     if (directive.train) return this.startStep(directive.train);
-    if (directive.commit) return this.decide(directive.commit, (step) => step.decision.resolve(directive.commit?.apply ? "apply" : "skip"));
+    if (directive.commit)
+      return this.decide(directive.commit, (step) =>
+        step.decision.resolve(directive.commit?.apply ? "apply" : "skip"),
+      );
     if (directive.abort) {
       const { reason } = directive.abort;
       return this.decide(directive.abort, (step) => step.abort.abort(new TroupeError("CANCELLED", reason)));
@@ -122,12 +125,18 @@ export class LearnerSession {
       await this.artifacts.forget(message.state.sha256);
     }
     this.state.position = { stage: message.stage, step: message.appliedStep };
-    this.context.logger.info({ stage: message.stage, applied_step: message.appliedStep, parameters: parameterCount }, "stage set up");
+    this.context.logger.info(
+      { stage: message.stage, applied_step: message.appliedStep, parameters: parameterCount },
+      "stage set up",
+    );
     return { setupDone: { healId: message.healId, appliedStep: message.appliedStep, parameterCount } };
   }
 
   /** A decision about a step this learner no longer works on is old news. */
-  private async decide(about: { generation: number; step: number }, act: (step: RunningStep) => void): Promise<void> {
+  private async decide(
+    about: { generation: number; step: number },
+    act: (step: RunningStep) => void,
+  ): Promise<void> {
     const { running } = this;
     if (running?.generation !== about.generation || running.step !== about.step) return;
     act(running);
@@ -151,7 +160,11 @@ export class LearnerSession {
     this.running = { generation, step, decision, abort, finished };
   }
 
-  private async runStep(message: TrainStep__Output, decision: Deferred<Decision>, signal: AbortSignal): Promise<void> {
+  private async runStep(
+    message: TrainStep__Output,
+    decision: Deferred<Decision>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { generation, step, stage } = message;
     const { metrics, logger } = this.context;
     try {
@@ -170,7 +183,9 @@ export class LearnerSession {
         vote: (vote) => {
           metrics.stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
           metrics.stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
-          this.send({ vote: { ...vote, stats: vote.stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) } });
+          this.send({
+            vote: { ...vote, stats: vote.stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) },
+          });
           return decision.promise;
         },
       });
@@ -183,7 +198,9 @@ export class LearnerSession {
         return;
       }
       logger.error({ err: error, generation, step }, "step failed");
-      this.send({ failure: { errorCode: errorCodeOf(error), message: `step ${step}: ${describeError(error)}` } });
+      this.send({
+        failure: { errorCode: errorCodeOf(error), message: `step ${step}: ${describeError(error)}` },
+      });
     }
   }
 

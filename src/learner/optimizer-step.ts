@@ -37,7 +37,10 @@ export interface StepDependencies {
 }
 
 /** @returns gradient norms by role when applied, undefined when the step is skipped */
-export async function optimizerStep(order: StepOrder, { compute, sync, vote, signal }: StepDependencies): Promise<Record<string, number> | undefined> {
+export async function optimizerStep(
+  order: StepOrder,
+  { compute, sync, vote, signal }: StepDependencies,
+): Promise<Record<string, number> | undefined> {
   const startedMs = performance.now();
   // 1. ∇ loss of my micro-shards, already added along the tree inside my range.
   const { nodes, elementCount, stats } = await compute.run("computeShards", order);

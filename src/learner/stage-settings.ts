@@ -12,7 +12,12 @@ export function stageSettings(message: SetupStage__Output, config: Config) {
   const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
   switch (stage) {
     case "sft":
-      return { ...settings({ model: sft.optimizer }), stage, microShardRows: rowsPerShard(sft.batchSize), hyper: {} };
+      return {
+        ...settings({ model: sft.optimizer }),
+        stage,
+        microShardRows: rowsPerShard(sft.batchSize),
+        hyper: {},
+      };
     case "reward":
       return {
         ...settings({ model: reward.optimizer }),

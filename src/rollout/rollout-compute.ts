@@ -5,6 +5,7 @@
 import { move, transferableSymbol, valueSymbol } from "piscina";
 import type { Rollout, ScoredRollout } from "../rl/types.js";
 import { configError } from "../shared/errors.js";
+import { threadFunction } from "../worker/thread-error.js";
 import {
   RolloutCompute,
   type PerformedTask,
@@ -19,29 +20,30 @@ let compute: RolloutCompute | undefined;
  * Opens the engine and makes room for the models; a second call replaces everything.
  * @returns which engine computes, for the log
  */
-export async function configure(settings: RolloutSettings): Promise<string> {
+export const configure = threadFunction(async (settings: RolloutSettings): Promise<string> => {
   await compute?.close();
   compute = undefined;
   compute = await RolloutCompute.open(settings);
   return compute.description;
-}
+});
 
 /** Replaces one model's parameters by those of a safetensors file. */
-export async function loadModel(options: { readonly role: Role; readonly path: string }): Promise<void> {
-  await configured().loadModel(options);
-}
+export const loadModel = threadFunction(
+  async (options: { readonly role: Role; readonly path: string }): Promise<void> =>
+    configured().loadModel(options),
+);
 
 /** Generates one answer per prompt and, when `needs.score`, scores it. */
-export async function perform(task: RolloutTask): Promise<PerformedTask> {
+export const perform = threadFunction(async (task: RolloutTask): Promise<PerformedTask> => {
   const performed = await configured().perform(task);
   return moved(performed, performed.rollouts);
-}
+});
 
 /** Answers only; needs no model but the actor. */
-export async function generateOnly(task: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
+export const generateOnly = threadFunction(async (task: Omit<RolloutTask, "needs">): Promise<Rollout[]> => {
   const rollouts = await configured().generateOnly(task);
   return moved(rollouts, rollouts);
-}
+});
 
 function configured(): RolloutCompute {
   if (compute === undefined) throw configError("the rollout thread was not configured yet");

@@ -47,7 +47,10 @@ export class RolloutSession {
     private readonly context: WorkerContext<"rollout">,
   ) {
     this.artifacts = new ArtifactClient(session.clients, session.sender);
-    this.call = session.clients.rollout.perform() as ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
+    this.call = session.clients.rollout.perform() as ClientDuplexStream<
+      RolloutMessage,
+      RolloutDirective__Output
+    >;
   }
 
   async run(): Promise<void> {
@@ -81,7 +84,14 @@ export class RolloutSession {
         await this.perform(task);
       } catch (error) {
         this.context.logger.error({ err: error, task_id: task.taskId }, "task failed");
-        await this.send({ failed: { taskId: task.taskId, attempt: task.attempt, errorCode: errorCodeOf(error), message: describeError(error) } });
+        await this.send({
+          failed: {
+            taskId: task.taskId,
+            attempt: task.attempt,
+            errorCode: errorCodeOf(error),
+            message: describeError(error),
+          },
+        });
       }
       this.session.noteProgress();
     }
@@ -113,7 +123,10 @@ export class RolloutSession {
   /** Brings the replicas to the versions the task names; between tasks, so never in the middle of a sequence. */
   private async load(task: RolloutTask__Output): Promise<void> {
     const { compute, loaded } = this.state;
-    const shapes = JSON.stringify([task.tokenizer, task.models.map(({ role, hfConfigJson, head }) => [role, hfConfigJson, head])]);
+    const shapes = JSON.stringify([
+      task.tokenizer,
+      task.models.map(({ role, hfConfigJson, head }) => [role, hfConfigJson, head]),
+    ]);
     if (shapes !== this.state.configuredFor) {
       const { config } = this.session;
       await compute.run("configure", {
@@ -133,7 +146,8 @@ export class RolloutSession {
 
   private async loadModel(model: ModelRef__Output): Promise<void> {
     const { compute, loaded } = this.state;
-    if (model.parameters === null) throw protocolError(`model ${model.role}: a rollout task needs parameters, got none`);
+    if (model.parameters === null)
+      throw protocolError(`model ${model.role}: a rollout task needs parameters, got none`);
     const { sha256 } = model.parameters;
     if (loaded.get(model.role) === sha256) return;
     const startedMs = performance.now();
@@ -146,6 +160,7 @@ export class RolloutSession {
 
   private async send(message: Omit<RolloutMessage, "sender">): Promise<void> {
     if (!this.call.writable) return;
-    if (!this.call.write({ sender: this.session.sender, ...message })) await Promise.race([once(this.call, "drain"), once(this.call, "close")]);
+    if (!this.call.write({ sender: this.session.sender, ...message }))
+      await Promise.race([once(this.call, "drain"), once(this.call, "close")]);
   }
 }

@@ -14,10 +14,15 @@ export function readToken(file: string): string {
   try {
     text = readFileSync(file, "utf8").trim();
   } catch (cause) {
-    throw configError(`join token file ${file} cannot be read; create it with: openssl rand -hex 32 > ${file}`, { cause });
+    throw configError(
+      `join token file ${file} cannot be read; create it with: openssl rand -hex 32 > ${file}`,
+      { cause },
+    );
   }
   if (!/^[\x21-\x7e]{16,256}$/.test(text)) {
-    throw configError(`join token in ${file}: expected 16 to 256 printable characters, got ${text.length}; create one with: openssl rand -hex 32`);
+    throw configError(
+      `join token in ${file}: expected 16 to 256 printable characters, got ${text.length}; create one with: openssl rand -hex 32`,
+    );
   }
   if (process.platform !== "win32" && (statSync(file).mode & 0o007) !== 0) {
     throw configError(`join token file ${file} is readable by every user; run: chmod 600 ${file}`);
@@ -72,9 +77,15 @@ export const isLoopback = (host: string): boolean => /^(127(\.\d+){3}|::1|\[::1\
 export function checkListenAddress(host: string, hasToken: boolean, isInsecure: boolean): void {
   if (isLoopback(host)) return;
   if (!hasToken) {
-    throw new TroupeError("CONFIG", `cluster.host ${host} is reachable from other machines and needs a join token: pass --token-file FILE (create one with: openssl rand -hex 32 > FILE; chmod 600 FILE), or listen on 127.0.0.1`);
+    throw new TroupeError(
+      "CONFIG",
+      `cluster.host ${host} is reachable from other machines and needs a join token: pass --token-file FILE (create one with: openssl rand -hex 32 > FILE; chmod 600 FILE), or listen on 127.0.0.1`,
+    );
   }
   if (!isInsecure) {
-    throw new TroupeError("CONFIG", `cluster.host ${host} is reachable from other machines and traffic is not encrypted: pass --insecure to accept that on a private network, or listen on 127.0.0.1`);
+    throw new TroupeError(
+      "CONFIG",
+      `cluster.host ${host} is reachable from other machines and traffic is not encrypted: pass --insecure to accept that on a private network, or listen on 127.0.0.1`,
+    );
   }
 }

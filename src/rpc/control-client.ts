@@ -25,7 +25,9 @@ export class ControlClient {
   }
 
   status(): Promise<RunStatus> {
-    return this.unary("status", (done) => this.client.status({}, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, done));
+    return this.unary("status", (done) =>
+      this.client.status({}, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, done),
+    );
   }
 
   /** Wanted number of processes of a role; the launcher (or whatever placed the workers) follows it. */
@@ -37,7 +39,9 @@ export class ControlClient {
   }
 
   async stop(reason: string): Promise<void> {
-    await this.unary("stop", (done) => this.client.stop({ reason }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, done));
+    await this.unary("stop", (done) =>
+      this.client.stop({ reason }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, done),
+    );
   }
 
   /** Everything that happened so far (bounded), then live, until the run ends or `signal` aborts. */
@@ -46,7 +50,8 @@ export class ControlClient {
     const cancel = () => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });
     try {
-      for await (const message of call) yield JSON.parse((message as ProgressEvent__Output).json) as ProgressEvent;
+      for await (const message of call)
+        yield JSON.parse((message as ProgressEvent__Output).json) as ProgressEvent;
     } catch (error) {
       if (!signal.aborted) throw fromServiceError(error, `watching the run at ${this.address}`);
     } finally {
@@ -59,7 +64,10 @@ export class ControlClient {
     this.client.close();
   }
 
-  private unary<T>(what: string, start: (done: (error: grpc.ServiceError | null, reply?: T) => void) => unknown): Promise<T> {
+  private unary<T>(
+    what: string,
+    start: (done: (error: grpc.ServiceError | null, reply?: T) => void) => unknown,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       start((error, reply) => {
         if (error) reject(fromServiceError(error, `${what}: coordinator at ${this.address}`));

@@ -29,7 +29,9 @@ type TroupeV1 = ArtifactProto["troupe"]["v1"] &
   RolloutProto["troupe"]["v1"];
 
 /** Service constructors and definitions, e.g. `troupe.v1.Membership`. */
-export const troupe = (grpc.loadPackageDefinition(packageDefinition) as unknown as { troupe: { v1: TroupeV1 } }).troupe;
+export const troupe = (
+  grpc.loadPackageDefinition(packageDefinition) as unknown as { troupe: { v1: TroupeV1 } }
+).troupe;
 
 /** Version of the contract; a coordinator refuses workers that speak another one. */
 export const PROTOCOL_VERSION = 1;

@@ -49,11 +49,20 @@ export async function startRpcServer(services: Services, options: RpcServerOptio
   health.addToServer(server);
   new ReflectionService(packageDefinition).addToServer(server);
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${options.host}:${options.port}`, grpc.ServerCredentials.createInsecure(), (error, bound) => {
-      if (error) {
-        reject(configError(`cannot listen on ${options.host}:${options.port}; is another program using the port? Choose another with --port, or 0 for a free one`, { cause: error }));
-      } else resolve(bound);
-    });
+    server.bindAsync(
+      `${options.host}:${options.port}`,
+      grpc.ServerCredentials.createInsecure(),
+      (error, bound) => {
+        if (error) {
+          reject(
+            configError(
+              `cannot listen on ${options.host}:${options.port}; is another program using the port? Choose another with --port, or 0 for a free one`,
+              { cause: error },
+            ),
+          );
+        } else resolve(bound);
+      },
+    );
   });
   let closing: Promise<void> | undefined;
   return {

@@ -33,10 +33,12 @@ const isServiceError = (error: unknown): error is grpc.ServiceError =>
 
 export function fromServiceError(error: unknown, doing: string): TroupeError {
   if (error instanceof TroupeError) return error;
-  if (!isServiceError(error)) return new TroupeError("INTERNAL", `${doing}: ${describeError(error)}`, { cause: error });
+  if (!isServiceError(error))
+    return new TroupeError("INTERNAL", `${doing}: ${describeError(error)}`, { cause: error });
   const sent = error.metadata?.get(CODE_KEY)?.[0];
   const message = `${doing}: ${error.details || error.message}`;
-  if (typeof sent === "string" && sent in TABLE) return new TroupeError(sent as ErrorCode, message, { cause: error });
+  if (typeof sent === "string" && sent in TABLE)
+    return new TroupeError(sent as ErrorCode, message, { cause: error });
   switch (error.code) {
     case grpc.status.UNAVAILABLE:
     case grpc.status.DEADLINE_EXCEEDED:

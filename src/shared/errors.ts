@@ -49,13 +49,18 @@ export class TroupeError extends Error {
   }
 }
 
-export const configError = (message: string, options?: ErrorOptions) => new TroupeError("CONFIG", message, options);
-export const dataError = (message: string, options?: ErrorOptions) => new TroupeError("DATA", message, options);
-export const shapeError = (message: string, options?: ErrorOptions) => new TroupeError("SHAPE", message, options);
-export const numericError = (message: string, options?: ErrorOptions) => new TroupeError("NUMERIC", message, options);
+export const configError = (message: string, options?: ErrorOptions) =>
+  new TroupeError("CONFIG", message, options);
+export const dataError = (message: string, options?: ErrorOptions) =>
+  new TroupeError("DATA", message, options);
+export const shapeError = (message: string, options?: ErrorOptions) =>
+  new TroupeError("SHAPE", message, options);
+export const numericError = (message: string, options?: ErrorOptions) =>
+  new TroupeError("NUMERIC", message, options);
 export const protocolError = (message: string, options?: ErrorOptions) =>
   new TroupeError("PROTOCOL", message, options);
-export const storageError = (message: string, options?: ErrorOptions) => new TroupeError("STORAGE", message, options);
+export const storageError = (message: string, options?: ErrorOptions) =>
+  new TroupeError("STORAGE", message, options);
 
 /** The code of any thrown value; what is not ours is INTERNAL. */
 export function errorCodeOf(error: unknown): ErrorCode {

@@ -22,4 +22,6 @@ export function builtFile(modulePath: string): string {
 }
 
 /** This release, from package.json. */
-export const packageVersion: string = (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
+export const packageVersion: string = (
+  JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }
+).version;

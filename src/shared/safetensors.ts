@@ -290,31 +290,37 @@ export function encodeSafetensorsHeader(
 
 /**
  * Writes a float32 safetensors file: beside the target first, then renamed, so a reader never sees half a file.
- * @param tensors sorted by name; their sizes sum to `values.length`
- * @param values  the data section: all tensors' values in that order
+ * @param tensors sorted by name
+ * @param values  the data section: all tensors' values in that order, in one piece or in several
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly NamedShape[],
-  values: Float32Array,
+  values: Float32Array | AsyncIterable<Float32Array>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Promise<void> {
   const expected = tensors.reduce(
     (sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1),
     0,
   );
-  if (expected !== values.length) {
-    throw dataError(`${path}: the tensors hold ${expected} values, got ${values.length}`);
-  }
+  const checkCount = (got: number): void => {
+    if (got !== expected) throw dataError(`${path}: the tensors hold ${expected} values, got ${got}`);
+  };
+  if (values instanceof Float32Array) checkCount(values.length);
   const partial = `${path}.partial`;
   try {
     const handle = await open(partial, "w");
     try {
       await handle.writeFile(encodeSafetensorsHeader(tensors, metadata));
-      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-      for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
-        await handle.writeFile(bytes.subarray(at, at + CHUNK_BYTES));
+      let written = 0;
+      for await (const part of values instanceof Float32Array ? [values] : values) {
+        const bytes = new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+        for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+          await handle.writeFile(bytes.subarray(at, at + CHUNK_BYTES));
+        }
+        written += part.length;
       }
+      checkCount(written);
       await handle.sync();
     } finally {
       await handle.close();

@@ -15,19 +15,39 @@ export interface PolicyEvaluation {
 }
 
 /** The same prompts and random numbers every time, so that two evaluations differ by the policy alone. */
-export async function evaluatePolicy(run: RunContext, name: string, policyVersion: number, brief: PerformanceBrief): Promise<PolicyEvaluation> {
+export async function evaluatePolicy(
+  run: RunContext,
+  name: string,
+  policyVersion: number,
+  brief: PerformanceBrief,
+): Promise<PolicyEvaluation> {
   const startedMs = performance.now();
   const rows = run.data.ppo.eval.slice(0, run.config.eval.prompts);
   if (rows.length === 0) return { scores: [], meanScore: NaN, klToRef: NaN, prompts: [], answers: [] };
-  const prompts = rows.map((row): Prompt => ({ promptIndex: row.promptIndex, sampleIndex: 0, experienceId: `eval/${row.promptIndex}/0`, promptIds: row.promptIds }));
-  const rollouts = await run.dispatcher.evaluate(`evaluate/${name}-v${policyVersion}`, prompts, policyVersion, brief, run.signal);
+  const prompts = rows.map((row): Prompt => ({
+    promptIndex: row.promptIndex,
+    sampleIndex: 0,
+    experienceId: `eval/${row.promptIndex}/0`,
+    promptIds: row.promptIds,
+  }));
+  const rollouts = await run.dispatcher.evaluate(
+    `evaluate/${name}-v${policyVersion}`,
+    prompts,
+    policyVersion,
+    brief,
+    run.signal,
+  );
   const scores = rollouts.map((rollout) => rollout.score);
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   run.metrics.iterationPhaseDuration.observe({ phase: "evaluate" }, (performance.now() - startedMs) / 1000);
   return {
     scores,
     meanScore: mean(scores),
-    klToRef: mean(rollouts.map(({ logprobs, refLogprobs }) => sequenceKl("k1", logprobs, refLogprobs, new Uint8Array(logprobs.length).fill(1)))),
+    klToRef: mean(
+      rollouts.map(({ logprobs, refLogprobs }) =>
+        sequenceKl("k1", logprobs, refLogprobs, new Uint8Array(logprobs.length).fill(1)),
+      ),
+    ),
     prompts: rows.map((row) => row.promptText),
     answers: await run.tokenizer.decode(rollouts.map((rollout) => rollout.responseIds)),
   };

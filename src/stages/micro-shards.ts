@@ -20,8 +20,14 @@ export function shardCountOf(rows: number, wanted: number): number {
  * @param shardCount a power of two, at most `rows.length`
  * @returns `shardCount` groups of ⌊n/S⌋ or ⌈n/S⌉ rows
  */
-export function cutMicroShards<Row>(rows: readonly Row[], shardCount: number, lengthOf: (row: Row) => number): Row[][] {
-  const byLength = rows.map((row, i) => ({ row, i, length: lengthOf(row) })).sort((a, b) => a.length - b.length || a.i - b.i);
+export function cutMicroShards<Row>(
+  rows: readonly Row[],
+  shardCount: number,
+  lengthOf: (row: Row) => number,
+): Row[][] {
+  const byLength = rows
+    .map((row, i) => ({ row, i, length: lengthOf(row) }))
+    .sort((a, b) => a.length - b.length || a.i - b.i);
   const bits = Math.log2(shardCount);
   const shards = new Array<Row[]>(shardCount);
   for (let group = 0; group < shardCount; group++) {

@@ -98,13 +98,25 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
   metrics.policyLoss.set(numbers["loss/policy_avg"]);
   metrics.valueLoss.set(numbers["loss/value_avg"]);
   metrics.entropy.set(experience.entropy);
-  bus.publish({ type: "progress", stage: "ppo", completedUnits: iteration + 1, totalUnits: config.ppo.iterations, metrics: numbers });
+  bus.publish({
+    type: "progress",
+    stage: "ppo",
+    completedUnits: iteration + 1,
+    totalUnits: config.ppo.iterations,
+    metrics: numbers,
+  });
   if ((iteration + 1) % SAMPLES_EVERY_ITERATIONS === 0) {
-    void showSamples(run, iteration + 1, rollouts.slice(0, 3)).catch((error: unknown) => run.logger.warn({ err: error }, "samples could not be decoded"));
+    void showSamples(run, iteration + 1, rollouts.slice(0, 3)).catch((error: unknown) =>
+      run.logger.warn({ err: error }, "samples could not be decoded"),
+    );
   }
 }
 
-async function showSamples(run: RunContext, completedUnits: number, rollouts: readonly ScoredRollout[]): Promise<void> {
+async function showSamples(
+  run: RunContext,
+  completedUnits: number,
+  rollouts: readonly ScoredRollout[],
+): Promise<void> {
   const prompts = await run.tokenizer.decode(rollouts.map((rollout) => rollout.promptIds));
   const responses = await run.tokenizer.decode(rollouts.map((rollout) => rollout.responseIds));
   const samples = rollouts.map(({ score }, i) => ({ prompt: prompts[i], response: responses[i], score }));

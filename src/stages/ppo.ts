@@ -2,7 +2,13 @@
 import type { ModelSource } from "../coordinator/model-folders.js";
 import type { JsonValue } from "../coordinator/core/index.js";
 import { countedTokens as countedResponseTokens, ppoUpdate } from "../coordinator/ppo-update.js";
-import { intoBatches, trainLoop, type LoopState, type TrainLoopOptions, type Troupe } from "../coordinator/train-loop.js";
+import {
+  intoBatches,
+  trainLoop,
+  type LoopState,
+  type TrainLoopOptions,
+  type Troupe,
+} from "../coordinator/train-loop.js";
 import type { StepInputs } from "../coordinator/learner-group.js";
 import { PromptSource } from "../data/batches.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
@@ -10,7 +16,11 @@ import type { MicroShard } from "../rpc/codec/shard.js";
 import { startKlController } from "../rl/kl-controller.js";
 import { makeExperience } from "../rl/make-experience.js";
 import { learningRateAt } from "../rl/schedule.js";
-import { IDENTITY_SCORE_NORMALIZER, fitScoreNormalizer, type ScoreNormalizer } from "../rl/score-normalizer.js";
+import {
+  IDENTITY_SCORE_NORMALIZER,
+  fitScoreNormalizer,
+  type ScoreNormalizer,
+} from "../rl/score-normalizer.js";
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
 import { configError } from "../shared/errors.js";
 import { shuffled } from "../rl/shuffle.js";
@@ -41,7 +51,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const { config, host, learners, dispatcher, artifacts, checkpointer, bus, metrics, signal } = run;
   const { ppo } = config;
   const startedMs = performance.now();
-  const minibatchesPerIteration = Math.ceil((ppo.rolloutBatchSize * ppo.samplesPerPrompt) / ppo.minibatchSize) * ppo.generationBatches;
+  const minibatchesPerIteration =
+    Math.ceil((ppo.rolloutBatchSize * ppo.samplesPerPrompt) / ppo.minibatchSize) * ppo.generationBatches;
   const totalSteps = ppo.iterations * ppo.ppoEpochs * minibatchesPerIteration;
   const learningRates = (step: number) => ({
     actor: learningRateAt(ppo.actor, step - 1, totalSteps),
@@ -87,8 +98,15 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const ptxRows = (step: number, count: number) => {
     const rows = run.data.sft.train;
     if (ppo.ptx === null) return [];
-    if (rows.length === 0) throw configError("ppo.ptx: needs sft rows to mix in, but the sft split is empty; raise its share in data.split");
-    const order = shuffled(rows, { seed: config.seed, iteration: Math.floor(((step - 1) * count) / rows.length), epoch: -1 });
+    if (rows.length === 0)
+      throw configError(
+        "ppo.ptx: needs sft rows to mix in, but the sft split is empty; raise its share in data.split",
+      );
+    const order = shuffled(rows, {
+      seed: config.seed,
+      iteration: Math.floor(((step - 1) * count) / rows.length),
+      epoch: -1,
+    });
     return Array.from({ length: count }, (_, i) => order[((step - 1) * count + i) % order.length]);
   };
   const materialize = async (ids: readonly string[], input: JsonValue, step: number): Promise<StepInputs> => {
@@ -99,8 +117,16 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     const parts = cutMicroShards(rows, shardCount, (row) => row.promptIds.length + row.responseIds.length);
     const ptx = ptxRows(step, rows.length);
     const ptxParts = ptx.length === 0 ? undefined : cutMicroShards(ptx, shardCount, (row) => row.ids.length);
-    const shards = parts.map((part, index): MicroShard => ({ index, rows: { kind: "ppo", rows: part, ...(ptxParts ? { ptx: ptxParts[index] } : {}) } }));
-    return { shards, denominator: countedResponseTokens(rows), ptxDenominator: countedLanguageTokens(ptx), learningRates: learningRates(step) };
+    const shards = parts.map((part, index): MicroShard => ({
+      index,
+      rows: { kind: "ppo", rows: part, ...(ptxParts ? { ptx: ptxParts[index] } : {}) },
+    }));
+    return {
+      shards,
+      denominator: countedResponseTokens(rows),
+      ptxDenominator: countedLanguageTokens(ptx),
+      learningRates: learningRates(step),
+    };
   };
   learners.startStage({
     stage: "ppo",
@@ -112,23 +138,44 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
 
   // ── weights by version ───────────────────────────────────────────────────────────────────────────────────────────
   const publish = async (policyVersion: number) => {
-    const items = ["actor", "critic"].map((role) => ({ what: `model:${role}`, artifactName: `${role}/${policyVersion}` }));
+    const items = ["actor", "critic"].map((role) => ({
+      what: `model:${role}`,
+      artifactName: `${role}/${policyVersion}`,
+    }));
     const { artifacts: refs } = await learners.publish(items, signal);
     host.dispatch({ type: "VersionPublished", policyVersion, sha256: refs[0].sha256 });
     metrics.policyVersion.set(policyVersion);
-    for (const role of ["actor", "critic"]) await artifacts.remove(`${role}/${policyVersion - VERSIONS_KEPT}`);
+    for (const role of ["actor", "critic"])
+      await artifacts.remove(`${role}/${policyVersion - VERSIONS_KEPT}`);
   };
 
   // ── where to start ───────────────────────────────────────────────────────────────────────────────────────────────
   const resumed = host.state.durable.stage === "ppo" ? (host.state.durable.resume as LoopState | null) : null;
-  const start: LoopState = resumed ?? { iteration: 0, policyVersion: 0, klController: startKlController(klOptions(ppo.klController)), promptCursor: 0, optimizerSteps: 0 };
-  bus.publish({ type: "stage-started", stage: "ppo", unit: "iteration", totalUnits: ppo.iterations, completedUnits: start.iteration });
+  const start: LoopState = resumed ?? {
+    iteration: 0,
+    policyVersion: 0,
+    klController: startKlController(klOptions(ppo.klController)),
+    promptCursor: 0,
+    optimizerSteps: 0,
+  };
+  bus.publish({
+    type: "stage-started",
+    stage: "ppo",
+    unit: "iteration",
+    totalUnits: ppo.iterations,
+    completedUnits: start.iteration,
+  });
   const source = new PromptSource(run.data.ppo.train, config.seed);
 
   // After a restart the weights of the current version are still on disk; the learners may already be further.
-  const isPublished = resumed !== null && (await artifacts.recover(`actor/${start.policyVersion}`)) && (await artifacts.recover(`critic/${start.policyVersion}`));
+  const isPublished =
+    resumed !== null &&
+    (await artifacts.recover(`actor/${start.policyVersion}`)) &&
+    (await artifacts.recover(`critic/${start.policyVersion}`));
   if (!isPublished) await publish(start.policyVersion);
-  const before = await checkpointer.remember("ppo.before", () => evaluatePolicy(run, "before", start.policyVersion, brief));
+  const before = await checkpointer.remember("ppo.before", () =>
+    evaluatePolicy(run, "before", start.policyVersion, brief),
+  );
   if (ppo.normalizeScores && before.scores.length > 1) normalizer = fitScoreNormalizer(before.scores);
 
   let collectSeconds = 0;
@@ -142,7 +189,12 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       // Numbered by place in the iteration: a small split may draw the same prompt twice.
       const prompts = rows.flatMap(({ promptIds }, promptIndex) =>
         Array.from({ length: ppo.samplesPerPrompt }, (_, sampleIndex): Prompt => {
-          return { promptIndex, sampleIndex, experienceId: `${iteration}/${promptIndex}/${sampleIndex}`, promptIds };
+          return {
+            promptIndex,
+            sampleIndex,
+            experienceId: `${iteration}/${promptIndex}/${sampleIndex}`,
+            promptIds,
+          };
         }),
       );
       host.dispatch({ type: "IterationStarted", iteration, promptCursor: cursor });
@@ -159,7 +211,10 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       return rollouts;
     },
     async update({ iteration, klController, optimizerSteps }, minibatches) {
-      made = { iteration, byId: new Map(minibatches.flat().map((experience) => [experience.experienceId, experience])) };
+      made = {
+        iteration,
+        byId: new Map(minibatches.flat().map((experience) => [experience.experienceId, experience])),
+      };
       const stats = await ppoUpdate(
         minibatches,
         async (request) => {
@@ -189,14 +244,39 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     async commit(state) {
       const resume = state as unknown as JsonValue;
       run.store.release(host.experienceIdsOf(state.iteration - 1));
-      host.dispatch({ type: "IterationCommitted", iteration: state.iteration - 1, promptCursor: state.promptCursor, resume });
+      host.dispatch({
+        type: "IterationCommitted",
+        iteration: state.iteration - 1,
+        promptCursor: state.promptCursor,
+        resume,
+      });
       const { everyIterations } = config.checkpoint;
-      if (everyIterations > 0 && state.iteration % everyIterations === 0 && state.iteration < ppo.iterations) {
-        await checkpointer.save({ stage: "ppo", step: state.optimizerSteps, completedUnits: state.iteration, resume, model: models.policy, role: "actor", head: "lm" });
+      if (
+        everyIterations > 0 &&
+        state.iteration % everyIterations === 0 &&
+        state.iteration < ppo.iterations
+      ) {
+        await checkpointer.save({
+          stage: "ppo",
+          step: state.optimizerSteps,
+          completedUnits: state.iteration,
+          resume,
+          model: models.policy,
+          role: "actor",
+          head: "lm",
+        });
       }
     },
     report(iteration, experience, update, klCoef) {
-      reportIteration(run, { iteration, experience, update, klCoef, collectSeconds, rollouts: collected, learningRates: learningRates((iteration + 1) * ppo.ppoEpochs * minibatchesPerIteration) });
+      reportIteration(run, {
+        iteration,
+        experience,
+        update,
+        klCoef,
+        collectSeconds,
+        rollouts: collected,
+        learningRates: learningRates((iteration + 1) * ppo.ppoEpochs * minibatchesPerIteration),
+      });
     },
   };
   const end = await trainLoop(
@@ -220,9 +300,22 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const { stateSha256 } = await learners.publish(finals, signal);
   const directory = await run.models.save("ppo", models.policy, "lm", artifacts.get("ppo/actor").localPath);
   await run.models.save("ppo-critic", models.reward, "scalar", artifacts.get("ppo/critic").localPath);
-  if (ppo.ema !== null) await run.models.save("ppo-ema", models.policy, "lm", artifacts.get("ppo/actor-ema").localPath);
-  bus.publish({ type: "stage-finished", stage: "ppo", elapsedMs: performance.now() - startedMs, metrics: { "objective/scores": after.meanScore, "objective/kl": after.klToRef } });
-  return { before, after, iterations: end.iteration, stoppedByKlBudget: end.iteration < ppo.iterations, directory, stateSha256 };
+  if (ppo.ema !== null)
+    await run.models.save("ppo-ema", models.policy, "lm", artifacts.get("ppo/actor-ema").localPath);
+  bus.publish({
+    type: "stage-finished",
+    stage: "ppo",
+    elapsedMs: performance.now() - startedMs,
+    metrics: { "objective/scores": after.meanScore, "objective/kl": after.klToRef },
+  });
+  return {
+    before,
+    after,
+    iterations: end.iteration,
+    stoppedByKlBudget: end.iteration < ppo.iterations,
+    directory,
+    stateSha256,
+  };
 }
 
 function klOptions(controller: RunContext["config"]["ppo"]["klController"]) {

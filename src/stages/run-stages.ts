@@ -85,7 +85,11 @@ async function runStage(
   switch (stage) {
     case "sft": {
       const { before, after, directory, stateSha256 } = await runSftStage(run, models.base);
-      return { directory, stateSha256, summary: { sft: { evalLossBefore: before.eval_loss, evalLossAfter: after.eval_loss } } };
+      return {
+        directory,
+        stateSha256,
+        summary: { sft: { evalLossBefore: before.eval_loss, evalLossAfter: after.eval_loss } },
+      };
     }
     case "reward": {
       const start = config.reward.initFrom === "sft" ? (models.policy ?? models.base) : models.base;
@@ -93,10 +97,20 @@ async function runStage(
       return { directory, stateSha256, summary: { reward: { heldOutAccuracy: after.eval_accuracy } } };
     }
     case "ppo": {
-      const reward = models.reward ?? (config.reward.path === null ? undefined : await run.models.adopt("reward-model", config.reward.path));
-      if (reward === undefined) throw configError("stages: ppo needs a reward model: add the reward stage, or set reward.path to a reward model directory");
+      const reward =
+        models.reward ??
+        (config.reward.path === null
+          ? undefined
+          : await run.models.adopt("reward-model", config.reward.path));
+      if (reward === undefined)
+        throw configError(
+          "stages: ppo needs a reward model: add the reward stage, or set reward.path to a reward model directory",
+        );
       const policy = models.policy ?? models.base;
-      if (policy.parameters === null) throw configError("stages: ppo needs a trained policy: add the sft stage, or set model.path to a model directory");
+      if (policy.parameters === null)
+        throw configError(
+          "stages: ppo needs a trained policy: add the sft stage, or set model.path to a model directory",
+        );
       const result = await runPpoStage(run, { policy, reward });
       await writeSamples(run, result);
       const { before, after, iterations, stoppedByKlBudget, directory, stateSha256 } = result;
@@ -122,13 +136,20 @@ async function writeSamples(run: RunContext, { before, after }: PpoResult): Prom
   const path = join(run.runDir, "eval-samples.jsonl");
   await writeFile(path, "");
   const lines = before.prompts.map((prompt, i) =>
-    JSON.stringify({ prompt, before: before.answers[i], after: after.answers[i], rewardBefore: before.scores[i], rewardAfter: after.scores[i] }),
+    JSON.stringify({
+      prompt,
+      before: before.answers[i],
+      after: after.answers[i],
+      rewardBefore: before.scores[i],
+      rewardAfter: after.scores[i],
+    }),
   );
   await appendFile(path, lines.map((line) => line + "\n").join(""));
 }
 
 function fingerprint(outcomes: ReadonlyMap<StageName, StageOutcome>): string {
   const hash = createHash("sha256");
-  for (const [stage, { stateSha256 }] of [...outcomes].sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(`${stage} ${stateSha256}\n`);
+  for (const [stage, { stateSha256 }] of [...outcomes].sort(([a], [b]) => (a < b ? -1 : 1)))
+    hash.update(`${stage} ${stateSha256}\n`);
   return hash.digest("hex");
 }

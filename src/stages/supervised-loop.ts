@@ -27,7 +27,10 @@ export interface SupervisedStage<Row> {
   /** What the loss is divided by: counted tokens (sft) or pairs (reward) of the minibatch. */
   readonly denominatorOf: (rows: readonly Row[]) => number;
   /** Numbers of one step, from the sums over its minibatch. */
-  readonly stepMetrics: (sums: Readonly<Record<string, number>>, denominator: number) => Record<string, number>;
+  readonly stepMetrics: (
+    sums: Readonly<Record<string, number>>,
+    denominator: number,
+  ) => Record<string, number>;
   /** Numbers over all held-out rows. */
   readonly evalMetrics: (rows: Readonly<Record<string, Float64Array>>) => Record<string, number>;
 }
@@ -40,11 +43,16 @@ export interface SupervisedResult {
   readonly stateSha256: string;
 }
 
-export async function runSupervisedStage<Row>(run: RunContext, stage: SupervisedStage<Row>): Promise<SupervisedResult> {
+export async function runSupervisedStage<Row>(
+  run: RunContext,
+  stage: SupervisedStage<Row>,
+): Promise<SupervisedResult> {
   const { config, learners, bus, signal, checkpointer } = run;
   const { stage: name, rows, batchSize } = stage;
   if (rows.length < batchSize) {
-    throw configError(`${name}.batchSize: ${batchSize} rows per step, but the ${name} split has only ${rows.length} training rows; lower ${name}.batchSize or give more data`);
+    throw configError(
+      `${name}.batchSize: ${batchSize} rows per step, but the ${name} split has only ${rows.length} training rows; lower ${name}.batchSize or give more data`,
+    );
   }
   const stepsPerEpoch = Math.floor(rows.length / batchSize);
   const totalSteps = stepsPerEpoch * stage.epochs;
@@ -52,7 +60,9 @@ export async function runSupervisedStage<Row>(run: RunContext, stage: Supervised
 
   const minibatchOf = (step: number): Row[] => {
     const epoch = Math.floor((step - 1) / stepsPerEpoch);
-    const order = minibatches(epochOrder(rows.length, name, config.seed, epoch), batchSize)[(step - 1) % stepsPerEpoch];
+    const order = minibatches(epochOrder(rows.length, name, config.seed, epoch), batchSize)[
+      (step - 1) % stepsPerEpoch
+    ];
     return Array.from(order, (index) => rows[index]);
   };
   const shardCount = shardCountOf(batchSize, config.cluster.microShards);
@@ -64,7 +74,10 @@ export async function runSupervisedStage<Row>(run: RunContext, stage: Supervised
     checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
     materialize: async (_ids, _input, step): Promise<StepInputs> => {
       const batch = minibatchOf(step);
-      const shards = cutMicroShards(batch, shardCount, stage.lengthOf).map((part, index): MicroShard => ({ index, rows: stage.wrap(part) }));
+      const shards = cutMicroShards(batch, shardCount, stage.lengthOf).map((part, index): MicroShard => ({
+        index,
+        rows: stage.wrap(part),
+      }));
       const learningRates = { model: learningRateAt(stage.optimizer, step - 1, totalSteps) };
       return { shards, denominator: stage.denominatorOf(batch), ptxDenominator: 0, learningRates };
     },
@@ -72,17 +85,29 @@ export async function runSupervisedStage<Row>(run: RunContext, stage: Supervised
 
   const evaluate = async () => {
     if (stage.heldOut.length === 0) return {};
-    const shards = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map((part, index) => ({ index, rows: stage.wrap(part) }));
+    const shards = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map((part, index) => ({
+      index,
+      rows: stage.wrap(part),
+    }));
     return stage.evalMetrics(await learners.evaluate(shards, signal));
   };
 
   const firstStep = run.host.state.durable.stage === name ? run.host.state.durable.finishedStep + 1 : 1;
-  bus.publish({ type: "stage-started", stage: name, unit: "step", totalUnits: totalSteps, completedUnits: firstStep - 1 });
+  bus.publish({
+    type: "stage-started",
+    stage: name,
+    unit: "step",
+    totalUnits: totalSteps,
+    completedUnits: firstStep - 1,
+  });
   const before = await checkpointer.remember(`${name}.before`, evaluate);
 
   for (let step = firstStep; step <= totalSteps; step++) {
     const stepStartedMs = performance.now();
-    const result = await learners.step({ step, experienceIds: [], input: null, shardCount, isFinalUse: true }, signal);
+    const result = await learners.step(
+      { step, experienceIds: [], input: null, shardCount, isFinalUse: true },
+      signal,
+    );
     const batch = minibatchOf(step);
     const seconds = (performance.now() - stepStartedMs) / 1000;
     const numbers: Record<string, number> = {
@@ -94,17 +119,39 @@ export async function runSupervisedStage<Row>(run: RunContext, stage: Supervised
     };
     run.metrics.optimizerStep.set(step);
     run.metrics.stageLoss.set({ stage: name }, numbers.loss);
-    bus.publish({ type: "progress", stage: name, completedUnits: step, totalUnits: totalSteps, metrics: numbers });
+    bus.publish({
+      type: "progress",
+      stage: name,
+      completedUnits: step,
+      totalUnits: totalSteps,
+      metrics: numbers,
+    });
     const interval = config.checkpoint.everyIterations * STEPS_PER_CHECKPOINT_UNIT;
     if (interval > 0 && step % interval === 0 && step < totalSteps) {
-      await checkpointer.save({ stage: name, step, completedUnits: step, resume: null, model: stage.model, role: "model", head: stage.head });
+      await checkpointer.save({
+        stage: name,
+        step,
+        completedUnits: step,
+        resume: null,
+        model: stage.model,
+        role: "model",
+        head: stage.head,
+      });
     }
   }
 
   const after = await evaluate();
-  const { artifacts, stateSha256 } = await learners.publish([{ what: "model:model", artifactName: `${name}/final` }], signal);
+  const { artifacts, stateSha256 } = await learners.publish(
+    [{ what: "model:model", artifactName: `${name}/final` }],
+    signal,
+  );
   const directory = await run.models.save(name, stage.model, stage.head, artifacts[0].localPath);
   const model = await run.models.adopt(`models/${name}`, directory);
-  bus.publish({ type: "stage-finished", stage: name, elapsedMs: performance.now() - startedMs, metrics: after });
+  bus.publish({
+    type: "stage-finished",
+    stage: name,
+    elapsedMs: performance.now() - startedMs,
+    metrics: after,
+  });
   return { before, after, model, directory, stateSha256 };
 }

@@ -8,7 +8,7 @@ import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import { BULK_DEADLINE_MS, deadlineIn } from "../rpc/deadlines.js";
 import type { ArtifactChunk__Output } from "../rpc/generated/troupe/v1/ArtifactChunk.js";
@@ -62,11 +62,14 @@ export class ArtifactClient {
     const { sha256, sizeBytes } = await sha256OfFile(path);
     return new Promise<ArtifactRef__Output>((resolve, reject) => {
       const fail = (error: unknown) => reject(fromServiceError(error, `publishing ${name}`));
-      const call = this.clients.artifact.publish({ deadline: deadlineIn(BULK_DEADLINE_MS) } as never, (error: grpc.ServiceError | null, reply?: { ref: ArtifactRef__Output | null }) => {
-        if (error) fail(error);
-        else if (!reply?.ref) fail(protocolError("PublishReply.ref: expected a value, got none"));
-        else resolve(reply.ref);
-      });
+      const call = this.clients.artifact.publish(
+        { deadline: deadlineIn(BULK_DEADLINE_MS) } as never,
+        (error: grpc.ServiceError | null, reply?: { ref: ArtifactRef__Output | null }) => {
+          if (error) fail(error);
+          else if (!reply?.ref) fail(protocolError("PublishReply.ref: expected a value, got none"));
+          else resolve(reply.ref);
+        },
+      );
       (async () => {
         call.write({ sender: this.sender, ref: { name, sha256, sizeBytes, localPath: "" } });
         for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
@@ -101,12 +104,16 @@ export class ArtifactClient {
     const file = createWriteStream(partial);
     const hash = createHash("sha256");
     let receivedBytes = 0;
-    const call = this.clients.artifact.fetch({ sender: this.sender, name: ref.name }, { deadline: deadlineIn(BULK_DEADLINE_MS) });
+    const call = this.clients.artifact.fetch(
+      { sender: this.sender, name: ref.name },
+      { deadline: deadlineIn(BULK_DEADLINE_MS) },
+    );
     try {
       for await (const message of call) {
         const { data } = message as ArtifactChunk__Output;
         receivedBytes += data.byteLength;
-        if (receivedBytes > ref.sizeBytes) throw protocolError(`artifact ${ref.name}: expected ${ref.sizeBytes} bytes, got more`);
+        if (receivedBytes > ref.sizeBytes)
+          throw protocolError(`artifact ${ref.name}: expected ${ref.sizeBytes} bytes, got more`);
         hash.update(data);
         if (!file.write(data)) await once(file, "drain");
       }
@@ -116,10 +123,14 @@ export class ArtifactClient {
       await rm(partial, { force: true });
       throw fromServiceError(error, `fetching ${ref.name}`);
     }
-    await new Promise<void>((resolve, reject) => file.end((error?: Error | null) => (error ? reject(error) : resolve())));
+    await new Promise<void>((resolve, reject) =>
+      file.end((error?: Error | null) => (error ? reject(error) : resolve())),
+    );
     if (receivedBytes !== ref.sizeBytes || hash.digest("hex") !== ref.sha256) {
       await rm(partial, { force: true });
-      throw dataError(`artifact ${ref.name}: bytes do not match its sha256 (${receivedBytes} of ${ref.sizeBytes} bytes arrived)`);
+      throw dataError(
+        `artifact ${ref.name}: bytes do not match its sha256 (${receivedBytes} of ${ref.sizeBytes} bytes arrived)`,
+      );
     }
     await rename(partial, target);
   }

@@ -4,8 +4,8 @@
  */
 import { Piscina } from "piscina";
 import type { Transferable } from "node:worker_threads";
-import { TroupeError, type ErrorCode } from "../shared/errors.js";
 import { builtFile } from "../shared/paths.js";
+import { fromThreadError } from "./thread-error.js";
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the exported functions of any thread module
 type ThreadModule = Record<string, (argument: any) => Promise<any>>;
@@ -27,23 +27,21 @@ export class ComputePool<M extends ThreadModule> {
   }
 
   /** Runs an exported function of the thread module. Buffers in `transfer` move without a copy and are gone here. */
-  async run<K extends keyof M & string>(name: K, argument: Parameters<M[K]>[0], transfer: Transferable[] = []): Promise<Awaited<ReturnType<M[K]>>> {
+  async run<K extends keyof M & string>(
+    name: K,
+    argument: Parameters<M[K]>[0],
+    transfer: Transferable[] = [],
+  ): Promise<Awaited<ReturnType<M[K]>>> {
     try {
-      return (await this.pool.run(argument, { name, transferList: transfer as never })) as Awaited<ReturnType<M[K]>>;
+      return (await this.pool.run(argument, { name, transferList: transfer as never })) as Awaited<
+        ReturnType<M[K]>
+      >;
     } catch (error) {
-      throw revive(error);
+      throw fromThreadError(error);
     }
   }
 
   async close(): Promise<void> {
     await this.pool.destroy();
   }
-}
-
-/** Structured clone keeps an error's message but drops its class: make ours again. */
-function revive(error: unknown): unknown {
-  if (error instanceof TroupeError || !(error instanceof Error)) return error;
-  const code = (error as { code?: unknown }).code;
-  if (error.name === "TroupeError" && typeof code === "string") return new TroupeError(code as ErrorCode, error.message, { cause: error.cause });
-  return error;
 }

@@ -67,7 +67,10 @@ export interface Clients {
 }
 
 export function openClients(address: string, token?: string): Clients {
-  const options = { ...clientChannelOptions, interceptors: token === undefined ? [] : [tokenInterceptor(token)] };
+  const options = {
+    ...clientChannelOptions,
+    interceptors: token === undefined ? [] : [tokenInterceptor(token)],
+  };
   const credentials = grpc.credentials.createInsecure();
   return {
     membership: new troupe.v1.Membership(address, credentials, options),
@@ -81,7 +84,10 @@ export function openClients(address: string, token?: string): Clients {
  * Serves the coordinator until told to drain: `perform` is called once per session and returns when its stream ended.
  * @throws {TroupeError} UNREACHABLE when the coordinator stays away, AUTH, CONFIG; whatever `perform` throws that is not about the connection
  */
-export async function serveCoordinator(options: LinkOptions, perform: (session: Session) => Promise<void>): Promise<void> {
+export async function serveCoordinator(
+  options: LinkOptions,
+  perform: (session: Session) => Promise<void>,
+): Promise<void> {
   const clients = openClients(options.coordinator, options.token);
   let workerId = options.workerId ?? "";
   try {
@@ -99,7 +105,11 @@ export async function serveCoordinator(options: LinkOptions, perform: (session: 
   }
 }
 
-async function register(clients: Clients, options: LinkOptions, workerId: string): Promise<RegisterReply__Output | undefined> {
+async function register(
+  clients: Clients,
+  options: LinkOptions,
+  workerId: string,
+): Promise<RegisterReply__Output | undefined> {
   const requestId = randomUUID();
   const giveUpAtMs = performance.now() + RECONNECT_BUDGET_MS;
   for (let delayMs = 100; ; delayMs = Math.min(delayMs * 2, 2_000)) {
@@ -125,7 +135,11 @@ async function register(clients: Clients, options: LinkOptions, workerId: string
       const error = fromServiceError(cause, `joining the coordinator at ${options.coordinator}`);
       if (!isRetryable(error)) throw error;
       if (performance.now() > giveUpAtMs) {
-        throw new TroupeError("UNREACHABLE", `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s; is it running, and is the address right?`, { cause });
+        throw new TroupeError(
+          "UNREACHABLE",
+          `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s; is it running, and is the address right?`,
+          { cause },
+        );
       }
       await sleep(delayMs, options.signal);
     }
@@ -149,7 +163,10 @@ async function serveSession(
   options.signal.addEventListener("abort", onStop, { once: true });
   let progress = 0;
   const { logger } = options;
-  logger.info({ worker_id: sender.workerId, epoch: sender.epoch, incarnation: sender.incarnation }, "joined the run");
+  logger.info(
+    { worker_id: sender.workerId, epoch: sender.epoch, incarnation: sender.incarnation },
+    "joined the run",
+  );
 
   const heartbeats = (async () => {
     let silentSinceMs = performance.now();
@@ -172,7 +189,14 @@ async function serveSession(
   })();
 
   try {
-    await perform({ sender, config, clients, signal: ended.signal, draining: drained.signal, noteProgress: () => void progress++ });
+    await perform({
+      sender,
+      config,
+      clients,
+      signal: ended.signal,
+      draining: drained.signal,
+      noteProgress: () => void progress++,
+    });
   } catch (cause) {
     const error = fromServiceError(cause, "serving the coordinator");
     if (error.code !== "UNREACHABLE" && error.code !== "CANCELLED" && error.code !== "FENCED") throw error;
@@ -189,11 +213,23 @@ async function serveSession(
   return false;
 }
 
-function heartbeat(clients: Clients, sender: Sender, progress: number, holdings: Holdings): Promise<HeartbeatReply__Output> {
+function heartbeat(
+  clients: Clients,
+  sender: Sender,
+  progress: number,
+  holdings: Holdings,
+): Promise<HeartbeatReply__Output> {
   const { position, policyVersion } = holdings;
   return new Promise((resolve, reject) => {
-    clients.membership.heartbeat({ sender, progress, ...(position ? { appliedStep: position.step } : {}), ...(policyVersion === undefined ? {} : { policyVersion }) }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, (error, reply) =>
-      error ? reject(error) : resolve(reply as HeartbeatReply__Output),
+    clients.membership.heartbeat(
+      {
+        sender,
+        progress,
+        ...(position ? { appliedStep: position.step } : {}),
+        ...(policyVersion === undefined ? {} : { policyVersion }),
+      },
+      { deadline: deadlineIn(CONTROL_DEADLINE_MS) },
+      (error, reply) => (error ? reject(error) : resolve(reply as HeartbeatReply__Output)),
     );
   });
 }

@@ -19,13 +19,19 @@ export interface WorkerBody<R extends WorkerRole> {
   readonly perform: (session: Session, context: WorkerContext<R>) => Promise<void>;
 }
 
-export async function startWorker<R extends WorkerRole>(role: R, options: WorkerOptions, body: WorkerBody<R>): Promise<void> {
+export async function startWorker<R extends WorkerRole>(
+  role: R,
+  options: WorkerOptions,
+  body: WorkerBody<R>,
+): Promise<void> {
   const token = options.tokenFile ? readToken(options.tokenFile) : undefined;
   const logger = createLogger({
     role,
     workerId: options.workerId,
     secrets: token === undefined ? [] : [token],
-    ...(options.logDir === undefined ? {} : { file: join(options.logDir, `${options.workerId ?? `${role}-${process.pid}`}.ndjson`) }),
+    ...(options.logDir === undefined
+      ? {}
+      : { file: join(options.logDir, `${options.workerId ?? `${role}-${process.pid}`}.ndjson`) }),
   });
   const metrics = createMetrics(role);
   let isRegistered = false;
@@ -35,7 +41,10 @@ export async function startWorker<R extends WorkerRole>(role: R, options: Worker
     port: options.httpPort,
     readiness: () => isRegistered || "not registered with the coordinator",
   });
-  logger.info({ pid: process.pid, metrics: `${http.url}/metrics`, coordinator: options.coordinator }, `${role} worker started`);
+  logger.info(
+    { pid: process.pid, metrics: `${http.url}/metrics`, coordinator: options.coordinator },
+    `${role} worker started`,
+  );
   try {
     await serveCoordinator(
       {

@@ -1,7 +1,10 @@
 /** Rollout tasks and their results: one to/from pair per message. */
 import type { Prompt, ScoredRollout, Rollout } from "../../rl/types.js";
 import { numericError, protocolError } from "../../shared/errors.js";
-import type { Experience as ExperienceMessage, Experience__Output } from "../generated/troupe/v1/Experience.js";
+import type {
+  Experience as ExperienceMessage,
+  Experience__Output,
+} from "../generated/troupe/v1/Experience.js";
 import type { PromptRow, PromptRow__Output } from "../generated/troupe/v1/PromptRow.js";
 import { float32Column, int32Column, isAllFinite, toColumn } from "./columns.js";
 
@@ -29,8 +32,13 @@ const FROM_FINISH = { EOS: "eos", STOP: "stop", LENGTH: "length" } as const;
 const NONE = new Float32Array(0);
 
 /** @param rollout a scored rollout, or (tasks that asked for no scores) a plain one */
-export function toExperienceMessage(taskId: string, attempt: number, rollout: Rollout | ScoredRollout): ExperienceMessage {
-  const scored: ScoredRollout = "score" in rollout ? rollout : { ...rollout, refLogprobs: NONE, values: NONE, score: 0 };
+export function toExperienceMessage(
+  taskId: string,
+  attempt: number,
+  rollout: Rollout | ScoredRollout,
+): ExperienceMessage {
+  const scored: ScoredRollout =
+    "score" in rollout ? rollout : { ...rollout, refLogprobs: NONE, values: NONE, score: 0 };
   return {
     taskId,
     attempt,
@@ -58,7 +66,8 @@ export function fromExperienceMessage(message: Experience__Output): ScoredRollou
   if (length === 0) throw protocolError(`${name}: expected at least one response token, got none`);
   const isScored = message.refLogprobs.byteLength > 0;
   const scoreLength = isScored ? length : 0;
-  if (message.finishReason === "FINISH_REASON_UNSPECIFIED") throw protocolError(`${name}: finish_reason is not set`);
+  if (message.finishReason === "FINISH_REASON_UNSPECIFIED")
+    throw protocolError(`${name}: finish_reason is not set`);
   const rollout: ScoredRollout = {
     experienceId: message.experienceId,
     promptIndex: message.promptIndex,

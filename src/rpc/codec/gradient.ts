@@ -16,9 +16,15 @@ export function encodeGradient(values: Float32Array, wire: WireFormat): Buffer {
   return Buffer.from(halves.buffer);
 }
 
-export function decodeGradient(bytes: Uint8Array, wire: WireFormat, length: number, field: string): Float32Array {
+export function decodeGradient(
+  bytes: Uint8Array,
+  wire: WireFormat,
+  length: number,
+  field: string,
+): Float32Array {
   if (wire === "f32") return float32Column(bytes, field, length);
-  if (bytes.byteLength !== length * 2) throw protocolError(`${field}: expected ${length * 2} bytes, got ${bytes.byteLength}`);
+  if (bytes.byteLength !== length * 2)
+    throw protocolError(`${field}: expected ${length * 2} bytes, got ${bytes.byteLength}`);
   const bits = new Uint32Array(length);
   for (let i = 0; i < length; i++) bits[i] = (bytes[2 * i] | (bytes[2 * i + 1] << 8)) << 16;
   return new Float32Array(bits.buffer);
