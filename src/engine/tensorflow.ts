@@ -11,7 +11,8 @@ interface NodeBackend {
 
 /**
  * Programs run eagerly on libtensorflow through @tensorflow/tfjs-node-gpu; arenas stay on its device.
- * Picks the GPU by CUDA_VISIBLE_DEVICES (`deviceId` sets it when it is unset, before the library loads).
+ * Picks the GPU by CUDA_VISIBLE_DEVICES. `deviceId` and `threads` set the library's environment where it is unset;
+ * inside a worker thread that has no effect (its environment is a copy), so whoever starts the process sets it.
  *
  * @throws {TroupeError} CONFIG when the native library is missing or does not load
  */
@@ -24,6 +25,7 @@ export async function createTensorflowEngine(options: EngineOptions = {}): Promi
   }
   if (options.deviceId !== undefined) process.env.CUDA_VISIBLE_DEVICES ??= String(options.deviceId);
   if (options.threads !== undefined) process.env.TF_NUM_INTRAOP_THREADS ??= String(options.threads);
+  process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= "true"; // by default the first process takes the whole GPU
   process.env.TF_CPP_MIN_LOG_LEVEL ??= "2";
   const previous = tf.engine().backendName;
   try {

@@ -96,10 +96,21 @@ const step: Kernel = (trace, { x }, attrs) => {
   return trace.info(name, x.shape, x.dtype);
 };
 
-/** eˣ − 1 = tanh(x/2)·(eˣ + 1): keeps its digits near 0, where eˣ − 1 would cancel (k3 KL estimates live there). */
+/**
+ * eˣ − 1, by its series to x⁸ where |x| < ½ (the rest is below 1e-8 of it): the difference would cancel there, and
+ * k3 estimates of the KL and AdamW's bias corrections live there.
+ */
 const expm1 = composed(({ graph }, x) => {
-  const half = graph.op("Tanh", [graph.op("Mul", [x, graph.float(0.5)])]);
-  return graph.op("Mul", [half, graph.op("Add", [graph.op("Exp", [x]), graph.float(1)])]);
+  let series = graph.float(1);
+  for (let n = 8; n >= 2; n--) {
+    series = graph.op("Add", [
+      graph.op("Mul", [graph.op("Mul", [series, x]), graph.float(1 / n)]),
+      graph.float(1),
+    ]);
+  }
+  const isSmall = graph.op("Less", [graph.op("Abs", [x]), graph.float(0.5)]);
+  const difference = graph.op("Sub", [graph.op("Exp", [x]), graph.float(1)]);
+  return graph.op("Where", [isSmall, graph.op("Mul", [series, x]), difference]);
 });
 
 /** log(1 + x) = log(u)·x/(u − 1) with u = fl(1 + x), exact to rounding (Kahan); x where u = 1. */
