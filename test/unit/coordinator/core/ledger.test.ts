@@ -152,6 +152,20 @@ describe("experience ledger", () => {
     expect(livePayloadIds(core.state.durable).size).toBe(0);
   });
 
+  it("deletes the payload of a dropped experience at once when the checkpoint covers its last use", () => {
+    const core = new CoreDriver();
+    const ids = core.collectAll(2);
+    core.learner("l1");
+    core.requestStep(1, ids, false);
+    core.voteAll("h1");
+    core.do({ type: "CheckpointSaved", checkpointId: "c1", stage: "ppo", step: 1, resume: null });
+    expect(core.state.durable.manifests).toEqual([]);
+    core.take("journal");
+    core.do({ type: "IterationCommitted", iteration: 0, promptCursor: 2, resume: null });
+    expect(core.take("journal")[0].deletePayloads).toEqual(ids);
+    expect(livePayloadIds(core.state.durable).size).toBe(0);
+  });
+
   it("gives up open and drops buffered experiences when their iteration ends", () => {
     const core = new CoreDriver();
     core.collect(2);

@@ -355,6 +355,31 @@ describe("healing", () => {
     });
   });
 
+  it("finds a joiner another source at once when the one it copies from is gone", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.register("l3", "learner", null, -1);
+    const { source } = core.takeOne("HealLearner");
+    if (source.kind !== "peer") throw new Error(`healed from ${source.kind}`);
+    core.do({ type: "WorkerDisconnected", workerId: source.workerId, incarnation: source.incarnation });
+    const { workerId, source: other } = core.takeOne("HealLearner");
+    expect(workerId).toBe("l3");
+    expect(other).toMatchObject({ kind: "peer", workerId: source.workerId === "l1" ? "l2" : "l1" });
+  });
+
+  it.each([
+    ["a step nobody finished", { stage: "ppo", step: 2, hash: "h2" }],
+    ["another stage", { stage: "sft", step: 1, hash: "h1" }],
+    ["another history", { stage: "ppo", step: 1, hash: "other" }],
+  ])("does not believe a learner that claims to stand at %s", (_, position) => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.register("l2", "learner", position, -1);
+    expect(core.takeOne("HealLearner")).toMatchObject({ workerId: "l2", step: 1 });
+  });
+
   it("stops the run when nobody can load the starting model", () => {
     const core = new CoreDriver({ maxStepAttempts: 4 });
     core.do({ type: "StageStarted", stage: "ppo" });
