@@ -1,8 +1,9 @@
 import type { Engine, EngineName, EngineOptions } from "./engine.js";
-import { chooseEngine } from "./choice.js";
+import { describeError } from "../shared/errors.js";
+import { chooseEngine, hostFacts, type HostFacts } from "./choice.js";
 
 export interface CreateEngineOptions extends EngineOptions {
-  /** "auto": tensorflow with a visible CUDA device and its native library, else onnx. @default "auto" */
+  /** "auto": tensorflow when it computes on a CUDA device, else onnx. @default "auto" */
   readonly name?: EngineName | "auto";
 }
 
@@ -15,12 +16,34 @@ export interface CreatedEngine {
 /**
  * Makes an engine. Only the library of the chosen one is loaded.
  *
+ * @param facts what "auto" decides from
  * @throws {TroupeError} CONFIG when the engine asked for cannot run here
  */
-export async function createEngine(options: CreateEngineOptions = {}): Promise<CreatedEngine> {
+export async function createEngine(
+  options: CreateEngineOptions = {},
+  facts: () => HostFacts = hostFacts,
+): Promise<CreatedEngine> {
   const asked = options.name ?? "auto";
-  const { name, reason } = asked === "auto" ? chooseEngine() : { name: asked, reason: "asked for by name" };
-  return { engine: await load(name, options), reason };
+  if (asked !== "auto") return { engine: await load(asked, options), reason: "asked for by name" };
+  const { name, reason } = chooseEngine(facts());
+  if (name !== "tensorflow") return { engine: await load(name, options), reason };
+  const obstacle = await obstacleToGpu(options);
+  if (obstacle === null) return { engine: await load(name, options), reason };
+  return {
+    engine: await load("onnx", options),
+    reason: `${reason}, but ${obstacle} (npm run setup:gpu lists what it needs)`,
+  };
+}
+
+/** Why tensorflow would not compute on the GPU it sees, or null: a wrong CUDA version leaves it on the CPU, silently. */
+async function obstacleToGpu(options: EngineOptions): Promise<string | null> {
+  const { createTensorflowEngine, isTensorflowOnGpu } = await import("./tensorflow.js");
+  try {
+    await (await createTensorflowEngine(options)).dispose();
+  } catch (error) {
+    return describeError(error);
+  }
+  return isTensorflowOnGpu() ? null : "tensorflow's native library finds no GPU it can use";
 }
 
 async function load(name: EngineName, options: EngineOptions): Promise<Engine> {

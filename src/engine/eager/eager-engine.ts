@@ -1,6 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
-import { shapeError } from "../../shared/errors.js";
+import { describeError, shapeError, TroupeError } from "../../shared/errors.js";
 import { checkArenas, checkInputs, updatesOf } from "../binding.js";
 import type {
   Arena,
@@ -50,7 +50,7 @@ export class EagerEngine implements Engine {
         run: async (arenas, inputs) => {
           checkArenas(program, arenas);
           checkInputs(program, inputs);
-          return withBackend(this.options.backend, () => runOnce(program, arenas, inputs));
+          return withBackend(this.options.backend, () => this.#run(program, arenas, inputs));
         },
       };
       this.#executables.set(program.key, executable);
@@ -61,7 +61,26 @@ export class EagerEngine implements Engine {
   async dispose(): Promise<void> {
     this.#executables.clear();
   }
+
+  #run(
+    program: Program,
+    arenas: Readonly<Record<string, Arena>>,
+    inputs: HostArrays,
+  ): Record<string, HostArray> {
+    try {
+      return runOnce(program, arenas, inputs);
+    } catch (cause) {
+      if (cause instanceof TroupeError) throw cause;
+      const advice = isOutOfMemory(cause)
+        ? "; use smaller batches (learner.microShardRows) or more memory"
+        : "";
+      const message = `engine ${this.name}: program "${program.key}" failed: ${describeError(cause)}${advice}`;
+      throw new TroupeError("INTERNAL", message, { cause });
+    }
+  }
 }
+
+const isOutOfMemory = (error: unknown): boolean => /\bOOM\b|RESOURCE_EXHAUSTED/.test(describeError(error));
 
 function runOnce(
   program: Program,
@@ -72,8 +91,9 @@ function runOnce(
   const applied: (() => void)[] = [];
   tf.tidy(() => {
     const arenaTensors = mapValues(program.arenas, (_use, alias) => tensorsOf(arenas[alias]));
+    // Copies: libtensorflow's tensors share the array they are made from, and an update may be an input as it came.
     const inputTensors = mapValues(program.inputs, (spec, name) =>
-      tf.tensor(inputs[name], [...spec.shape], spec.dtype),
+      tf.tensor(inputs[name].slice(), [...spec.shape], spec.dtype),
     );
     const result = program.body(arenaTensors, inputTensors);
     for (const [name, tensor] of Object.entries(result.outputs)) outputs[name] = hostCopy(tensor);

@@ -14,7 +14,11 @@ export class ResidentArena implements Arena {
     private readonly backend: string,
     values?: Float32Array,
   ) {
-    this.#fill(values ?? new Float32Array(layout.size));
+    if (values === undefined) this.#zero();
+    else {
+      checkArenaLength(layout, values);
+      this.#upload(values);
+    }
   }
 
   get tensors(): Tensors {
@@ -32,11 +36,11 @@ export class ResidentArena implements Arena {
 
   async write(values: Float32Array): Promise<void> {
     checkArenaLength(this.layout, values);
-    this.#fill(values);
+    this.#upload(values);
   }
 
   async clear(): Promise<void> {
-    this.#fill(new Float32Array(this.layout.size));
+    this.#zero();
   }
 
   /** Takes over `tensor`, which must outlive the current tidy, as the new value of `name`. */
@@ -50,10 +54,17 @@ export class ResidentArena implements Arena {
     this.#tensors.clear();
   }
 
-  #fill(values: Float32Array): void {
+  /** Made on the device: learners clear their gradients at every step. */
+  #zero(): void {
+    withBackend(this.backend, () => {
+      for (const { name, shape } of this.layout.entries) this.replace(name, tf.keep(tf.fill([...shape], 0)));
+    });
+  }
+
+  #upload(values: Float32Array): void {
     withBackend(this.backend, () => {
       for (const { name, offset, size, shape } of this.layout.entries) {
-        // A copy: some backends keep the array they are given and read it later.
+        // A copy: libtensorflow's tensors share the array they are made from.
         this.replace(name, tf.keep(tf.tensor(values.slice(offset, offset + size), [...shape])));
       }
     });
