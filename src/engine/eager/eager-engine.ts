@@ -72,7 +72,7 @@ export class EagerEngine implements Engine {
     } catch (cause) {
       if (cause instanceof TroupeError) throw cause;
       const advice = isOutOfMemory(cause)
-        ? "; use smaller batches (learner.microShardRows) or more memory"
+        ? "; raise cluster.microShards, or use a device with more memory"
         : "";
       const message = `engine ${this.name}: program "${program.key}" failed: ${describeError(cause)}${advice}`;
       throw new TroupeError("INTERNAL", message, { cause });

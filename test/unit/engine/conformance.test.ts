@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine, HostArrays, Program } from "../../../src/engine/engine.js";
-import { viewOf } from "../../../src/engine/layout.js";
+import { makeLayout, viewOf } from "../../../src/engine/layout.js";
 import { makeAdamwProgram } from "../../../src/engine/optim.js";
 import { expectClose, relativeError } from "./closeness.js";
 import { enginesUnderTest, openReference } from "./engines.js";
@@ -240,6 +240,29 @@ describe.each(enginesUnderTest)("engine $title", ({ missing, open }) => {
       again: inputs.x,
       ...inputs,
     });
+  });
+
+  it("keeps an update that is an input as it came when the caller fills that array anew", async () => {
+    const layout = makeLayout({ w: [2, 3] });
+    const program: Program = {
+      key: "store an input",
+      arenas: { a: { layout, access: "update" } },
+      inputs: { x: { shape: [2, 3], dtype: "float32" } },
+      body: (_arenas, { x }) => ({ outputs: { sum: tf.sum(x) }, updates: { a: { w: x } } }),
+    };
+    const arena = engine.createArena(layout);
+    const x = Float32Array.of(1, 2, 3, 4, 5, 6);
+    await (await engine.compile(program)).run({ a: arena }, { x });
+    x.fill(9);
+    expect([...(await arena.read())]).toEqual([1, 2, 3, 4, 5, 6]);
+  });
+
+  it("clears an arena, and refuses values of another length", async () => {
+    const arena = engine.createArena(makeLayout({ a: [3], b: [2, 2] }), new TestRandom(3).floats(7));
+    await arena.clear();
+    expect([...(await arena.read())]).toEqual([0, 0, 0, 0, 0, 0, 0]);
+    await expect(arena.write(new Float32Array(6))).rejects.toThrow(/holds 7 values, got 6/);
+    expect(() => engine.createArena(arena.layout, new Float32Array(8))).toThrow(/holds 7 values, got 8/);
   });
 
   it("refuses inputs and arenas that do not fit, naming them", async () => {

@@ -1,4 +1,4 @@
-/** Plain tfjs kernels that losses, optimizers and samplers use, forward on the onnx engine against the reference. */
+/** Plain tfjs kernels that losses, optimizers and samplers use, forward on every engine against the reference. */
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import { afterAll, beforeAll, describe, it } from "vitest";
@@ -126,41 +126,38 @@ const GROUPS: Readonly<Record<string, (inputs: Inputs) => Tensors>> = {
   }),
 };
 
-describe.each(enginesUnderTest.filter(({ title }) => title.startsWith("onnx")))(
-  "$title",
-  ({ title, missing, open }) => {
-    if (missing !== null) {
-      it.skip(`kernels (skipped: ${missing})`, () => {});
-      return;
-    }
-    let engine: Engine;
-    let reference: Engine;
-    beforeAll(async () => {
-      engine = await open(1);
-      reference = await openReference(1);
-    });
-    afterAll(async () => {
-      await engine.dispose();
-      await reference.dispose();
-    });
+describe.each(enginesUnderTest)("$title", ({ title, missing, open }) => {
+  if (missing !== null) {
+    it.skip(`kernels (skipped: ${missing})`, () => {});
+    return;
+  }
+  let engine: Engine;
+  let reference: Engine;
+  beforeAll(async () => {
+    engine = await open(1);
+    reference = await openReference(1);
+  });
+  afterAll(async () => {
+    await engine.dispose();
+    await reference.dispose();
+  });
 
-    // WGSL lets an implementation assume that there are no NaNs and infinities.
-    const groups = Object.keys(GROUPS).filter(
-      (group) => !(title.endsWith("webgpu") && group.startsWith("non-finite")),
-    );
-    it.each(groups)("runs the kernels of %s as the reference does", async (group) => {
-      const float = { shape: [3, 4], dtype: "float32" } as const;
-      const program: Program = {
-        key: group,
-        arenas: {},
-        inputs: { x: float, y: float, n: { shape: [3, 4], dtype: "int32" } },
-        body: (_arenas, inputs) => ({ outputs: GROUPS[group](inputs as unknown as Inputs) }),
-      };
-      const random = new TestRandom(4);
-      const inputs = { x: random.floats(12, 2), y: random.floats(12, 2), n: random.ints(12, 4) };
-      const expected = await (await reference.compile(program)).run({}, inputs);
-      const actual = await (await engine.compile(program)).run({}, inputs);
-      expectClose(actual, expected, 2e-6);
-    });
-  },
-);
+  // WGSL lets an implementation assume that there are no NaNs and infinities.
+  const groups = Object.keys(GROUPS).filter(
+    (group) => !(title.endsWith("webgpu") && group.startsWith("non-finite")),
+  );
+  it.each(groups)("runs the kernels of %s as the reference does", async (group) => {
+    const float = { shape: [3, 4], dtype: "float32" } as const;
+    const program: Program = {
+      key: group,
+      arenas: {},
+      inputs: { x: float, y: float, n: { shape: [3, 4], dtype: "int32" } },
+      body: (_arenas, inputs) => ({ outputs: GROUPS[group](inputs as unknown as Inputs) }),
+    };
+    const random = new TestRandom(4);
+    const inputs = { x: random.floats(12, 2), y: random.floats(12, 2), n: random.ints(12, 4) };
+    const expected = await (await reference.compile(program)).run({}, inputs);
+    const actual = await (await engine.compile(program)).run({}, inputs);
+    expectClose(actual, expected, 2e-6);
+  });
+});
