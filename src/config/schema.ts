@@ -304,7 +304,9 @@ const engineSchema = z.strictObject({
     .max(1024)
     .nullable()
     .default(null)
-    .describe("threads per process; null = cores ÷ busiest role's processes, at least 1"),
+    .describe(
+      "threads per process; null = 1. Results are bit-identical only between equal numbers: the kernels differ",
+    ),
 });
 
 const evalSchema = z.strictObject({

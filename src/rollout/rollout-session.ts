@@ -22,6 +22,8 @@ import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
 import type * as rolloutThread from "./rollout-compute.js";
+import type { Role } from "./rollout-replicas.js";
+import type { Head } from "../models/model-spec.js";
 
 /** Tasks held at once: one in work, one waiting. */
 const CREDITS = 2;
@@ -130,12 +132,16 @@ export class RolloutSession {
     if (shapes !== this.state.configuredFor) {
       const { config } = this.session;
       await compute.run("configure", {
-        engine: engineSettings(config, config.cluster.rollouts),
-        models: task.models.map(({ role, hfConfigJson, head }) => ({ role, hfConfigJson, head })) as never,
+        engine: engineSettings(config),
+        models: task.models.map(({ role, hfConfigJson, head }) => ({
+          role: role as Role,
+          hfConfigJson,
+          head: head as Head,
+        })),
         eosIds: task.tokenizer?.eosIds ?? [],
-        padId: task.tokenizer?.padId ?? 0,
         slots: config.generation.slots,
-      } as never);
+        maxSequenceTokens: config.data.maxPromptTokens + config.generation.maxNewTokens,
+      });
       this.state.configuredFor = shapes;
       loaded.clear();
     }
@@ -152,7 +158,7 @@ export class RolloutSession {
     if (loaded.get(model.role) === sha256) return;
     const startedMs = performance.now();
     const path = await this.artifacts.fetch(model.parameters);
-    await compute.run("loadModel", { role: model.role, path } as never);
+    await compute.run("loadModel", { role: model.role as Role, path });
     loaded.set(model.role, sha256);
     await this.artifacts.forget(sha256);
     this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);

@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.js";
 
 /** What a worker's compute thread needs to open its engine. */
@@ -8,8 +7,9 @@ export interface EngineSettings {
   readonly threads: number;
 }
 
-/** @param processesOfRole how many processes of this role share the machine's cores while they work */
-export function engineSettings({ engine }: Config, processesOfRole: number): EngineSettings {
-  const fairShare = Math.max(1, Math.floor(availableParallelism() / Math.max(1, processesOfRole)));
-  return { name: engine.name, provider: engine.provider, threads: engine.threads ?? fairShare };
+/** A run's results must not depend on the machine or on how many processes share it, and kernels differ by threads. */
+const DEFAULT_THREADS = 1;
+
+export function engineSettings({ engine }: Config): EngineSettings {
+  return { name: engine.name, provider: engine.provider, threads: engine.threads ?? DEFAULT_THREADS };
 }
