@@ -154,7 +154,7 @@ export function receiveHealed(state: CoordinatorState, member: Member, event: Le
   }
   member.heal = null;
   member.step = step;
-  member.behindSinceMs = null;
+  member.differsSinceMs = null;
   state.volatile.healFailures = 0;
 }
 
@@ -190,24 +190,27 @@ export function expireHeals(state: CoordinatorState, out: Outbox): void {
   }
 }
 
-/** What the learner itself says it applied; behind the group for longer than a commit takes to arrive, it is healed. */
+/**
+ * What the learner itself says it applied. For as long as a commit may take to arrive it can differ from what the
+ * group believes; after that the learner is right: it is healed when behind, and a source again when ahead.
+ */
 export function noteAppliedStep(
   state: CoordinatorState,
   member: Member,
   appliedStep: number,
   out: Outbox,
 ): void {
-  const { volatile, config } = state;
+  const { volatile, durable, config } = state;
   if (member.role !== "learner" || member.heal !== null || member.step < 0) return;
-  if (appliedStep >= member.step) {
-    member.behindSinceMs = null;
+  if (appliedStep === member.step) {
+    member.differsSinceMs = null;
     return;
   }
-  member.behindSinceMs ??= volatile.nowMs;
-  if (volatile.nowMs - member.behindSinceMs < config.leaseTtlMs / 2) return;
-  member.behindSinceMs = null;
-  member.step = -1;
+  member.differsSinceMs ??= volatile.nowMs;
+  if (volatile.nowMs - member.differsSinceMs < config.leaseTtlMs) return;
+  member.differsSinceMs = null;
+  member.step = appliedStep >= 0 && appliedStep <= durable.finishedStep ? appliedStep : -1;
   if (volatile.activeStep?.members.some((other) => other.incarnation === member.incarnation)) {
-    abort(state, "memberBehind", `${member.workerId} still stands at step ${appliedStep}`, out);
+    abort(state, "memberBehind", `${member.workerId} stands at step ${appliedStep}`, out);
   }
 }

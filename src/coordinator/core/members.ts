@@ -37,7 +37,7 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     refreshedTo: -1,
     leases: new Set(),
     step: event.role === "learner" ? usableStep(state, event.position) : -1,
-    behindSinceMs: null,
+    differsSinceMs: null,
     blame: 0,
     heal: null,
   };

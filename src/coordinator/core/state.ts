@@ -27,8 +27,8 @@ export interface Member {
   readonly leases: Set<string>;
   /** Learners: last step of the stage it stands at; -1 when it holds no usable state. */
   step: number;
-  /** Learners: since when its own word is behind the group; null when it is not. */
-  behindSinceMs: number | null;
+  /** Learners: since when its own word differs from `step`; null when it does not. */
+  differsSinceMs: number | null;
   /** Learners: consecutive aborts blamed on it. */
   blame: number;
   heal: {

@@ -193,7 +193,7 @@ function closeFinished(state: CoordinatorState, active: ActiveStep, step: number
     if (member?.incarnation !== incarnation) continue;
     member.step = step;
     member.blame = 0;
-    member.behindSinceMs = null;
+    member.differsSinceMs = null;
   }
 }
 

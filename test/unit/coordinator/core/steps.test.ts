@@ -337,7 +337,7 @@ describe("healing", () => {
   });
 
   it("heals a learner that reports an older step for longer than a commit can take", () => {
-    const core = stageWith(2, { leaseTtlMs: 10_000 });
+    const core = stageWith(2, { leaseTtlMs: 5_000 });
     core.requestStep(1);
     core.voteAll("h1");
     const incarnation = core.state.volatile.members.get("l2")!.incarnation;
@@ -353,6 +353,23 @@ describe("healing", () => {
       step: 1,
       source: { kind: "peer", workerId: "l1" },
     });
+  });
+
+  it("believes a learner that keeps saying it stands further than its last complaint said", () => {
+    const core = stageWith(1, { leaseTtlMs: 5_000 });
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.requestStep(2);
+    const { workerId, incarnation } = core.take("StartStep").at(-1)!.members[0];
+    const { generation } = core.state.volatile.activeStep!;
+    core.do({ type: "LearnerBehind", workerId, incarnation, generation, appliedStep: 0 });
+    core.wait(3_000);
+    expect(status(core.state).learning).toBe("replaying");
+    for (let i = 0; i < 4; i++) {
+      core.do({ type: "WorkerHeartbeat", workerId, incarnation, appliedStep: 1 });
+      core.wait(2_000);
+    }
+    expect(core.take("StartStep").at(-1)).toMatchObject({ step: 2, isReplay: false });
   });
 
   it("finds a joiner another source at once when the one it copies from is gone", () => {
