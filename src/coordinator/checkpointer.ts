@@ -117,20 +117,31 @@ export class Checkpointer {
     );
   }
 
-  /** A value computed once per run directory: after a restart the stored one is used. */
-  async remember<T>(name: string, compute: () => Promise<T>): Promise<T> {
-    const path = join(this.options.runDir, "results", `${name}.json`);
+  /** What `remember` stored under the name, if it did. */
+  async recall<T>(name: string): Promise<T | undefined> {
+    const path = this.resultPath(name);
     try {
       return JSON.parse(await readFile(path, "utf8")) as T;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
-        throw dataError(`${path}: cannot be read`, { cause: error });
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw dataError(`${path}: cannot be read`, { cause: error });
     }
+  }
+
+  /** A value computed once per run directory: after a restart the stored one is used. */
+  async remember<T>(name: string, compute: () => Promise<T>): Promise<T> {
+    const known = await this.recall<T>(name);
+    if (known !== undefined) return known;
+    const path = this.resultPath(name);
     const value = await compute();
     await mkdir(join(path, ".."), { recursive: true });
     await writeSynced(`${path}.tmp`, JSON.stringify(value));
     await rename(`${path}.tmp`, path);
     return value;
+  }
+
+  private resultPath(name: string): string {
+    return join(this.options.runDir, "results", `${name}.json`);
   }
 
   private async prune(stage: string): Promise<void> {

@@ -24,10 +24,9 @@ export class ModelFolders {
     private readonly tokenizer: TokenizerInfo,
   ) {}
 
-  /** The model a run starts from: the user's directory, or a fresh one initialised from the seed by the learners. */
-  async base(): Promise<ModelSource> {
+  /** The model a run starts from when the user gives none; the learners initialise it from the seed. */
+  fresh(): ModelSource {
     const { model, seed } = this.config;
-    if (model.path !== null) return this.adopt("base", model.path);
     const { layers, hidden, heads, contextTokens } = model.fresh;
     const hfConfig = {
       architectures: ["GPT2LMHeadModel"],
@@ -40,7 +39,7 @@ export class ModelFolders {
       n_inner: null,
       activation_function: "gelu_new",
       layer_norm_epsilon: 1e-5,
-      initializer_range: 0.02,
+      initializer_range: initializerRange(hidden),
       resid_pdrop: 0,
       embd_pdrop: 0,
       attn_pdrop: 0,
@@ -54,31 +53,22 @@ export class ModelFolders {
     return { hfConfigJson: JSON.stringify(hfConfig), parameters: null, initSeed: seed };
   }
 
-  /** A model directory on the coordinator's disk. */
-  async adopt(name: string, directory: string): Promise<ModelSource> {
+  /** A model directory on the coordinator's disk. @param weightsFile where its weights are, when not in the directory */
+  async adopt(
+    name: string,
+    directory: string,
+    weightsFile = join(directory, "model.safetensors"),
+  ): Promise<ModelSource> {
     const configFile = join(directory, "config.json");
-    const weightsFile = join(directory, "model.safetensors");
-    let hfConfigJson: string;
-    try {
-      hfConfigJson = await readFile(configFile, "utf8");
-      JSON.parse(hfConfigJson);
-    } catch (cause) {
-      throw dataError(
-        `${configFile}: expected the config.json of a Hugging Face model directory; it is missing or not JSON`,
-        { cause },
-      );
-    }
-    try {
-      return {
-        hfConfigJson,
-        parameters: await this.artifacts.adopt(name, weightsFile),
-        initSeed: this.config.seed,
-      };
-    } catch (cause) {
+    const hfConfigJson = await readFile(configFile, "utf8").catch((cause: unknown) => {
+      throw dataError(`${configFile}: cannot be read; expected a Hugging Face model directory`, { cause });
+    });
+    const parameters = await this.artifacts.adopt(name, weightsFile).catch((cause: unknown) => {
       throw dataError(`${weightsFile}: cannot be read; expected the weights as one safetensors file`, {
         cause,
       });
-    }
+    });
+    return { hfConfigJson, parameters, initSeed: this.config.seed };
   }
 
   pathOf(name: string): string {
@@ -126,6 +116,9 @@ export class ModelFolders {
     await copyFile(parametersFile, join(directory, "model.safetensors"));
   }
 }
+
+/** GPT-2's deviation 0.02 belongs to width 768; narrower models keep the variance of their logits with more. */
+const initializerRange = (hidden: number): number => 0.02 * Math.max(1, Math.sqrt(768 / hidden));
 
 /** What makes transformers load the directory as AutoModelForSequenceClassification with one score. */
 function scalarHead(hfConfig: Record<string, unknown>, padId: number): Record<string, unknown> {

@@ -16,6 +16,7 @@ import { checkListenAddress, readToken } from "../rpc/auth.js";
 import { startRpcServer } from "../rpc/server.js";
 import { makeDeferred, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
+import { stagesOf } from "../stages/plan-stages.js";
 import { runStages } from "../stages/run-stages.js";
 import { ArtifactStore } from "./artifact-store.js";
 import { makeArtifactService } from "./artifact-service.js";
@@ -236,8 +237,9 @@ function coreConfig({ cluster, ppo }: Config): CoreConfig {
 }
 
 /** The phases whose rows are needed: the ptx mix of ppo draws from the sft rows. */
-function phasesOf({ stages, ppo }: Config): Config["stages"] {
-  const needsSftRows = stages.includes("ppo") && ppo.ptx !== null && !stages.includes("sft");
+function phasesOf(config: Config): Config["stages"] {
+  const stages = stagesOf(config);
+  const needsSftRows = stages.includes("ppo") && config.ppo.ptx !== null && !stages.includes("sft");
   return needsSftRows ? [...stages, "sft"] : stages;
 }
 

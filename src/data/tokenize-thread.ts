@@ -3,12 +3,25 @@
  * deadline can end it. Loads local files only.
  */
 import { AutoTokenizer, env, type PreTrainedTokenizer } from "@huggingface/transformers";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { EncodeOptions, TokenizerInfo } from "./types.js";
 
 env.allowRemoteModels = false;
 env.allowLocalModels = true;
 env.useFSCache = false;
+
+/** What makes up a tokenizer, here and for transformers; those that exist travel with every model. */
+const FILES = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer.model",
+  "chat_template.jinja",
+] as const;
 
 export interface OpenTask {
   readonly directory: string;
@@ -63,7 +76,7 @@ async function load(directory: string): Promise<Opened> {
     padIsEos: padId === eosId,
     specialTokens: tokenizer.all_special_tokens,
     hasChatTemplate: tokenizer.chat_template !== null,
-    files: ["tokenizer.json", "tokenizer_config.json"].map((name) => join(directory, name)),
+    files: FILES.map((name) => join(directory, name)).filter((path) => existsSync(path)),
   };
   return { tokenizer, info };
 }

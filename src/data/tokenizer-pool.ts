@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Piscina } from "piscina";
 import { dataError, describeError, TroupeError } from "../shared/errors.js";
@@ -19,12 +19,14 @@ const MAX_FILE_BYTES = 128 * 1024 * 1024;
 /** Texts per task: small enough that the deadline bounds a hang tightly, large enough to hide the hand-over. */
 const BATCH = 512;
 
+const FILES = ["tokenizer.json", "tokenizer_config.json"] as const;
+
 async function checkFiles(directory: string): Promise<void> {
-  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+  for (const name of FILES) {
     const path = join(directory, name);
     const info = await stat(path).catch((cause: unknown) => {
       throw dataError(
-        `tokenizer directory ${directory} has no ${name}; expected a Hugging Face tokenizer (tokenizer.json, tokenizer_config.json)`,
+        `tokenizer directory ${directory} has no ${name}; expected tokenizer.json and tokenizer_config.json, as transformers' save_pretrained writes them (model.tokenizer can name another directory)`,
         { cause },
       );
     });
@@ -32,6 +34,18 @@ async function checkFiles(directory: string): Promise<void> {
       throw dataError(
         `${path} is ${info.size} bytes; at most ${MAX_FILE_BYTES} bytes are read as a tokenizer`,
       );
+    }
+  }
+}
+
+/** Says which file is at fault when a tokenizer cannot be opened. */
+async function checkJson(directory: string): Promise<void> {
+  for (const name of FILES) {
+    const path = join(directory, name);
+    try {
+      JSON.parse(await readFile(path, "utf8"));
+    } catch (cause) {
+      throw dataError(`${path} is not valid JSON; fetch or write the tokenizer again`, { cause });
     }
   }
 }
@@ -101,6 +115,7 @@ export class TokenizerPool implements TextTokenizer {
     } catch (error) {
       await pool.destroy();
       if (error instanceof TroupeError) throw error;
+      await checkJson(absolute);
       throw dataError(`tokenizer of ${absolute} cannot be used: ${describeError(error)}`, { cause: error });
     }
   }

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { Piscina } from "piscina";
 import type { Config } from "../config/schema.js";
@@ -32,6 +33,7 @@ export async function trainTokenizer(task: TrainTask): Promise<TrainedTokenizer>
  * The directory of the run's tokenizer as `model.tokenizer` says: the model's own, a given one, or one trained now
  * and written to `trainedDirectory`.
  * @throws {TroupeError} CONFIG when the tokenizer should come from a model and none is given
+ * @throws {TroupeError} DATA when the directory is not there
  */
 export async function resolveTokenizerDirectory(
   model: Config["model"],
@@ -46,8 +48,10 @@ export async function resolveTokenizerDirectory(
           "model.tokenizer is from-model but model.path is null; set model.path, or model.tokenizer to {type: path, path: …} or {type: train}",
         );
       }
+      await requireDirectory("model.path", model.path);
       return resolve(model.path);
     case "path":
+      await requireDirectory("model.tokenizer.path", tokenizer.path);
       return resolve(tokenizer.path);
     case "train":
       await trainTokenizer({
@@ -57,4 +61,13 @@ export async function resolveTokenizerDirectory(
       });
       return resolve(trainedDirectory);
   }
+}
+
+async function requireDirectory(field: string, path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isDirectory() === true) return;
+  const what = found === undefined ? "does not exist" : "is not a directory";
+  throw dataError(
+    `${field} ${resolve(path)} ${what}; expected a Hugging Face ${field === "model.path" ? "model" : "tokenizer"} directory`,
+  );
 }

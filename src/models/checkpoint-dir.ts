@@ -58,11 +58,66 @@ export async function loadModelDir(dir: string, head: Head, options: LoadOptions
  * Reads the parameters of `spec` from safetensors files. Names may lack the backbone's prefix. A tied language-model
  * head, the other kind of head, and buffers are left out; any other missing, extra or misshapen tensor is an error.
  */
-export async function loadWeights(
+export function loadWeights(
   paths: readonly string[],
   spec: ModelSpec,
   options: LoadOptions = {},
 ): Promise<LoadedWeights> {
+  return withSources(paths, spec, options, async (sources, warnings) => {
+    const layout = layoutOf(spec);
+    // Only now: every tensor is backed by bytes of a file, so the memory is no more than the files account for.
+    const values = new Float32Array(layout.size);
+    for (const { name, offset, size } of layout.entries) {
+      const target = values.subarray(offset, offset + size);
+      const source = sources.get(name);
+      if (source !== undefined) {
+        await source.file.readInto(source.tensor, target);
+      } else {
+        initTensor(name, tensorPlans(spec)[name].init, target, options.initMissing!);
+        warnings.push(`${name} is not in the checkpoint: initialised from seed ${options.initMissing}`);
+      }
+    }
+    return { values, warnings };
+  });
+}
+
+/**
+ * Reads every weight of `spec` once, one tensor at a time, as `loadWeights` would: what it would refuse is refused
+ * here, without the memory of the whole model.
+ * @param into float32 file to write the tensors to that the files hold; null only checks them
+ * @returns what a reader should know, as in `LoadedWeights`
+ */
+export function checkWeights(
+  paths: readonly string[],
+  spec: ModelSpec,
+  into: string | null,
+  options: LoadOptions = {},
+): Promise<readonly string[]> {
+  return withSources(paths, spec, options, async (sources, warnings) => {
+    const held = layoutOf(spec).entries.filter(({ name }) => sources.has(name));
+    const tensors = (async function* () {
+      for (const { name, size } of held) {
+        const { file, tensor } = sources.get(name)!;
+        const values = new Float32Array(size);
+        await file.readInto(tensor, values);
+        yield values;
+      }
+    })();
+    if (into !== null) await writeSafetensors(into, held, tensors);
+    else for await (const _checked of tensors);
+    return warnings;
+  });
+}
+
+type Sources = ReadonlyMap<string, { readonly file: SafetensorsFile; readonly tensor: TensorInfo }>;
+
+/** Finds every tensor of the layout in the files, which stay open for `use`. @throws {TroupeError} DATA */
+async function withSources<T>(
+  paths: readonly string[],
+  spec: ModelSpec,
+  options: LoadOptions,
+  use: (sources: Sources, warnings: string[]) => Promise<T>,
+): Promise<T> {
   const layout = layoutOf(spec);
   const warnings: string[] = [];
   const files: SafetensorsFile[] = [];
@@ -85,22 +140,15 @@ export async function loadWeights(
     const missing = layout.entries.find(({ name }) => !sources.has(name) && !canInit(name));
     if (missing !== undefined) {
       const shape = missing.shape.join(", ");
-      throw dataError(`${paths.join(", ")}: tensor ${missing.name} is missing; expected shape [${shape}]`);
+      const hint =
+        missing.name === "score.weight"
+          ? "; without it this is a language model, not a reward model: train one with the reward stage"
+          : "";
+      throw dataError(
+        `${paths.join(", ")}: tensor ${missing.name} is missing; expected shape [${shape}]${hint}`,
+      );
     }
-
-    // Only now: every tensor is backed by bytes of a file, so the memory is no more than the files account for.
-    const values = new Float32Array(layout.size);
-    for (const { name, offset, size } of layout.entries) {
-      const target = values.subarray(offset, offset + size);
-      const source = sources.get(name);
-      if (source !== undefined) {
-        await source.file.readInto(source.tensor, target);
-      } else {
-        initTensor(name, tensorPlans(spec)[name].init, target, options.initMissing!);
-        warnings.push(`${name} is not in the checkpoint: initialised from seed ${options.initMissing}`);
-      }
-    }
-    return { values, warnings };
+    return await use(sources, warnings);
   } finally {
     for (const file of files) await file.close();
   }

@@ -3,7 +3,14 @@ import { biasActivation, embedding, layerNorm } from "../engine/ops.js";
 import type { DecoderFamily } from "./families.js";
 import { addPositions } from "./forward-pass.js";
 import { exactDivision } from "./hf-config.js";
-import { affinePlans, normPlans, residualInit, WEIGHT, type TensorPlan } from "./tensor-plan.js";
+import {
+  affinePlans,
+  normPlans,
+  INITIALIZER_RANGE,
+  residualInit,
+  weightInit,
+  type TensorPlan,
+} from "./tensor-plan.js";
 
 /**
  * GPT-2: learned positions, pre-LayerNorm blocks, fused QKV, weights stored `[in, out]` (Conv1D).
@@ -39,6 +46,7 @@ export const gpt2: DecoderFamily = {
       contextTokens: config.size("n_positions", 1024),
       activation: parseActivation(config.choice("activation_function", ACTIVATION_NAMES, "gelu_new")),
       normEpsilon: config.positive("layer_norm_epsilon", 1e-5),
+      initializerRange: config.positive("initializer_range", INITIALIZER_RANGE),
       tieWordEmbeddings: config.flag("tie_word_embeddings", true),
       qkvBias: true,
       outputBias: true,
@@ -69,10 +77,11 @@ export const gpt2: DecoderFamily = {
 
   tensorPlans(spec) {
     const { hidden: width, intermediate } = spec;
-    const residual = residualInit(spec.layers);
+    const weight = weightInit(spec.initializerRange);
+    const residual = residualInit(spec.initializerRange, spec.layers);
     const plans: Record<string, TensorPlan> = {
-      "transformer.wte.weight": { shape: [spec.vocabularySize, width], init: WEIGHT },
-      "transformer.wpe.weight": { shape: [spec.contextTokens, width], init: WEIGHT },
+      "transformer.wte.weight": { shape: [spec.vocabularySize, width], init: weight },
+      "transformer.wpe.weight": { shape: [spec.contextTokens, width], init: weight },
       ...normPlans("transformer.ln_f", width),
     };
     for (let layer = 0; layer < spec.layers; layer++) {
@@ -81,9 +90,9 @@ export const gpt2: DecoderFamily = {
         plans,
         normPlans(`${block}.ln_1`, width),
         normPlans(`${block}.ln_2`, width),
-        affinePlans(`${block}.attn.c_attn`, [width, 3 * width], 3 * width, WEIGHT),
+        affinePlans(`${block}.attn.c_attn`, [width, 3 * width], 3 * width, weight),
         affinePlans(`${block}.attn.c_proj`, [width, width], width, residual),
-        affinePlans(`${block}.mlp.c_fc`, [width, intermediate], intermediate, WEIGHT),
+        affinePlans(`${block}.mlp.c_fc`, [width, intermediate], intermediate, weight),
         affinePlans(`${block}.mlp.c_proj`, [intermediate, width], width, residual),
       );
     }

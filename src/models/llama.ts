@@ -11,7 +11,7 @@ import { dataError } from "../shared/errors.js";
 import type { DecoderFamily } from "./families.js";
 import { exactDivision, type HfConfig } from "./hf-config.js";
 import type { FamilyName, ModelSpec, RopeScaling } from "./model-spec.js";
-import { affinePlans, ONES, WEIGHT, type TensorPlan } from "./tensor-plan.js";
+import { affinePlans, INITIALIZER_RANGE, ONES, weightInit, type TensorPlan } from "./tensor-plan.js";
 
 const CLASS_PREFIX: Readonly<Partial<Record<FamilyName, string>>> = {
   llama: "Llama",
@@ -58,6 +58,7 @@ export const llama: DecoderFamily = {
       contextTokens: windowLimited(config, family, contextTokens),
       activation: config.choice("hidden_act", ["silu", "gelu", "relu"], "silu"),
       normEpsilon: config.positive("rms_norm_eps", 1e-6),
+      initializerRange: config.positive("initializer_range", INITIALIZER_RANGE),
       tieWordEmbeddings: config.flag("tie_word_embeddings", false),
       qkvBias: hasBias,
       outputBias: family !== "qwen2" && hasBias,
@@ -94,12 +95,13 @@ export const llama: DecoderFamily = {
 
   tensorPlans(spec) {
     const { hidden: width, intermediate, headSize } = spec;
+    const weight = weightInit(spec.initializerRange);
     const plans: Record<string, TensorPlan> = {
-      "model.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: WEIGHT },
+      "model.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: weight },
       "model.norm.weight": { shape: [width], init: ONES },
     };
     const affine = (name: string, outputs: number, inputs: number, hasBias: boolean): void => {
-      Object.assign(plans, affinePlans(name, [outputs, inputs], hasBias ? outputs : null, WEIGHT));
+      Object.assign(plans, affinePlans(name, [outputs, inputs], hasBias ? outputs : null, weight));
     };
     for (let layer = 0; layer < spec.layers; layer++) {
       const block = `model.layers.${layer}`;

@@ -3,7 +3,7 @@ import { configError, dataError } from "../shared/errors.js";
 import { fillNormal, streamOf } from "../shared/rng.js";
 import { familyOf, FAMILIES } from "./families.js";
 import { HfConfig } from "./hf-config.js";
-import { INITIALIZER_RANGE, WEIGHT, type Initializer, type TensorPlan } from "./tensor-plan.js";
+import { weightInit, type Initializer, type TensorPlan } from "./tensor-plan.js";
 
 export type FamilyName = "gpt2" | "opt" | "llama" | "mistral" | "qwen2" | "qwen3";
 
@@ -41,6 +41,8 @@ export interface ModelSpec {
   readonly contextTokens: number;
   readonly activation: Activation;
   readonly normEpsilon: number;
+  /** Deviation of fresh weights. */
+  readonly initializerRange: number;
   /** The LM head is the token embedding. */
   readonly tieWordEmbeddings: boolean;
   /** Biases of query, key and value projections. */
@@ -101,7 +103,7 @@ export function toHfConfig(spec: ModelSpec): Record<string, unknown> {
     bos_token_id: spec.bosTokenId,
     eos_token_id: spec.eosTokenIds.length > 1 ? [...spec.eosTokenIds] : (spec.eosTokenIds[0] ?? null),
     pad_token_id: spec.padTokenId,
-    initializer_range: INITIALIZER_RANGE,
+    initializer_range: spec.initializerRange,
     use_cache: true,
     ...(spec.head === "scalar" ? { id2label: { "0": "LABEL_0" }, label2id: { LABEL_0: 0 } } : {}),
     ...family.toConfig(spec),
@@ -118,7 +120,10 @@ export function tensorPlans(spec: ModelSpec): Readonly<Record<string, TensorPlan
       init: { type: "normal", std: 1 / Math.sqrt(spec.hidden + 1) },
     };
   } else if (!spec.tieWordEmbeddings) {
-    plans["lm_head.weight"] = { shape: [spec.vocabularySize, spec.hidden], init: WEIGHT };
+    plans["lm_head.weight"] = {
+      shape: [spec.vocabularySize, spec.hidden],
+      init: weightInit(spec.initializerRange),
+    };
   }
   return plans;
 }
@@ -137,8 +142,8 @@ export function initTensor(name: string, init: Initializer, target: Float32Array
 }
 
 /**
- * Fresh parameters, as transformers' GPT-2 makes them: N(0, 0.02), residual output projections N(0, 0.02/√(2L)),
- * norms one, biases zero, score head N(0, 1/√(D+1)).
+ * Fresh parameters, as transformers' GPT-2 makes them: N(0, r) with r the spec's initializer range (0.02 unless its
+ * config says otherwise), residual output projections N(0, r/√(2L)), norms one, biases zero, score head N(0, 1/√(D+1)).
  * @returns flat values in `layoutOf(spec)` order
  */
 export function initParams(spec: ModelSpec, seed: number): Float32Array {

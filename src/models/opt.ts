@@ -3,7 +3,14 @@ import { biasActivation, embedding, layerNorm } from "../engine/ops.js";
 import type { DecoderFamily } from "./families.js";
 import { addPositions } from "./forward-pass.js";
 import { exactDivision } from "./hf-config.js";
-import { affinePlans, normPlans, residualInit, WEIGHT, type TensorPlan } from "./tensor-plan.js";
+import {
+  affinePlans,
+  normPlans,
+  INITIALIZER_RANGE,
+  residualInit,
+  weightInit,
+  type TensorPlan,
+} from "./tensor-plan.js";
 
 /** OPT's position table starts with two rows that no token uses (fairseq's padding offset). */
 const POSITION_OFFSET = 2;
@@ -41,6 +48,7 @@ export const opt: DecoderFamily = {
       contextTokens: config.size("max_position_embeddings", 2048),
       activation: config.choice("activation_function", ["relu", "gelu", "gelu_new"], "relu"),
       normEpsilon: 1e-5, // torch.nn.LayerNorm's default; OPT has no field for it
+      initializerRange: config.positive("init_std", INITIALIZER_RANGE),
       tieWordEmbeddings: config.flag("tie_word_embeddings", true),
       qkvBias: true,
       outputBias: true,
@@ -61,6 +69,7 @@ export const opt: DecoderFamily = {
     max_position_embeddings: spec.contextTokens,
     activation_function: spec.activation,
     word_embed_proj_dim: spec.hidden,
+    init_std: spec.initializerRange,
     do_layer_norm_before: true,
     dropout: 0,
     attention_dropout: 0,
@@ -70,12 +79,13 @@ export const opt: DecoderFamily = {
 
   tensorPlans(spec) {
     const { hidden: width, intermediate } = spec;
-    const residual = residualInit(spec.layers);
+    const weight = weightInit(spec.initializerRange);
+    const residual = residualInit(spec.initializerRange, spec.layers);
     const plans: Record<string, TensorPlan> = {
-      "model.decoder.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: WEIGHT },
+      "model.decoder.embed_tokens.weight": { shape: [spec.vocabularySize, width], init: weight },
       "model.decoder.embed_positions.weight": {
         shape: [spec.contextTokens + POSITION_OFFSET, width],
-        init: WEIGHT,
+        init: weight,
       },
       ...normPlans("model.decoder.final_layer_norm", width),
     };
@@ -87,12 +97,12 @@ export const opt: DecoderFamily = {
         normPlans(`${block}.final_layer_norm`, width),
       );
       for (const part of ["q_proj", "k_proj", "v_proj"]) {
-        Object.assign(plans, affinePlans(`${block}.self_attn.${part}`, [width, width], width, WEIGHT));
+        Object.assign(plans, affinePlans(`${block}.self_attn.${part}`, [width, width], width, weight));
       }
       Object.assign(
         plans,
         affinePlans(`${block}.self_attn.out_proj`, [width, width], width, residual),
-        affinePlans(`${block}.fc1`, [intermediate, width], intermediate, WEIGHT),
+        affinePlans(`${block}.fc1`, [intermediate, width], intermediate, weight),
         affinePlans(`${block}.fc2`, [width, intermediate], width, residual),
       );
     }

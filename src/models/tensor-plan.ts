@@ -8,17 +8,18 @@ export interface TensorPlan {
   readonly init: Initializer;
 }
 
-/** Deviation of fresh weights in every supported family (transformers' `initializer_range`). */
+/** Deviation of fresh weights when a config gives none; the same in every supported family. */
 export const INITIALIZER_RANGE = 0.02;
 
 export const ONES: Initializer = { type: "ones" };
 export const ZEROS: Initializer = { type: "zeros" };
-export const WEIGHT: Initializer = { type: "normal", std: INITIALIZER_RANGE };
+/** @param range the spec's `initializerRange` */
+export const weightInit = (range: number): Initializer => ({ type: "normal", std: range });
 
 /** Each layer adds to the residual stream twice; scaled so that its variance does not grow with depth (GPT-2). */
-export const residualInit = (layers: number): Initializer => ({
+export const residualInit = (range: number, layers: number): Initializer => ({
   type: "normal",
-  std: INITIALIZER_RANGE / Math.sqrt(2 * layers),
+  std: range / Math.sqrt(2 * layers),
 });
 
 /** Weight and bias of a LayerNorm. */

@@ -22,7 +22,6 @@ import {
   type ScoreNormalizer,
 } from "../rl/score-normalizer.js";
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
-import { configError } from "../shared/errors.js";
 import { shuffled } from "../rl/shuffle.js";
 import { evaluatePolicy, type PolicyEvaluation } from "./evaluate-policy.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
@@ -98,10 +97,6 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const ptxRows = (step: number, count: number) => {
     const rows = run.data.sft.train;
     if (ppo.ptx === null) return [];
-    if (rows.length === 0)
-      throw configError(
-        "ppo.ptx: needs sft rows to mix in, but the sft split is empty; raise its share in data.split",
-      );
     const order = shuffled(rows, {
       seed: config.seed,
       iteration: Math.floor(((step - 1) * count) / rows.length),

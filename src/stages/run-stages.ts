@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { ModelSource } from "../coordinator/model-folders.js";
 import { ledgerOf, type LedgerView } from "../coordinator/ledger-view.js";
 import type { StageName } from "../config/schema.js";
-import { configError } from "../shared/errors.js";
+import { TroupeError } from "../shared/errors.js";
+import { outcomeName, planStages, STAGE_ORDER } from "./plan-stages.js";
 import { runPpoStage, type PpoResult } from "./ppo.js";
 import { runRewardStage } from "./reward.js";
 import type { RunContext } from "./run-context.js";
@@ -32,32 +33,33 @@ export interface RunSummary {
 }
 
 /** What a finished stage leaves for the later ones; kept on disk, so that a restart finds it. */
-interface StageOutcome {
+export interface StageOutcome {
   readonly directory: string;
   readonly stateSha256: string;
   readonly summary: Partial<Pick<RunSummary, "sft" | "reward" | "ppo">>;
 }
 
 export async function runStages(run: RunContext, startedMs: number): Promise<RunSummary> {
-  const { config } = run;
+  const plan = await planStages(run);
   const outcomes = new Map<StageName, StageOutcome>();
   let policy: ModelSource | undefined;
-  let reward: ModelSource | undefined;
-  const base = await run.models.base();
+  let reward = plan.reward;
 
-  for (const stage of ["sft", "reward", "ppo"] as const) {
-    if (!config.stages.includes(stage)) continue;
-    const outcome = await run.checkpointer.remember(`${stage}.outcome`, async () => {
-      run.logger.info(`stage ${stage} starts`);
-      run.metrics.stageActive.set({ stage }, 1);
-      const done = await runStage(run, stage, { base, policy, reward });
-      run.learners.finishStage(stage);
-      run.metrics.stageActive.set({ stage }, 0);
-      return done;
-    });
+  for (const stage of STAGE_ORDER) {
+    const outcome = plan.stages.includes(stage)
+      ? await run.checkpointer.remember(outcomeName(stage), async () => {
+          run.logger.info(`stage ${stage} starts`);
+          run.metrics.stageActive.set({ stage }, 1);
+          const done = await runStage(run, stage, { base: plan.base, policy, reward });
+          run.learners.finishStage(stage);
+          run.metrics.stageActive.set({ stage }, 0);
+          return done;
+        })
+      : plan.earlier.get(stage);
+    if (outcome === undefined) continue;
     outcomes.set(stage, outcome);
     if (stage === "sft") policy = await run.models.adopt("models/sft", outcome.directory);
-    if (stage === "reward") reward = await run.models.adopt("models/reward", outcome.directory);
+    if (stage === "reward") reward ??= await run.models.adopt("models/reward", outcome.directory);
   }
 
   const processes = { rollout: 0, learner: 0 };
@@ -97,20 +99,8 @@ async function runStage(
       return { directory, stateSha256, summary: { reward: { heldOutAccuracy: after.eval_accuracy } } };
     }
     case "ppo": {
-      const reward =
-        models.reward ??
-        (config.reward.path === null
-          ? undefined
-          : await run.models.adopt("reward-model", config.reward.path));
-      if (reward === undefined)
-        throw configError(
-          "stages: ppo needs a reward model: add the reward stage, or set reward.path to a reward model directory",
-        );
-      const policy = models.policy ?? models.base;
-      if (policy.parameters === null)
-        throw configError(
-          "stages: ppo needs a trained policy: add the sft stage, or set model.path to a model directory",
-        );
+      const { reward, policy = models.base } = models;
+      if (reward === undefined) throw new TroupeError("INTERNAL", "stage ppo starts without a reward model");
       const result = await runPpoStage(run, { policy, reward });
       await writeSamples(run, result);
       const { before, after, iterations, stoppedByKlBudget, directory, stateSha256 } = result;

@@ -5,7 +5,6 @@ import type { StepInputs } from "../coordinator/learner-group.js";
 import type { OptimizerConfig } from "../config/schema.js";
 import { learningRateAt } from "../rl/schedule.js";
 import type { MicroShard, ShardRows } from "../rpc/codec/shard.js";
-import { configError } from "../shared/errors.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
 import type { RunContext } from "./run-context.js";
 
@@ -49,11 +48,6 @@ export async function runSupervisedStage<Row>(
 ): Promise<SupervisedResult> {
   const { config, learners, bus, signal, checkpointer } = run;
   const { stage: name, rows, batchSize } = stage;
-  if (rows.length < batchSize) {
-    throw configError(
-      `${name}.batchSize: ${batchSize} rows per step, but the ${name} split has only ${rows.length} training rows; lower ${name}.batchSize or give more data`,
-    );
-  }
   const stepsPerEpoch = Math.floor(rows.length / batchSize);
   const totalSteps = stepsPerEpoch * stage.epochs;
   const startedMs = performance.now();

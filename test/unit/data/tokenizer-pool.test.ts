@@ -133,7 +133,7 @@ describe("TokenizerPool", () => {
     [
       "a directory that is not there",
       () => `${folder}/nowhere`,
-      /nowhere has no tokenizer\.json; expected a Hugging Face tokenizer/,
+      /nowhere has no tokenizer\.json; expected tokenizer\.json and tokenizer_config\.json/,
     ],
     [
       "no eos token",
@@ -145,7 +145,7 @@ describe("TokenizerPool", () => {
       () => variant("odd", "tokenizer.json", (json) => (json.model = { type: "Odd" })),
       /cannot be used: .*Odd/,
     ],
-    ["JSON cut short", () => { const d = variant("cut", "tokenizer.json", () => undefined); writeFileSync(`${d}/tokenizer.json`, "{"); return d; }, /cannot be used/], // prettier-ignore
+    ["JSON cut short", () => { const d = variant("cut", "tokenizer.json", () => undefined); writeFileSync(`${d}/tokenizer.json`, "{"); return d; }, /cut\/tokenizer\.json is not valid JSON/], // prettier-ignore
   ])("%s is a DATA error that names the directory", async (_, make, message) => {
     const directory = make();
     const error = (await TokenizerPool.open(directory).catch((thrown: unknown) => thrown)) as Error;
@@ -255,10 +255,13 @@ describe("where a run's tokenizer comes from", () => {
 
   it("is the model's, or a given one, or an error", async () => {
     const data = dataConfig("x");
-    expect(await resolveTokenizerDirectory(model({ path: "/models/a" }), data, "t")).toBe("/models/a");
-    expect(
-      await resolveTokenizerDirectory(model({ tokenizer: { type: "path", path: "/tok" } }), data, "t"),
-    ).toBe("/tok");
+    expect(await resolveTokenizerDirectory(model({ path: folder }), data, "t")).toBe(folder);
+    const given = { tokenizer: { type: "path", path: folder } } as const;
+    expect(await resolveTokenizerDirectory(model(given), data, "t")).toBe(folder);
+    await expect(resolveTokenizerDirectory(model({ path: "/none" }), data, "t")).rejects.toMatchObject({
+      code: "DATA",
+      message: "model.path /none does not exist; expected a Hugging Face model directory",
+    });
     await expect(resolveTokenizerDirectory(model({}), data, "t")).rejects.toThrow(
       /model\.path is null; set model\.path/,
     );
