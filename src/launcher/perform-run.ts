@@ -1,7 +1,7 @@
 /** What `troupe run` and `troupe quickstart` share: take the directory, launch, show the results. */
 import { existsSync } from "node:fs";
 import type { LoadedConfig } from "../config/load.js";
-import { dataError } from "../shared/errors.js";
+import { dataError, describeError, errorCodeOf, TroupeError } from "../shared/errors.js";
 import { launch } from "./launch.js";
 import { ProgressView } from "./progress-view.js";
 import type { RestartPolicy } from "./restart-budget.js";
@@ -40,7 +40,15 @@ export async function performRun(options: PerformRunOptions): Promise<void> {
     if (!existsSync(config.data.path)) {
       throw dataError(`data.path ${config.data.path} does not exist; expected a JSONL file (.gz allowed)`);
     }
-    await launch({ config, directory, gpus: options.gpus, policy: options.policy, view, signal });
+    await launch({ config, directory, gpus: options.gpus, policy: options.policy, view, signal }).catch(
+      (error: unknown) => {
+        if (errorCodeOf(error) !== "CANCELLED") throw error;
+        throw new TroupeError(
+          "CANCELLED",
+          `${describeError(error)}; continue with --run-dir ${options.runDir} --resume auto`,
+        );
+      },
+    );
     let summary = await readSummary(directory.path);
     if (summary === undefined) return;
     const samples = await readEvalSamples(directory.path);

@@ -31,11 +31,12 @@ interface StageState {
 const WATCHED: Readonly<Record<ProgressStage, readonly (readonly [string, string, number])[]>> = {
   sft: [
     ["loss", "loss", 3],
-    ["lr", "lr", 6],
+    ["eval_loss", "held-out loss", 3],
   ],
   reward: [
     ["loss", "loss", 3],
     ["accuracy", "accuracy", 3],
+    ["eval_accuracy", "held-out accuracy", 3],
   ],
   ppo: [
     ["objective/scores", "reward", 3],

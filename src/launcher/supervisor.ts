@@ -200,7 +200,7 @@ export class Supervisor {
     const cause = exitCause(exit, lastLines);
     if (role === "coordinator" && exit.code === EXIT_CODES.CANCELLED) {
       this.#isEnding = true;
-      throw new TroupeError("CANCELLED", "the run was stopped; --resume auto continues it");
+      throw new TroupeError("CANCELLED", "the run was stopped");
     }
     const ending = `${name} ended: ${cause.text}${quoted(lastLines, logPath)}`;
     if (exit.code !== null && FATAL_EXIT_CODES.has(exit.code)) {

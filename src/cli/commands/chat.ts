@@ -28,14 +28,15 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
       console.log(
         isChatModel ? "The model sees the whole conversation." : "Each line is a prompt of its own.",
       );
+      const prompt = () => process.stdin.isTTY && terminal.prompt();
       terminal.setPrompt("> ");
-      terminal.prompt();
+      prompt();
       for await (const line of terminal) {
         const text = line.trim();
         if (text === "/quit" || text === "/exit") break;
         if (text === "/clear") messages.length = 0;
         else if (text !== "") console.log(escapeControlLines(await respond(text)));
-        terminal.prompt();
+        prompt();
       }
     } finally {
       terminal.close();
