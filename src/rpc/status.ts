@@ -48,6 +48,11 @@ export function fromServiceError(error: unknown, doing: string): TroupeError {
       return new TroupeError("AUTH", message, { cause: error });
     case grpc.status.CANCELLED:
       return new TroupeError("CANCELLED", message, { cause: error });
+    case grpc.status.INTERNAL:
+      // How grpc-js reports a server that went away in the middle of a stream.
+      return new TroupeError(/RST_STREAM/.test(error.details) ? "UNREACHABLE" : "INTERNAL", message, {
+        cause: error,
+      });
     default:
       return new TroupeError("INTERNAL", message, { cause: error });
   }
