@@ -1,7 +1,12 @@
 /**
  * Judges a run from what it left behind: the records that became durable and the history its processes wrote. Shares
  * no code with the coordinator (types only): it recomputes the ledger, the steps and the parameters by itself.
- * Numbers I1..I12 are those of docs/operations.md#contract.
+ *
+ *   I1 everything asked for is made        I2 admitted exactly once          I3 trained or dropped exactly once
+ *   I4 steps contiguous, never lost        I5 one state on all learners      I6 only live incarnations act
+ *   I7 faults do not change the result     I8 staleness bounded              I9 buffer bounded
+ *   I11 nothing hangs                      I12 refusals change nothing       C1 leases follow true time
+ *   W2 policy versions only grow
  */
 import type { History } from "./history.js";
 import type { Scenario } from "./scenario.js";

@@ -99,7 +99,7 @@ export function makeScenario(seed: number): Scenario {
     compactEvery: random.pick([0, 7, 20]),
     poisonIds: random.chance(0.1) ? [anyId()] : [],
     nonFiniteIds: random.chance(0.1) ? [anyId()] : [],
-    nonFiniteSteps: random.chance(0.15) ? [random.between(1, 6)] : [],
+    nonFiniteSteps: !isComparison && random.chance(0.15) ? [random.between(1, 6)] : [],
     network: isComparison
       ? QUIET
       : {

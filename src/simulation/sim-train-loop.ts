@@ -15,6 +15,9 @@ export class SimTrainLoop {
   /** Minibatches of the iteration still to do; null while collecting. */
   private minibatches: { ids: string[]; isFinalUse: boolean }[] | null = null;
   private readingStep: number | null = null;
+  private reads = 0;
+  /** Voted for the last finished step; "" when it was skipped. */
+  private lastHash = "";
 
   constructor(
     private readonly world: World,
@@ -43,6 +46,7 @@ export class SimTrainLoop {
       case "StepFinished":
         if (this.minibatches === null || effect.step !== this.nextStep) return;
         this.minibatches.shift();
+        this.lastHash = effect.hash;
         this.nextStep += 1;
         return this.advance();
       case "StepRefused":
@@ -53,6 +57,8 @@ export class SimTrainLoop {
 
   receiveParameters(step: number, parameters: number): void {
     if (this.readingStep !== step) return;
+    // Nothing becomes a policy or a checkpoint that is not what the learners voted for.
+    if (this.lastHash !== "" && hashOf(parameters) !== this.lastHash) return;
     this.readingStep = null;
     this.close(step, parameters);
   }
@@ -126,8 +132,10 @@ export class SimTrainLoop {
   /** Asks a ready learner for its parameters until one answers from the right step. */
   private read(): void {
     if (this.readingStep === null) return;
-    const [first] = this.coordinator.ready();
-    if (first !== undefined) this.coordinator.send(first, { type: "ReadParameters", step: this.readingStep });
+    const ready = this.coordinator.ready();
+    const learner = ready[this.reads++ % Math.max(1, ready.length)];
+    if (learner !== undefined)
+      this.coordinator.send(learner, { type: "ReadParameters", step: this.readingStep });
     this.coordinator.later(READ_RETRY_MS, () => this.read());
   }
 

@@ -22,6 +22,7 @@ export {
 export type { LedgerCounts } from "./durable.js";
 export { compareExperienceIds, iterationOf } from "./experience-id.js";
 export { makeState, type CoordinatorState } from "./state.js";
+export { LEASE_EXPIRED } from "./lifecycle.js";
 export { reduce } from "./reduce.js";
 export { nextDeadlineMs } from "./deadlines.js";
 export { livePayloadIds } from "./ledger.js";

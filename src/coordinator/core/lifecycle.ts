@@ -7,6 +7,9 @@ import type { CoordinatorState, Member } from "./state.js";
 import { abortIfMember, expireStep } from "./steps.js";
 import { failAttempt, releaseMemberLeases } from "./tasks.js";
 
+/** Why a silent member is fenced. */
+export const LEASE_EXPIRED = "no heartbeat within the lease";
+
 export function registerWorker(state: CoordinatorState, event: WorkerRegistered, out: Outbox): void {
   const older = state.volatile.members.get(event.workerId);
   if (older?.requestId === event.requestId) {
@@ -49,7 +52,7 @@ export function expireAll(state: CoordinatorState, out: Outbox): void {
   const { volatile } = state;
   for (const member of [...volatile.members.values()]) {
     if (volatile.nowMs < member.leaseExpiresAtMs) continue;
-    fence(member.workerId, member.incarnation, "no heartbeat within the lease", out);
+    fence(member.workerId, member.incarnation, LEASE_EXPIRED, out);
     loseMember(state, member, "lease expired", out);
   }
   for (const task of [...volatile.tasks.values()]) {

@@ -340,8 +340,11 @@ describe("healing", () => {
     const core = stageWith(2, { leaseTtlMs: 5_000 });
     core.requestStep(1);
     core.voteAll("h1");
-    const incarnation = core.state.volatile.members.get("l2")!.incarnation;
-    const beat = () => core.do({ type: "WorkerHeartbeat", workerId: "l2", incarnation, appliedStep: 0 });
+    const beat = (): void => {
+      for (const { workerId, incarnation } of core.state.volatile.members.values()) {
+        core.do({ type: "WorkerHeartbeat", workerId, incarnation, appliedStep: workerId === "l2" ? 0 : 1 });
+      }
+    };
     beat();
     core.wait(4_000);
     beat();
