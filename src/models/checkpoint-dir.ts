@@ -167,7 +167,7 @@ function parameterName(
   if (entry !== undefined) {
     if (tensor.shape.join() !== entry.shape.join()) {
       throw dataError(
-        `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], expected [${entry.shape.join(", ")}]`,
+        `${path}: tensor ${tensor.name} has shape [${tensor.shape.join(", ")}], expected [${entry.shape.join(", ")}] as config.json says`,
       );
     }
     return entry.name;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import type { ModelSource } from "../coordinator/model-folders.js";
 import type { TokenizerInfo } from "../data/types.js";
-import { configError, dataError } from "../shared/errors.js";
+import { configError, dataError, TroupeError } from "../shared/errors.js";
 import { ComputePool } from "../worker/compute-pool.js";
 import type * as inspectThread from "./inspect-model-thread.js";
 import type { InspectedModel } from "./inspect-model-thread.js";
@@ -41,6 +41,11 @@ export async function admitModel(run: RunContext, request: AdmitRequest): Promis
       directory,
       head,
       mergedFile: join(artifacts, `${name}.safetensors`),
+    });
+  } catch (error) {
+    if (!(error instanceof TroupeError)) throw error;
+    throw new TroupeError(error.code, `${field} ${directory} cannot be used: ${error.message}`, {
+      cause: error.cause,
     });
   } finally {
     await pool.close();

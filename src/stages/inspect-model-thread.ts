@@ -31,7 +31,7 @@ export const inspect = threadFunction(async (task: InspectTask): Promise<Inspect
   const { directory, head, mergedFile } = task;
   const config = await readFolderJson(directory, "config.json");
   if (config === null) {
-    throw dataError(`${directory} has no config.json; expected a Hugging Face model directory`);
+    throw dataError("it has no config.json; expected a Hugging Face model directory");
   }
   const spec = parseModelConfig(config, head);
   const files = await weightFiles(directory);

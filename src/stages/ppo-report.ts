@@ -45,23 +45,30 @@ export const checkPreflight = {
 
 export interface IterationReport {
   readonly iteration: number;
+  /** The version that was trained in this iteration. */
+  readonly policyVersion: number;
   readonly experience: ExperienceStats;
   readonly update: UpdateStats;
   readonly klCoef: number;
   readonly collectSeconds: number;
   readonly rollouts: readonly ScoredRollout[];
+  /** Experiences of the iteration that were admitted and not trained. */
+  readonly dropped: number;
   readonly learningRates: Readonly<Record<"actor" | "critic", number>>;
 }
 
 export function reportIteration(run: RunContext, report: IterationReport): void {
   const { bus, metrics, learners, config } = run;
-  const { iteration, experience, update, klCoef, collectSeconds, rollouts, learningRates } = report;
-  const { sums, tokens, optimizerSteps } = update;
+  const { iteration, policyVersion, experience, update, klCoef, collectSeconds, rollouts } = report;
+  const { dropped, learningRates } = report;
+  const { sums, tokens, measuredSteps } = update;
   const perToken = (name: string): number => (sums[name] ?? NaN) / tokens;
-  const perStep = (name: string): number => (sums[name] ?? NaN) / optimizerSteps;
+  const perStep = (name: string): number => (sums[name] ?? NaN) / measuredSteps;
   const ratio = perToken("ratioSum");
   const updateSeconds = update.elapsedMs / 1000;
   const responseTokens = rollouts.reduce((total, rollout) => total + rollout.responseIds.length, 0);
+  const eosCount = rollouts.filter((rollout) => rollout.finishReason === "eos").length;
+  const staleness = rollouts.reduce((total, rollout) => total + policyVersion - rollout.policyVersion, 0);
   const numbers = {
     "objective/scores": experience.score.mean,
     "objective/kl": experience.kl,
@@ -80,16 +87,20 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
     "val/ratio_var": perToken("ratioSquaredSum") - ratio * ratio,
     "val/clipfrac_avg": perToken("valueClipFracSum"),
     "val/explained_variance": experience.explainedVariance,
-    "val/num_eos_tokens": rollouts.filter((rollout) => rollout.finishReason === "eos").length,
+    "val/num_eos_tokens": eosCount,
+    "val/eos_ratio": eosCount / rollouts.length,
     "val/response_tokens": experience.responseTokens.mean,
+    "data/staleness": staleness / rollouts.length,
+    "data/dropped": dropped,
     "perf/rollout_seconds": collectSeconds,
     "perf/update_seconds": updateSeconds,
     "perf/allreduce_seconds": update.allReduceMs / 1000,
     "perf/tokens_per_second": responseTokens / collectSeconds,
-    policy_version: iteration,
+    policy_version: policyVersion,
     episode: (iteration + 1) * experience.experiences,
     eps: experience.experiences / (collectSeconds + updateSeconds),
     lr: learningRates.actor,
+    critic_lr: learningRates.critic,
   };
   metrics.rewardMean.set(experience.score.mean);
   metrics.klMean.set(experience.kl);

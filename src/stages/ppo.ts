@@ -10,6 +10,7 @@ import {
   type Troupe,
 } from "../coordinator/train-loop.js";
 import type { StepInputs } from "../coordinator/learner-group.js";
+import { ledgerOf } from "../coordinator/ledger-view.js";
 import { PromptSource } from "../data/batches.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { MicroShard } from "../rpc/codec/shard.js";
@@ -22,6 +23,8 @@ import {
   type ScoreNormalizer,
 } from "../rl/score-normalizer.js";
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
+import { makeDeferred } from "../shared/abort.js";
+import { storageError } from "../shared/errors.js";
 import { shuffled } from "../rl/shuffle.js";
 import { evaluatePolicy, type PolicyEvaluation } from "./evaluate-policy.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
@@ -76,6 +79,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
 
   // ── the learners' side: a step's minibatch, rebuilt from the ids in its manifest ─────────────────────────────────
   let normalizer: ScoreNormalizer = IDENTITY_SCORE_NORMALIZER;
+  /** Until then the normalizer is not the stage's own; after a restart steps may be repeated sooner. */
+  const scoresMeasured = makeDeferred<void>();
   const experienceOptions = (): TrainLoopOptions["experience"] => ({
     clipRewardValue: ppo.clipRewardValue,
     gamma: ppo.gamma,
@@ -106,6 +111,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   };
   const materialize = async (ids: readonly string[], input: JsonValue, step: number): Promise<StepInputs> => {
     const { iteration, klCoef } = input as { iteration: number; klCoef: number };
+    await scoresMeasured.promise;
     const byId = await experiencesOf(iteration, klCoef);
     const rows = ids.map((id) => byId.get(id) as Experience);
     const shardCount = shardCountOf(rows.length, config.cluster.microShards);
@@ -152,6 +158,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     klController: startKlController(klOptions(ppo.klController)),
     promptCursor: 0,
     optimizerSteps: 0,
+    isKlBudgetSpent: false,
   };
   bus.publish({
     type: "stage-started",
@@ -162,19 +169,26 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   });
   const source = new PromptSource(run.data.ppo.train, config.seed);
 
-  // After a restart the weights of the current version are still on disk; the learners may already be further.
-  const isPublished =
-    resumed !== null &&
-    (await artifacts.recover(`actor/${start.policyVersion}`)) &&
-    (await artifacts.recover(`critic/${start.policyVersion}`));
-  if (!isPublished) await publish(start.policyVersion);
+  // After a restart the weights are still on disk, while the learners may already be further.
+  const published = host.state.durable.policyVersion;
+  for (let version = start.policyVersion; version <= published; version++) {
+    for (const name of [`actor/${version}`, `critic/${version}`]) {
+      if (!(await artifacts.recover(name)))
+        throw storageError(`${name} was published, but its file is gone: the run directory is damaged`);
+    }
+  }
+  if (published < start.policyVersion) await publish(start.policyVersion);
   const before = await checkpointer.remember("ppo.before", () =>
     evaluatePolicy(run, "before", start.policyVersion, brief),
   );
   if (ppo.normalizeScores && before.scores.length > 1) normalizer = fitScoreNormalizer(before.scores);
+  scoresMeasured.resolve();
 
   let collectSeconds = 0;
   let collected: readonly ScoredRollout[] = [];
+  let trainedVersion = start.policyVersion;
+  const droppedCount = () => ledgerOf(host.state.durable.counts).dropped;
+  let droppedBefore = droppedCount();
   const troupe: Troupe = {
     nextPrompts(iteration, cursor) {
       const size = run.data.ppo.train.length;
@@ -198,6 +212,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     },
     async perform(iteration, prompts, policyVersion) {
       const startedMs = performance.now();
+      trainedVersion = policyVersion;
+      droppedBefore = droppedCount();
       const rollouts = await dispatcher.collect(iteration, prompts, policyVersion, brief, signal);
       if (iteration === 0) checkPreflight.rollouts(rollouts);
       collectSeconds = (performance.now() - startedMs) / 1000;
@@ -205,7 +221,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       collected = rollouts;
       return rollouts;
     },
-    async update({ iteration, klController, optimizerSteps }, minibatches) {
+    async update({ iteration, policyVersion, klController, optimizerSteps }, minibatches) {
       made = {
         iteration,
         byId: new Map(minibatches.flat().map((experience) => [experience.experienceId, experience])),
@@ -228,7 +244,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         },
       );
       metrics.iterationPhaseDuration.observe({ phase: "update" }, stats.elapsedMs / 1000);
-      metrics.experiencesTrained.inc(minibatches.flat().length);
+      for (const experience of minibatches.flat())
+        metrics.experienceStaleness.observe(policyVersion - experience.policyVersion);
       return stats;
     },
     async publish(policyVersion) {
@@ -267,9 +284,11 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         iteration,
         experience,
         update,
+        policyVersion: trainedVersion,
         klCoef,
         collectSeconds,
         rollouts: collected,
+        dropped: droppedCount() - droppedBefore,
         learningRates: learningRates((iteration + 1) * ppo.ppoEpochs * minibatchesPerIteration),
       });
     },
@@ -307,7 +326,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     before,
     after,
     iterations: end.iteration,
-    stoppedByKlBudget: end.iteration < ppo.iterations,
+    stoppedByKlBudget: end.isKlBudgetSpent,
     directory,
     stateSha256,
   };

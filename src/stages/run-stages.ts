@@ -51,12 +51,13 @@ export async function runStages(run: RunContext, startedMs: number): Promise<Run
           run.logger.info(`stage ${stage} starts`);
           run.metrics.stageActive.set({ stage }, 1);
           const done = await runStage(run, stage, { base: plan.base, policy, reward });
-          run.learners.finishStage(stage);
           run.metrics.stageActive.set({ stage }, 0);
           return done;
         })
       : plan.earlier.get(stage);
     if (outcome === undefined) continue;
+    // Only now: a stage that is over cannot be entered again, so what it left must be on disk first.
+    run.learners.finishStage(stage);
     outcomes.set(stage, outcome);
     if (stage === "sft") policy = await run.models.adopt("models/sft", outcome.directory);
     if (stage === "reward") reward ??= await run.models.adopt("models/reward", outcome.directory);
