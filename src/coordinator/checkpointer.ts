@@ -11,7 +11,7 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
-import { dataError } from "../shared/errors.js";
+import { dataError, describeError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import type { JsonValue } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
@@ -30,6 +30,9 @@ export interface CheckpointRequest {
   readonly role: string;
   readonly head: "lm" | "scalar";
 }
+
+/** Starts the name of a checkpoint that is being written. */
+const PARTIAL = ".tmp-";
 
 interface Manifest {
   readonly version: 1;
@@ -61,12 +64,43 @@ export class Checkpointer {
     this.folder = join(options.runDir, "checkpoints");
   }
 
-  async save(request: CheckpointRequest): Promise<void> {
-    const { host, learners, artifacts, models, bus, metrics, runId, signal } = this.options;
-    const startedMs = performance.now();
+  /**
+   * A checkpoint that cannot be written does not end training, which goes on from the one before; it is logged, told
+   * and counted.
+   * @returns whether there is a new one
+   * @throws {TroupeError} the reason the run was stopped, when it was
+   */
+  async save(request: CheckpointRequest): Promise<boolean> {
+    const { artifacts, bus, metrics, logger, signal } = this.options;
     const { stage, step } = request;
     const checkpointId = `${stage}-${String(step).padStart(6, "0")}`;
     const names = { state: `checkpoint/${checkpointId}/state`, model: `checkpoint/${checkpointId}/model` };
+    const partial = join(this.folder, `${PARTIAL}${checkpointId}-${process.pid}`);
+    try {
+      await this.write(request, checkpointId, names, partial);
+      return true;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      metrics.checkpointFailures.inc();
+      const text = `checkpoint ${checkpointId} could not be written (${describeError(error)}); training goes on, and a restart would repeat the steps since the one before`;
+      logger.error({ err: error }, text);
+      bus.publish({ type: "message", level: "error", text });
+      return false;
+    } finally {
+      await rm(partial, { recursive: true, force: true }).catch(() => undefined);
+      for (const name of Object.values(names)) await artifacts.remove(name).catch(() => undefined);
+    }
+  }
+
+  private async write(
+    request: CheckpointRequest,
+    checkpointId: string,
+    names: { readonly state: string; readonly model: string },
+    partial: string,
+  ): Promise<void> {
+    const { host, learners, artifacts, models, bus, metrics, runId, signal } = this.options;
+    const startedMs = performance.now();
+    const { stage, step } = request;
     await learners.publish(
       [
         { what: "state", artifactName: names.state },
@@ -74,7 +108,6 @@ export class Checkpointer {
       ],
       signal,
     );
-    const partial = join(this.folder, `.tmp-${checkpointId}-${process.pid}`);
     await models.write(partial, request.model, request.head, artifacts.get(names.model).localPath);
     await copyFile(artifacts.get(names.state).localPath, join(partial, "training-state.safetensors"));
     await writeFile(join(partial, "resume.json"), JSON.stringify(request.resume));
@@ -91,8 +124,9 @@ export class Checkpointer {
     await writeSynced(join(this.folder, "latest.tmp"), checkpointId);
     await rename(join(this.folder, "latest.tmp"), join(this.folder, "latest"));
     await syncFolder(this.folder);
-    for (const name of Object.values(names)) await artifacts.remove(name);
     host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
+    // A restart reads the checkpoint that the journal names: the older ones go only once it names this one.
+    await host.settled();
     await this.prune(stage);
     const bytes = files.reduce((total, file) => total + file.sizeBytes, 0);
     const elapsedMs = performance.now() - startedMs;
@@ -145,7 +179,11 @@ export class Checkpointer {
   }
 
   private async prune(stage: string): Promise<void> {
-    const ours = (await readdir(this.folder)).filter((name) => name.startsWith(`${stage}-`)).sort();
+    const names = await readdir(this.folder);
+    // What a coordinator that was killed had begun.
+    for (const name of names.filter((each) => each.startsWith(PARTIAL)))
+      await rm(join(this.folder, name), { recursive: true, force: true });
+    const ours = names.filter((name) => name.startsWith(`${stage}-`)).sort();
     for (const name of ours.slice(0, -this.options.keepLast))
       await rm(join(this.folder, name), { recursive: true, force: true });
   }

@@ -70,6 +70,11 @@ export class CoreHost {
     return [...ids].sort(compareExperienceIds);
   }
 
+  /** Resolves when every effect decided so far was carried out. */
+  async settled(): Promise<void> {
+    while (this.isPumping) await this.idle;
+  }
+
   async close(): Promise<void> {
     this.isClosed = true;
     clearTimeout(this.timer);

@@ -51,6 +51,8 @@ export interface DispatcherOptions {
 export class Dispatcher {
   private readonly streams = new StreamRegistry<RolloutDirective>();
   private readonly tasks = new Map<string, Task>();
+  /** Handed out before anybody asked: after a restart the core knows the open collection before the train loop does. */
+  private readonly earlyAssignments = new Map<string, AssignTask>();
   /** Arrived and decoded, waiting for the core's verdict; by task attempt and experience id. */
   private readonly undecided = new Map<string, ScoredRollout>();
   private readonly collections = new Map<number, Deferred<readonly string[]>>();
@@ -79,8 +81,7 @@ export class Dispatcher {
       });
     });
     host.on("AckEvaluation", (effect) => {
-      const prefix = undecidedKey(effect.taskId, effect.attempt, "");
-      const keys = [...this.undecided.keys()].filter((key) => key.startsWith(prefix));
+      const keys = this.undecidedOf(undecidedKey(effect.taskId, effect.attempt, ""));
       const evaluation = this.evaluations.get(evaluationOf(effect.taskId));
       if (effect.outcome === "accepted")
         evaluation?.results.set(
@@ -90,8 +91,7 @@ export class Dispatcher {
       for (const key of keys) this.undecided.delete(key);
     });
     host.on("CollectCompleted", (effect) => {
-      const lost = Object.entries(effect.abandoned);
-      if (lost.length > 0)
+      if (effect.abandoned > 0)
         options.logger.warn(
           { iteration: effect.iteration, abandoned: effect.abandoned },
           "some prompts will never be answered",
@@ -143,7 +143,7 @@ export class Dispatcher {
       return await this.options.store.getAll(ids);
     } finally {
       this.collections.delete(iteration);
-      for (const [taskId] of tasks) this.tasks.delete(taskId);
+      this.forget(tasks);
     }
   }
 
@@ -180,14 +180,14 @@ export class Dispatcher {
       });
     } finally {
       this.evaluations.delete(evaluationId);
-      for (const [taskId] of tasks) this.tasks.delete(taskId);
+      this.forget(tasks);
     }
   }
 
   /** The gRPC side: one long-lived stream per rollout worker. */
   readonly service: RolloutServiceHandlers = {
     Perform: (call) => {
-      const { host, runId, directory, metrics } = this.options;
+      const { host, runId, directory } = this.options;
       call.on("data", (message: RolloutMessage__Output) => {
         try {
           const { workerId, incarnation } = checkSender(message.sender, runId);
@@ -202,8 +202,7 @@ export class Dispatcher {
       const gone = () => {
         const who = this.streams.drop(call as never);
         if (who === undefined) return;
-        directory.lost(who.workerId, "connection lost");
-        metrics.workerLeaseExpirations.inc({ role: "rollout" }, 0);
+        directory.lost(who.workerId, who.incarnation, "connection lost");
         host.dispatch({ type: "WorkerDisconnected", ...who });
       };
       call.on("end", () => call.end());
@@ -275,7 +274,10 @@ export class Dispatcher {
   private assign(effect: AssignTask): void {
     const { directory, metrics } = this.options;
     const task = this.tasks.get(effect.taskId);
-    if (task === undefined) return; // nobody waits for it any more
+    if (task === undefined) {
+      this.earlyAssignments.set(effect.taskId, effect);
+      return;
+    }
     const open = new Set(effect.experienceIds);
     const prompts =
       effect.kind === "evaluation"
@@ -309,7 +311,25 @@ export class Dispatcher {
       ]);
     }
     for (const [taskId, task] of tasks) this.tasks.set(taskId, task);
+    for (const [taskId] of tasks) {
+      const early = this.earlyAssignments.get(taskId);
+      this.earlyAssignments.delete(taskId);
+      if (early !== undefined) this.assign(early);
+    }
     return tasks;
+  }
+
+  /** Results that were never decided on are of attempts nobody waits for. */
+  private forget(tasks: readonly [string, Task][]): void {
+    for (const [taskId] of tasks) {
+      this.tasks.delete(taskId);
+      this.earlyAssignments.delete(taskId);
+      for (const key of this.undecidedOf(`${taskId} `)) this.undecided.delete(key);
+    }
+  }
+
+  private undecidedOf(prefix: string): string[] {
+    return [...this.undecided.keys()].filter((key) => key.startsWith(prefix));
   }
 
   private isEvaluation(taskId: string): boolean {

@@ -17,7 +17,8 @@ import { abortable, makeDeferred, sleep, type Deferred } from "../shared/abort.j
 import { TroupeError, describeError, protocolError, type ErrorCode } from "../shared/errors.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import { AllReduceService } from "./all-reduce-service.js";
-import type { HealLearner, JsonValue, StartStep } from "./core/index.js";
+import type { HealLearner, JsonValue, StartStep, StepMember } from "./core/index.js";
+import type { ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
 import { checkSender } from "./membership-service.js";
 import { StreamRegistry } from "./stream-registry.js";
@@ -25,6 +26,9 @@ import type { WorkerDirectory } from "./worker-directory.js";
 
 /** How long a registered learner may take to open its stream. */
 const STREAM_PATIENCE_MS = 10_000;
+/** Between a failed copy of parameters and the next try. */
+const HEAL_RETRY_MS = 200;
+const READY_POLL_MS = 20;
 
 /** A minibatch, cut into the fixed micro-shards. */
 export interface StepInputs {
@@ -85,6 +89,7 @@ export interface LearnerGroupOptions {
   readonly logger: Logger;
   readonly runId: string;
   readonly wire: WireFormat;
+  readonly artifacts: ArtifactStore;
 }
 
 export class LearnerGroup {
@@ -92,10 +97,10 @@ export class LearnerGroup {
   private readonly allReduce: AllReduceService;
   private readonly requests = new Map<number, Request>();
   private nextRequestId = 1;
-  /** Learners that hold the current stage's state. */
-  private readonly ready = new Map<string, number>();
   private setup: StageSetup | undefined;
+  /** What the core asked for before the stage had put its models together: after a restart it knows the open stage. */
   private readonly earlyHeals: HealLearner[] = [];
+  private earlyStep: StartStep | undefined;
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
   private votes: Votes | undefined;
   private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
@@ -123,6 +128,7 @@ export class LearnerGroup {
     host.on("AbortStep", ({ generation, step, members, reason }) => {
       logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
       metrics.allreduceAborts.inc({ reason });
+      if (this.earlyStep?.generation === generation) this.earlyStep = undefined;
       this.allReduce.close(reason);
       for (const { workerId } of members)
         this.streams.send(workerId, { abort: { generation, step, reason } });
@@ -148,17 +154,24 @@ export class LearnerGroup {
     host.on("ResumeLearning", ({ readyLearners }) =>
       logger.info(`training goes on with ${readyLearners} learners`),
     );
-    host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
-    host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
+    host.on("ReleaseWorker", ({ workerId, incarnation }) => {
+      if (this.streams.end(workerId, incarnation)) this.forget(workerId);
+    });
+    host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
+      if (this.streams.end(workerId, incarnation, reason)) this.forget(workerId);
+    });
   }
 
   /** Learners join the stage as they register; steps start once enough of them stand at the same place. */
   startStage(setup: StageSetup): void {
     this.setup = setup;
     this.inputs = undefined;
-    this.ready.clear();
     this.options.host.dispatch({ type: "StageStarted", stage: setup.stage });
     for (const effect of this.earlyHeals.splice(0)) void this.heal(effect);
+    const { earlyStep } = this;
+    this.earlyStep = undefined;
+    if (earlyStep?.stage === setup.stage)
+      void this.startStep(earlyStep).catch((error: unknown) => this.fail(error));
   }
 
   finishStage(stage: string): void {
@@ -244,7 +257,7 @@ export class LearnerGroup {
         const who = this.streams.drop(call as never);
         if (who === undefined) return;
         this.forget(who.workerId);
-        directory.lost(who.workerId, "connection lost");
+        directory.lost(who.workerId, who.incarnation, "connection lost");
         host.dispatch({ type: "WorkerDisconnected", ...who });
       };
       call.on("end", () => call.end());
@@ -292,7 +305,6 @@ export class LearnerGroup {
     } else if (message.behind) {
       host.dispatch({ type: "LearnerBehind", ...from, ...message.behind });
     } else if (message.draining) {
-      this.ready.delete(from.workerId);
       host.dispatch({ type: "WorkerDraining", ...from });
     } else if (message.failure) {
       logger.error({ worker_id: from.workerId, code: message.failure.errorCode }, message.failure.message);
@@ -310,18 +322,24 @@ export class LearnerGroup {
   private active: { readonly generation: number; readonly step: number } | undefined;
 
   private async startStep(effect: StartStep): Promise<void> {
-    const setup = this.currentSetup();
+    const { setup } = this;
     const { generation, step, members, shardCount } = effect;
+    if (setup === undefined) {
+      this.earlyStep = effect;
+      return;
+    }
     this.active = { generation, step };
     this.allReduce.open(generation, step, shardCount, members);
     this.votes = { generation, byShard: new Map(), computeMs: 0, allReduceMs: 0 };
     if (this.inputs?.step !== step)
       this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
-    if (this.active.generation !== generation) return; // given up while the minibatch was put together
-    for (const member of members) {
+    const begin = async (member: StepMember) => {
+      const { workerId, incarnation } = member;
+      const isBound = await this.streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS);
+      if (this.active?.generation !== generation) return; // given up meanwhile
       const mine = shards.slice(member.firstShard, member.firstShard + member.shardCount);
-      this.streams.send(member.workerId, {
+      const isSent = this.streams.send(workerId, {
         train: {
           generation,
           step,
@@ -335,15 +353,18 @@ export class LearnerGroup {
           learningRates: { ...learningRates },
         },
       });
-    }
+      if (isBound && isSent) return;
+      const reason = `${workerId} registered but opened no stream`;
+      this.options.host.dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
+    };
+    await Promise.all(members.map(begin));
   }
 
   private async heal(effect: HealLearner): Promise<void> {
-    const { host, logger } = this.options;
+    const { host, logger, artifacts } = this.options;
     const from = { workerId: effect.workerId, incarnation: effect.incarnation };
     const { setup } = this;
     if (setup === undefined) {
-      // A restarted coordinator: the core knows the open stage before the stage has put its models together.
       this.earlyHeals.push(effect);
       return;
     }
@@ -369,7 +390,6 @@ export class LearnerGroup {
         signal,
       );
       if (!setupDone) throw protocolError("expected SetupDone");
-      this.ready.set(effect.workerId, effect.incarnation);
       host.dispatch({
         type: "LearnerHealed",
         ...from,
@@ -380,12 +400,15 @@ export class LearnerGroup {
       logger.error({ err: error, worker_id: effect.workerId }, "learner could not be set up");
       // What a restart cannot cure (a model that does not load) ends the run; the rest is tried again by the core.
       if (error instanceof TroupeError && ["DATA", "CONFIG", "SHAPE"].includes(error.code)) this.fail(error);
+      await sleep(HEAL_RETRY_MS);
       host.dispatch({
         type: "LearnerHealFailed",
         ...from,
         healId: effect.healId,
         reason: describeError(error),
       });
+    } finally {
+      if (effect.source.kind === "peer") await artifacts.remove(healName(effect)).catch(() => undefined);
     }
   }
 
@@ -401,7 +424,9 @@ export class LearnerGroup {
       case "checkpoint":
         return setup.checkpointState(source.checkpointId);
       case "peer": {
-        const item = { what: "state", artifactName: `heal/${effect.healId}` };
+        if (!(await this.streams.whenBound(source.workerId, source.incarnation, STREAM_PATIENCE_MS)))
+          throw new TroupeError("UNREACHABLE", `${source.workerId} registered but opened no stream`);
+        const item = { what: "state", artifactName: healName(effect) };
         const { published } = await this.request(source.workerId, { publish: { items: [item] } }, signal);
         if (!published) throw protocolError("expected PublishDone");
         return published.artifacts[0];
@@ -428,16 +453,28 @@ export class LearnerGroup {
   }
 
   private forget(workerId: string): void {
-    this.ready.delete(workerId);
     for (const [requestId, request] of this.requests)
       if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
   }
 
+  /** Learners that hold the state after the last finished step, have been told so, and can be reached. */
   private async readyLearners(signal: AbortSignal): Promise<string[]> {
+    const { host } = this.options;
     for (;;) {
-      const learners = [...this.ready.keys()].filter((workerId) => this.streams.has(workerId)).sort();
-      if (learners.length > 0) return learners;
-      await abortable(sleep(50, signal), signal);
+      // Until then a commit may be decided but not sent yet, and what is asked now would overtake it.
+      await abortable(host.settled(), signal);
+      const { durable, volatile } = host.state;
+      const learners = [...volatile.members.values()].filter(
+        ({ role, state, step, heal, workerId, incarnation }) =>
+          role === "learner" &&
+          state === "ready" &&
+          heal === null &&
+          step === durable.finishedStep &&
+          this.streams.isBound(workerId, incarnation),
+      );
+      if (learners.length > 0 && volatile.activeStep === null)
+        return learners.map(({ workerId }) => workerId).sort();
+      await abortable(sleep(READY_POLL_MS, signal), signal);
     }
   }
 
@@ -465,6 +502,9 @@ export class LearnerGroup {
     return this.setup;
   }
 }
+
+/** Of a peer's state on its way to the learner that copies it. */
+const healName = ({ incarnation, healId }: HealLearner): string => `heal/${incarnation}-${healId}`;
 
 function concatenate(parts: readonly Record<string, Float64Array>[]): Record<string, Float64Array> {
   const names = new Set(parts.flatMap((part) => Object.keys(part)));

@@ -8,7 +8,7 @@ import type { MembershipHandlers } from "../rpc/generated/troupe/v1/Membership.j
 import type { RegisterRequest__Output } from "../rpc/generated/troupe/v1/RegisterRequest.js";
 import type { Sender__Output } from "../rpc/generated/troupe/v1/Sender.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
-import type { AcceptWorker } from "./core/index.js";
+import { LEASE_EXPIRED, type AcceptWorker } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { WorkerDirectory, WorkerRole } from "./worker-directory.js";
 
@@ -53,6 +53,11 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
   };
   host.on("AckHeartbeat", settleBeat(true));
   host.on("FenceWorker", settleBeat(false));
+  host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
+    const role = directory.get(workerId)?.role;
+    if (role !== undefined && reason === LEASE_EXPIRED) metrics.workerLeaseExpirations.inc({ role });
+    directory.lost(workerId, incarnation, reason);
+  });
 
   const register = (request: RegisterRequest__Output, answer: Answer<object>) => {
     if (request.protocolVersion !== PROTOCOL_VERSION) {
@@ -75,6 +80,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       const rejoined = directory.get(workerId) !== undefined;
       directory.join({
         workerId,
+        incarnation: accepted.incarnation,
         role,
         host: request.host,
         pid: request.pid,
@@ -113,7 +119,11 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
     Heartbeat: guarded(
       (request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"], answer: Answer<object>) => {
         const { workerId, incarnation } = checkSender(request.sender, runId);
-        directory.heard(workerId, request.policyVersion);
+        if (options.isOver()) return answer(null, { directive: "DRAIN" });
+        directory.heard(
+          workerId,
+          request._policyVersion === "policyVersion" ? request.policyVersion : undefined,
+        );
         beating.set(beatKey(workerId, incarnation), (isMember) => {
           answer(null, { directive: !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE" });
         });
@@ -129,7 +139,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       (request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {
         const { workerId, incarnation } = checkSender(request.sender, runId);
         host.dispatch({ type: "WorkerLeft", workerId, incarnation });
-        directory.left(workerId);
+        directory.left(workerId, incarnation);
         answer(null, {});
       },
     ) as MembershipHandlers["Leave"],

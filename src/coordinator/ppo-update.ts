@@ -8,10 +8,12 @@ import type { Experience } from "../rl/types.js";
 import type { StepRequest, StepResult } from "./learner-group.js";
 
 export interface UpdateStats {
-  /** Metric sums over all minibatches and epochs, and what they are sums over. */
+  /** Metric sums over the measured steps, and what they are sums over. */
   readonly sums: Readonly<Record<string, number>>;
-  /** Counted tokens summed over all steps. */
+  /** Counted tokens summed over the measured steps. */
   readonly tokens: number;
+  /** Steps done now: not those that were answered from the journal after a restart. */
+  readonly measuredSteps: number;
   readonly optimizerSteps: number;
   readonly skippedSteps: number;
   readonly allReduceMs: number;
@@ -42,6 +44,7 @@ export async function ppoUpdate(
   const sums: Record<string, number> = {};
   let step = stepsBefore;
   let tokens = 0;
+  let measuredSteps = 0;
   let skippedSteps = 0;
   let allReduceMs = 0;
   for (let epoch = 0; epoch < ppoEpochs; epoch++) {
@@ -55,14 +58,17 @@ export async function ppoUpdate(
         isFinalUse: epoch === ppoEpochs - 1,
       });
       if (result.outcome === "skipped") skippedSteps += 1;
-      tokens += countedTokens(minibatch);
       allReduceMs += result.allReduceMs;
+      if (Object.keys(result.sums).length === 0) continue;
+      measuredSteps += 1;
+      tokens += countedTokens(minibatch);
       for (const [name, value] of Object.entries(result.sums)) sums[name] = (sums[name] ?? 0) + value;
     }
   }
   return {
     sums,
     tokens,
+    measuredSteps,
     optimizerSteps: step - stepsBefore,
     skippedSteps,
     allReduceMs,

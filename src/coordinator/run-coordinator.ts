@@ -7,7 +7,7 @@ import type { Config } from "../config/schema.js";
 import { loadRlhfData } from "../data/datasets.js";
 import { resolveTokenizerDirectory } from "../data/tokenizer-source.js";
 import { TokenizerPool } from "../data/tokenizer-pool.js";
-import { createLogger } from "../observability/logger.js";
+import { createLogger, type Logger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
 import { startHttpServer } from "../observability/http-server.js";
 import { EventBus } from "../observability/progress.js";
@@ -84,13 +84,14 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   let isOver = false;
 
   const host = new CoreHost(makeState(coreConfig(config), await log.recover()), log, logger, stop);
+  logWorkers(bus, logger);
   host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
   const artifacts = new ArtifactStore(join(runDir, "artifacts"));
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
-  const learners = new LearnerGroup({ ...shared, wire: config.cluster.wire });
+  const learners = new LearnerGroup({ ...shared, artifacts, wire: config.cluster.wire });
   learners.onFatal = stop;
 
   const server = await startRpcServer(
@@ -212,7 +213,8 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     isOver = true;
     metrics.runActive.set(0);
     options.signal.removeEventListener("abort", onSignal);
-    await whenEmpty(directory, DRAIN_MS);
+    // A core that stopped the run releases nobody any more: then the closing server is what workers notice.
+    await whenEmpty(directory, host.state.volatile.stopped === null ? DRAIN_MS : 0);
     await server.close(1_000);
     await http.close();
     await tokenizer?.close();
@@ -266,6 +268,28 @@ function whenAborted(signal: AbortSignal): Promise<never> {
   if (signal.aborted) reject();
   else signal.addEventListener("abort", reject, { once: true });
   return aborted.promise;
+}
+
+/** Who came and went, also in the coordinator's own log. */
+function logWorkers(bus: EventBus, logger: Logger): void {
+  bus.subscribe((event) => {
+    switch (event.type) {
+      case "worker-joined":
+        return logger.info({ worker_id: event.workerId, role: event.role, pid: event.pid }, "worker joined");
+      case "worker-restarted":
+        return logger.info(
+          { worker_id: event.workerId, role: event.role, pid: event.pid, restarts: event.restarts },
+          "worker came back",
+        );
+      case "worker-lost":
+        return logger.warn(
+          { worker_id: event.workerId, role: event.role, reason: event.reason },
+          "worker lost, its work goes to others",
+        );
+      default:
+        return;
+    }
+  });
 }
 
 /** Workers hear with their next heartbeat that the run is over, and leave. */

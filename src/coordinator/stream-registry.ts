@@ -26,7 +26,7 @@ export class StreamRegistry<D> {
   async whenBound(workerId: string, incarnation: number, patienceMs: number): Promise<boolean> {
     const deadlineMs = performance.now() + patienceMs;
     for (;;) {
-      if (this.streams.get(workerId)?.incarnation === incarnation) return true;
+      if (this.isBound(workerId, incarnation)) return true;
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) return false;
       await new Promise<void>((resolve) => {
@@ -54,13 +54,18 @@ export class StreamRegistry<D> {
     return this.streams.has(workerId);
   }
 
-  /** Ends the stream of exactly this incarnation, with an error when `reason` is given. */
-  end(workerId: string, incarnation: number, reason?: string): void {
+  isBound(workerId: string, incarnation: number): boolean {
+    return this.streams.get(workerId)?.incarnation === incarnation;
+  }
+
+  /** Ends the stream of exactly this incarnation, with an error when `reason` is given. @returns whether there was one */
+  end(workerId: string, incarnation: number, reason?: string): boolean {
     const entry = this.streams.get(workerId);
-    if (entry?.incarnation !== incarnation) return;
+    if (entry?.incarnation !== incarnation) return false;
     this.streams.delete(workerId);
     if (reason === undefined) entry.call.end();
     else entry.call.emit("error", toServiceError(new TroupeError("FENCED", reason)));
+    return true;
   }
 
   /** Forgets a call that ended by itself. @returns who it was, unless it was replaced before */

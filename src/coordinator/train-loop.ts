@@ -20,6 +20,8 @@ export interface LoopState {
   readonly promptCursor: number;
   /** Optimizer steps finished so far in the stage. */
   readonly optimizerSteps: number;
+  /** The KL to the reference passed the budget: no iteration follows. */
+  readonly isKlBudgetSpent: boolean;
 }
 
 /** The callees. Each one is a file of its own. */
@@ -53,7 +55,7 @@ export async function trainLoop(
 ): Promise<LoopState> {
   let state = resume;
   const miniDataset = new MiniDataset<Experience>(options.generationBatches, options.minibatchSize);
-  while (state.iteration < options.iterations) {
+  while (state.iteration < options.iterations && !state.isKlBudgetSpent) {
     const { iteration, policyVersion, klController } = state;
     const { prompts, nextCursor } = troupe.nextPrompts(iteration, state.promptCursor);
     const rollouts = await troupe.perform(iteration, prompts, policyVersion);
@@ -75,10 +77,10 @@ export async function trainLoop(
       klController: stepKlController(klController, stats.kl, experiences.length),
       promptCursor: nextCursor,
       optimizerSteps: state.optimizerSteps + update.optimizerSteps,
+      isKlBudgetSpent: options.klBudget !== null && stats.kl > options.klBudget,
     };
     await troupe.commit(state);
     troupe.report(iteration, stats, update, klController.coef);
-    if (options.klBudget !== null && stats.kl > options.klBudget) break;
   }
   return state;
 }

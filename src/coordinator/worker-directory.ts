@@ -5,6 +5,7 @@ export type WorkerRole = "rollout" | "learner";
 
 export interface WorkerCard {
   readonly workerId: string;
+  readonly incarnation: number;
   readonly role: WorkerRole;
   readonly host: string;
   readonly pid: number;
@@ -23,7 +24,9 @@ export class WorkerDirectory {
 
   constructor(private readonly bus: EventBus) {}
 
-  join(card: Pick<WorkerCard, "workerId" | "role" | "host" | "pid" | "metricsAddress">): void {
+  join(
+    card: Pick<WorkerCard, "workerId" | "incarnation" | "role" | "host" | "pid" | "metricsAddress">,
+  ): void {
     const before = this.cards.get(card.workerId);
     const isRestart = before === undefined ? this.restartsById.has(card.workerId) : before.pid !== card.pid;
     const restarts =
@@ -62,15 +65,16 @@ export class WorkerDirectory {
     if (policyVersion !== undefined) card.policyVersion = policyVersion;
   }
 
-  lost(workerId: string, reason: string): void {
+  /** @param incarnation a newer process of that name is not meant */
+  lost(workerId: string, incarnation: number, reason: string): void {
     const card = this.cards.get(workerId);
-    if (card === undefined) return;
+    if (card?.incarnation !== incarnation) return;
     this.cards.delete(workerId);
     this.bus.publish({ type: "worker-lost", workerId, role: card.role, reason });
   }
 
-  left(workerId: string): void {
-    this.cards.delete(workerId);
+  left(workerId: string, incarnation: number): void {
+    if (this.cards.get(workerId)?.incarnation === incarnation) this.cards.delete(workerId);
   }
 
   get(workerId: string): WorkerCard | undefined {

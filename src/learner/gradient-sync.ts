@@ -28,12 +28,18 @@ export interface StepKey {
 
 export const BUCKET_ELEMENTS = CHUNK_BYTES / Float32Array.BYTES_PER_ELEMENT;
 
+export interface GradientSyncOptions {
+  readonly wire: WireFormat;
+  /** For the whole sum of one step. */
+  readonly timeoutMs: number;
+  readonly onBytes: (direction: "in" | "out", bytes: number) => void;
+}
+
 export class GradientSync {
   constructor(
     private readonly clients: Clients,
     private readonly sender: Sender,
-    private readonly wire: WireFormat,
-    private readonly timeoutMs: number,
+    private readonly options: GradientSyncOptions,
   ) {}
 
   /**
@@ -48,7 +54,7 @@ export class GradientSync {
     signal: AbortSignal,
   ): Promise<Float32Array> {
     const bucketCount = Math.ceil(elementCount / BUCKET_ELEMENTS);
-    const call = this.clients.learner.allReduce({ deadline: deadlineIn(this.timeoutMs) } as never);
+    const call = this.clients.learner.allReduce({ deadline: deadlineIn(this.options.timeoutMs) } as never);
     const cancel = () => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });
     try {
@@ -91,8 +97,9 @@ export class GradientSync {
           Math.min((bucket + 1) * BUCKET_ELEMENTS, elementCount),
         );
         // The stream counts messages, not bytes: stop when it says so, or it would hold the whole gradient again.
-        if (!call.write({ bucket: { node, bucket, values: encodeGradient(values, this.wire) } }))
-          await once(call, "drain");
+        const encoded = encodeGradient(values, this.options.wire);
+        this.options.onBytes("out", encoded.byteLength);
+        if (!call.write({ bucket: { node, bucket, values: encoded } })) await once(call, "drain");
       }
     }
     call.end();
@@ -110,7 +117,8 @@ export class GradientSync {
       if (!chunk) throw protocolError("GradientChunk: expected a bucket, got none");
       const start = chunk.bucket * BUCKET_ELEMENTS;
       const length = Math.min(BUCKET_ELEMENTS, elementCount - start);
-      total.set(decodeGradient(chunk.values, this.wire, length, `bucket ${chunk.bucket}`), start);
+      this.options.onBytes("in", chunk.values.byteLength);
+      total.set(decodeGradient(chunk.values, this.options.wire, length, `bucket ${chunk.bucket}`), start);
       received += 1;
     }
     if (received !== bucketCount)

@@ -9,7 +9,7 @@ import { ArtifactClient } from "../worker/artifact-client.js";
 import type { ComputePool } from "../worker/compute-pool.js";
 import type { Session } from "../worker/coordinator-link.js";
 import { toColumn } from "../rpc/codec/columns.js";
-import { fromShard } from "../rpc/codec/shard.js";
+import { fromShard, type ShardRows } from "../rpc/codec/shard.js";
 import type { Evaluate__Output } from "../rpc/generated/troupe/v1/Evaluate.js";
 import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
@@ -45,6 +45,7 @@ export class LearnerSession {
   private readonly sync: GradientSync;
   private readonly call: ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
   private running: RunningStep | undefined;
+  private readonly noteStale: () => void;
 
   constructor(
     private readonly state: LearnerState,
@@ -53,7 +54,13 @@ export class LearnerSession {
   ) {
     const { clients, sender, config } = session;
     this.artifacts = new ArtifactClient(clients, sender);
-    this.sync = new GradientSync(clients, sender, config.cluster.wire, config.cluster.stepTimeoutMs);
+    const { allreduceBytes, staleFrames } = context.metrics;
+    this.sync = new GradientSync(clients, sender, {
+      wire: config.cluster.wire,
+      timeoutMs: config.cluster.stepTimeoutMs,
+      onBytes: (direction, bytes) => allreduceBytes.inc({ direction }, bytes),
+    });
+    this.noteStale = () => staleFrames.inc();
     this.call = clients.learner.perform() as ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
   }
 
@@ -96,10 +103,14 @@ export class LearnerSession {
     if (directive.evaluate) return answer(this.evaluate(directive.evaluate));
     if (directive.publish) return answer(this.publish(directive.publish));
     if (directive.train) return this.startStep(directive.train);
-    if (directive.commit)
-      return this.decide(directive.commit, (step) =>
-        step.decision.resolve(directive.commit?.apply ? "apply" : "skip"),
-      );
+    if (directive.commit) {
+      const { step: skipped, apply } = directive.commit;
+      const { position } = this.state;
+      // A skipped step that is repeated is only told: there is nothing to compute.
+      if (!apply && this.running === undefined && position?.step === skipped - 1)
+        this.state.position = { ...position, step: skipped };
+      return this.decide(directive.commit, (step) => step.decision.resolve(apply ? "apply" : "skip"));
+    }
     if (directive.abort) {
       const { reason } = directive.abort;
       return this.decide(directive.abort, (step) => step.abort.abort(new TroupeError("CANCELLED", reason)));
@@ -109,6 +120,7 @@ export class LearnerSession {
 
   private async setup(message: SetupStage__Output): Promise<Omit<LearnerMessage, "sender">> {
     this.state.position = null;
+    const startedMs = performance.now();
     const settings = stageSettings(message, this.session.config);
     const models = await Promise.all(
       message.models.map(async (model) => ({
@@ -125,6 +137,7 @@ export class LearnerSession {
       await this.artifacts.forget(message.state.sha256);
     }
     this.state.position = { stage: message.stage, step: message.appliedStep };
+    this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
     this.context.logger.info(
       { stage: message.stage, applied_step: message.appliedStep, parameters: parameterCount },
       "stage set up",
@@ -138,7 +151,7 @@ export class LearnerSession {
     act: (step: RunningStep) => void,
   ): Promise<void> {
     const { running } = this;
-    if (running?.generation !== about.generation || running.step !== about.step) return;
+    if (running?.generation !== about.generation || running.step !== about.step) return this.noteStale();
     act(running);
     await running.finished;
   }
@@ -147,8 +160,13 @@ export class LearnerSession {
     await this.running?.finished;
     const { generation, step, stage } = message;
     const { position } = this.state;
-    if (position === null || position.stage !== stage || position.step + 1 !== step) {
-      this.send({ behind: { generation, appliedStep: position?.stage === stage ? position.step : 0 } });
+    if (position?.stage !== stage) {
+      const message = `step ${step} of ${stage}: this learner was not set up for that stage`;
+      this.send({ failure: { errorCode: "PROTOCOL", message } });
+      return;
+    }
+    if (position.step + 1 !== step) {
+      this.send({ behind: { generation, appliedStep: position.step } });
       return;
     }
     const decision = makeDeferred<Decision>();
@@ -190,6 +208,7 @@ export class LearnerSession {
         },
       });
       this.state.position = { stage, step };
+      for (const { rows } of order.shards) metrics.trainedTokens.inc(tokensOf(rows));
       this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
       this.session.noteProgress();
     } catch (error) {
@@ -226,5 +245,22 @@ export class LearnerSession {
       artifacts.push(await this.artifacts.publish(artifactName, path));
     }
     return { published: { artifacts, stateSha256: await compute.run("stateSha256", undefined) } };
+  }
+}
+
+/** Tokens of the rows that are run forward and backward. */
+function tokensOf(rows: ShardRows): number {
+  const total = <R>(list: readonly R[], lengthOf: (row: R) => number) =>
+    list.reduce((sum, row) => sum + lengthOf(row), 0);
+  switch (rows.kind) {
+    case "sft":
+      return total(rows.rows, ({ ids }) => ids.length);
+    case "reward":
+      return total(rows.rows, ({ chosen, rejected }) => chosen.length + rejected.length);
+    case "ppo":
+      return (
+        total(rows.rows, ({ promptIds, responseIds }) => promptIds.length + responseIds.length) +
+        total(rows.ptx ?? [], ({ ids }) => ids.length)
+      );
   }
 }

@@ -17,6 +17,9 @@ export async function runLearner(options: WorkerOptions): Promise<void> {
   try {
     await startWorker("learner", options, {
       holdings: () => ({ position: state.position }),
+      forget: () => {
+        state.position = null;
+      },
       perform: (session, context) => new LearnerSession(state, session, context).run(),
     });
   } finally {

@@ -12,6 +12,9 @@ export async function runRollout(options: WorkerOptions): Promise<void> {
   try {
     await startWorker("rollout", options, {
       holdings: () => ({ policyVersion: state.policyVersion }),
+      forget: () => {
+        state.policyVersion = undefined; // parameters are known by their sha256, which holds in any run
+      },
       perform: (session, context) => new RolloutSession(state, session, context).run(),
     });
   } finally {

@@ -39,6 +39,10 @@ export interface LinkOptions {
   readonly signal: AbortSignal;
   /** What this process holds right now; sent when joining and with every heartbeat. */
   readonly holdings: () => Holdings;
+  /** What is held belongs to another run than the one that answers now: let it go. */
+  readonly onOtherRun: () => void;
+  readonly onHeartbeat: (roundTripMs: number) => void;
+  readonly onReconnect: () => void;
 }
 
 export interface Holdings {
@@ -90,11 +94,20 @@ export async function serveCoordinator(
 ): Promise<void> {
   const clients = openClients(options.coordinator, options.token);
   let workerId = options.workerId ?? "";
+  let runId: string | undefined;
   try {
     for (;;) {
       const reply = await register(clients, options, workerId);
       if (reply === undefined) return;
+      const isOtherRun = runId !== undefined && reply.sender?.runId !== runId;
+      if (runId !== undefined) options.onReconnect();
+      runId = reply.sender?.runId;
       workerId = reply.sender?.workerId ?? workerId;
+      if (isOtherRun) {
+        // It was registered with what it held for the old run; the new one must not take that for its own.
+        options.onOtherRun();
+        continue;
+      }
       const isOver = await serveSession(clients, options, reply, perform);
       if (isOver) return;
       options.logger.warn("session ended, joining again");
@@ -174,8 +187,10 @@ async function serveSession(
       await sleep(reply.heartbeatIntervalMs, ended.signal);
       if (ended.signal.aborted) return;
       try {
+        const sentMs = performance.now();
         const answer = await heartbeat(clients, sender, progress, options.holdings());
         silentSinceMs = performance.now();
+        options.onHeartbeat(silentSinceMs - sentMs);
         if (answer.directive === "DRAIN") drained.abort();
         if (answer.directive === "REGISTER_AGAIN") ended.abort();
       } catch (error) {

@@ -15,6 +15,8 @@ export interface WorkerContext<R extends WorkerRole> {
 export interface WorkerBody<R extends WorkerRole> {
   /** What this process holds, told to the coordinator. */
   readonly holdings: () => Holdings;
+  /** Lets go of what it holds, since it belongs to another run. */
+  readonly forget: () => void;
   /** One registration's work; returns when its stream ended. */
   readonly perform: (session: Session, context: WorkerContext<R>) => Promise<void>;
 }
@@ -34,6 +36,8 @@ export async function startWorker<R extends WorkerRole>(
       : { file: join(options.logDir, `${options.workerId ?? `${role}-${process.pid}`}.ndjson`) }),
   });
   const metrics = createMetrics(role);
+  // Both roles have these two; the compiler cannot see it through the type parameter.
+  const link = metrics as unknown as Metrics<WorkerRole>;
   let isRegistered = false;
   const http = await startHttpServer({
     registry: metrics.registry,
@@ -56,6 +60,9 @@ export async function startWorker<R extends WorkerRole>(
         logger,
         signal: options.signal,
         holdings: body.holdings,
+        onOtherRun: body.forget,
+        onHeartbeat: (roundTripMs) => link.heartbeatRoundTrip.observe(roundTripMs / 1000),
+        onReconnect: () => link.reconnects.inc(),
       },
       async (session) => {
         isRegistered = true;
