@@ -9,6 +9,9 @@ import { storageError } from "../../shared/errors.js";
 const FORMAT_VERSION = 1;
 const HEADER_BYTES = 5;
 
+/** 16 hex digits hold every safe integer and sort like numbers. */
+export const recordKey = (sequence: number): string => `r${sequence.toString(16).padStart(16, "0")}`;
+
 export function frame(body: Uint8Array): Uint8Array {
   const value = new Uint8Array(HEADER_BYTES + body.length);
   value[0] = FORMAT_VERSION;

@@ -15,6 +15,7 @@ import {
   encodeSnapshot,
   foldRecord,
   frame,
+  recordKey,
   unframe,
   type Snapshot,
 } from "./encoding.js";
@@ -23,8 +24,6 @@ type Database = ClassicLevel<string, Uint8Array>;
 type BatchOperation = { type: "put"; key: string; value: Uint8Array } | { type: "del"; key: string };
 
 const SNAPSHOT_KEY = "s";
-/** 16 hex digits hold every safe integer and sort like numbers. */
-const recordKey = (sequence: number): string => `r${sequence.toString(16).padStart(16, "0")}`;
 const payloadKey = (id: string): string => `p${id}`;
 
 export interface LevelLogOptions {

@@ -1,0 +1,91 @@
+/** The connection to the NATS servers of a run, and how their errors become ours. */
+import { readFileSync } from "node:fs";
+import { JetStreamApiError } from "@nats-io/jetstream";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { configError, describeError, storageError, TroupeError } from "../../shared/errors.js";
+
+export interface NatsOptions {
+  /** host:port or nats:// addresses; any of them leads to the whole cluster. */
+  readonly servers: readonly string[];
+  /** File with the servers' token; null connects without one. */
+  readonly tokenFile: string | null;
+  /** File with the certificate authority of the servers; null trusts the system's. */
+  readonly caFile?: string | null;
+  /** Copies of everything the servers keep: 1, 3 or 5. */
+  readonly replicas: number;
+  /** Names the streams, so that runs do not meet: letters, digits, `-` and `_`. */
+  readonly run: string;
+}
+
+/** JetStream's code for "the stream does not end where the publisher believes". */
+const WRONG_LAST_SEQUENCE = new Set([10071, 10164]);
+/** Codes worth another try: the stream has no leader at this moment, or the request ran into a time-out. */
+const PASSING_STATUS = new Set([408, 503, 504]);
+
+/** Streams and buckets must not contain what separates subjects. */
+export const streamName = (run: string, part: string): string => `TROUPE_${run}_${part}`;
+export const subjectOf = (run: string, part: string): string => `troupe.${run}.${part}`;
+
+/**
+ * Connects, and keeps reconnecting for as long as the connection is open.
+ * @throws {TroupeError} CONFIG for an unreadable token, AUTH when it is refused, UNREACHABLE when no server answers
+ */
+export async function connectNats(options: NatsOptions, name: string): Promise<NatsConnection> {
+  const { servers, tokenFile, caFile } = options;
+  try {
+    return await connect({
+      servers: [...servers],
+      name,
+      timeout: 5_000,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 250,
+      reconnectJitter: 100,
+      // A server that vanished without closing its socket is noticed within two of these.
+      pingInterval: 1_000,
+      maxPingOut: 2,
+      ...(tokenFile === null ? {} : { token: readSecret(tokenFile) }),
+      ...(caFile ? { tls: { caFile } } : {}),
+    });
+  } catch (error) {
+    if (error instanceof TroupeError) throw error;
+    const text = describeError(error);
+    if (/authorization|authentication/i.test(text)) {
+      throw new TroupeError(
+        "AUTH",
+        `NATS at ${servers.join(", ")} refused the token; see cluster.durable.tokenFile`,
+        {
+          cause: error,
+        },
+      );
+    }
+    throw new TroupeError(
+      "UNREACHABLE",
+      `no NATS server answers at ${servers.join(", ")}; is nats-server running there, with JetStream (-js)?`,
+      { cause: error },
+    );
+  }
+}
+
+/** Somebody else wrote to the stream since. */
+export const isOvertaken = (error: unknown): boolean =>
+  error instanceof JetStreamApiError && WRONG_LAST_SEQUENCE.has(error.code);
+
+/** Whether the same request may succeed in a moment: no leader elected, a lost connection, a time-out. */
+export function isPassing(error: unknown): boolean {
+  if (error instanceof TroupeError) return false;
+  if (error instanceof JetStreamApiError) return PASSING_STATUS.has(error.status);
+  return true;
+}
+
+export function natsError(doing: string, error: unknown): TroupeError {
+  if (error instanceof TroupeError) return error;
+  return storageError(`${doing}: ${describeError(error)}`, { cause: error });
+}
+
+function readSecret(file: string): string {
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch (cause) {
+    throw configError(`cluster.durable.tokenFile ${file} cannot be read`, { cause });
+  }
+}
