@@ -2,11 +2,8 @@
  * Child process entry: renders chat templates. A template is a program (Jinja) that may come from a stranger and can
  * exhaust the heap, which ends the process it runs in, a thread's host included; so it gets a process of its own.
  */
-import { AutoTokenizer, env, type PreTrainedTokenizer } from "@huggingface/transformers";
+import { loadTokenizer, type PreTrainedTokenizer } from "./load-tokenizer.js";
 import type { ChatMessage } from "./types.js";
-
-env.allowRemoteModels = false;
-env.useFSCache = false;
 
 export interface RenderRequest {
   readonly id: number;
@@ -25,7 +22,7 @@ async function tokenizerAt(directory: string): Promise<PreTrainedTokenizer> {
   if (loaded?.directory !== directory) {
     loaded = {
       directory,
-      tokenizer: await AutoTokenizer.from_pretrained(directory, { local_files_only: true }),
+      tokenizer: await loadTokenizer(directory),
     };
   }
   return loaded.tokenizer;

@@ -2,14 +2,10 @@
  * Thread entry: all that touches a tokenizer runs here, away from the event loop that answers heartbeats, where a
  * deadline can end it. Loads local files only.
  */
-import { AutoTokenizer, env, type PreTrainedTokenizer } from "@huggingface/transformers";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { loadTokenizer, type PreTrainedTokenizer } from "./load-tokenizer.js";
 import type { EncodeOptions, TokenizerInfo } from "./types.js";
-
-env.allowRemoteModels = false;
-env.allowLocalModels = true;
-env.useFSCache = false;
 
 /** What makes up a tokenizer, here and for transformers; those that exist travel with every model. */
 const FILES = [
@@ -52,7 +48,7 @@ function startsWithBos(tokenizer: PreTrainedTokenizer, bosId: number | null): bo
 }
 
 async function load(directory: string): Promise<Opened> {
-  const tokenizer = await AutoTokenizer.from_pretrained(directory, { local_files_only: true });
+  const tokenizer = await loadTokenizer(directory);
   if (typeof tokenizer.eos_token_id !== "number") {
     throw new Error(
       `its tokenizer_config.json names no eos_token that is in the vocabulary (eos_token: ${String(tokenizer.eos_token)})`,

@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 import { sleep } from "../shared/abort.js";
 import { storageError } from "../shared/errors.js";
 import type { Exit } from "./exit-cause.js";
-import { lastLogLines } from "./log-tail.js";
+import { lastError, lastLogLines } from "./log-tail.js";
 
 /** Tells a child that stdin is the launcher's pipe; see src/cli/lifetime.ts. */
 export const PARENT_PIPE_VARIABLE = "TROUPE_PARENT_PIPE";
@@ -81,6 +81,11 @@ export class Child {
 
   lastLines(count = LINES_SHOWN): string[] {
     return lastLogLines(this.command.logPath, this.logStart, count);
+  }
+
+  /** What it said went wrong, whole; undefined when it ended without a word. */
+  lastError(): string | undefined {
+    return lastError(this.command.logPath, this.logStart);
   }
 
   kill(signal: NodeJS.Signals): void {

@@ -1,6 +1,7 @@
 /** Workers of one machine for a coordinator that runs elsewhere. */
 import { hostname } from "node:os";
 import { resolve } from "node:path";
+import type { ClientTls } from "../rpc/tls.js";
 import { cancelled } from "../shared/abort.js";
 import { configError } from "../shared/errors.js";
 import { ProgressView } from "./progress-view.js";
@@ -13,6 +14,7 @@ export interface LaunchWorkersOptions {
   /** host:port */
   readonly coordinator: string;
   readonly tokenFile: string | null;
+  readonly tls?: ClientTls;
   readonly counts: Readonly<Record<"rollout" | "learner", number>>;
   readonly gpus: readonly number[];
   readonly logDir: string;
@@ -38,6 +40,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
       {
         logDir,
         tokenFile: options.tokenFile === null ? null : resolve(options.tokenFile),
+        tls: options.tls,
         gpus: options.gpus,
         coordinatorAddress: () => coordinator,
         coordinatorArgs: () => [],

@@ -4,11 +4,17 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import type { Config } from "../config/schema.js";
 import { cancelled, sleep } from "../shared/abort.js";
-import { describeError } from "../shared/errors.js";
-import { connectControl, type ConnectControl, type Control } from "./control.js";
+import { configError, describeError } from "../shared/errors.js";
+import {
+  clientTlsOfConfig,
+  connectControl,
+  controlAccess,
+  type ConnectControl,
+  type Control,
+} from "./control.js";
 import { portOf, urlOf, waitForCoordinator, type CoordinatorFile } from "./coordinator-file.js";
 import { ProgressFeed } from "./progress-feed.js";
 import type { ProgressView } from "./progress-view.js";
@@ -45,6 +51,10 @@ const LEAVE_BY_THEMSELVES_MS = 3_000;
 export async function launch(options: LaunchOptions): Promise<void> {
   const { config, directory, view, signal } = options;
   const { cluster } = config;
+  if (cluster.tls.cert !== null && cluster.tls.ca === null)
+    throw configError(
+      "cluster.tls.cert is set: the workers started here need cluster.tls.ca, the authority that signed it (ca.crt)",
+    );
   let address: CoordinatorFile | undefined;
   const summaryPath = join(directory.path, "summary.json");
   // Old ones would be taken for this start's: the address of the coordinator, and the proof that the run is done.
@@ -56,6 +66,7 @@ export async function launch(options: LaunchOptions): Promise<void> {
       {
         logDir: directory.logDir,
         tokenFile: cluster.tokenFile,
+        tls: clientTlsOfConfig(cluster),
         gpus: options.gpus ?? [],
         coordinatorAddress: () => address?.grpcAddress ?? "",
         // After a restart the workers look for the coordinator where it was.
@@ -120,10 +131,11 @@ async function follow(
   supervisor: Supervisor,
   signal: AbortSignal,
 ): Promise<void> {
-  const token = await readTokenFile(config.cluster.tokenFile);
+  const { cluster } = config;
   let control: Control;
   try {
-    control = await connect(address.grpcAddress, token);
+    const access = await controlAccess(cluster.tokenFile, clientTlsOfConfig(cluster));
+    control = await connect(address.grpcAddress, access);
   } catch (error) {
     view.note(`progress cannot be shown: ${describeError(error)}`);
     return;
@@ -152,11 +164,6 @@ async function followDesired(control: Control, supervisor: Supervisor, signal: A
       // Not reachable at the moment: it restarts, or it is done. The supervisor sees which.
     }
   }
-}
-
-async function readTokenFile(path: string | null): Promise<string | undefined> {
-  if (path === null) return undefined;
-  return (await readFile(path, "utf8")).trim();
 }
 
 const aborted = (signal: AbortSignal): Promise<void> =>

@@ -1,5 +1,6 @@
 /** The command lines of a run's processes: `troupe coordinator | rollout | learner` with everything they need. */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import type { ClientTls } from "../rpc/tls.js";
 import { packageRoot } from "../shared/paths.js";
 import type { ChildCommand } from "./child.js";
 import { gpuOf } from "./gpus.js";
@@ -9,6 +10,7 @@ export interface RunCommandOptions {
   /** Folder for one log per process. */
   readonly logDir: string;
   readonly tokenFile: string | null;
+  readonly tls?: ClientTls;
   /** Device numbers; empty = leave the environment alone. */
   readonly gpus: readonly number[];
   /** host:port workers connect to; asked at every start, since a coordinator that restarts may listen elsewhere. */
@@ -53,8 +55,15 @@ export function runCommand(
       "--log-dir",
       options.logDir,
       ...token,
+      ...tlsArguments(options.tls),
     ],
   };
+}
+
+function tlsArguments(tls: ClientTls | undefined): string[] {
+  if (tls === undefined) return [];
+  const client = tls.cert && tls.key ? ["--tls-cert", resolve(tls.cert), "--tls-key", resolve(tls.key)] : [];
+  return ["--tls-ca", resolve(tls.ca), ...client];
 }
 
 /** Config variables are already in the config file the coordinator gets; read again they would outrank `--set`. */

@@ -205,7 +205,10 @@ export class Supervisor {
     const ending = `${name} ended: ${cause.text}${quoted(lastLines, logPath)}`;
     if (exit.code !== null && FATAL_EXIT_CODES.has(exit.code)) {
       this.#isEnding = true;
-      throw new TroupeError(errorCodeOfExit(exit.code), ending);
+      const said = child.lastError();
+      // The user's mistake in the program's own words; where they were said comes second.
+      const message = said === undefined ? ending : `${said}\n  (${name}, ${cause.text}; log: ${logPath})`;
+      throw new TroupeError(errorCodeOfExit(exit.code), message);
     }
     const decision = this.#budget.decide(role, name, performance.now(), child.uptimeMs);
     const { maxRestarts, windowMs } = this.#budget.policy;

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { errorCodeOfExit, exitCause } from "../../../src/launcher/exit-cause.js";
-import { lastLogLines } from "../../../src/launcher/log-tail.js";
+import { lastError, lastLogLines } from "../../../src/launcher/log-tail.js";
 import { EXIT_CODES, FATAL_EXIT_CODES } from "../../../src/shared/errors.js";
 
 describe("why a process ended", () => {
@@ -56,4 +56,23 @@ describe("the last lines of a log", () => {
   });
 
   it("are none when there is no log", () => expect(lastLogLines(`${path}.none`, 0, 3)).toEqual([]));
+});
+
+describe("what a process said went wrong", () => {
+  const path = join(mkdtempSync(join(tmpdir(), "troupe-error-")), "x.log");
+
+  it("is all from its last `error:` on, whole, without the stack traces before it", () => {
+    const long = "y".repeat(400);
+    writeFileSync(
+      path,
+      `old life\nerror: earlier\n    at f (x.js:1)\nerror: 2 problems:\n  a: ${long}\n  b: no\n`,
+    );
+    expect(lastError(path, 0)).toBe(`2 problems:\n  a: ${long}\n  b: no`);
+  });
+
+  it("is nothing when it crashed without a word, or spoke in an earlier life", () => {
+    writeFileSync(path, "error: earlier\n");
+    expect(lastError(path, "error: earlier\n".length)).toBeUndefined();
+    expect(lastError(`${path}.none`, 0)).toBeUndefined();
+  });
 });

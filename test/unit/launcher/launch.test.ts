@@ -121,6 +121,16 @@ describe("launch", () => {
     expect(error?.message).toContain("| bad model");
   });
 
+  it("what a fatal coordinator said is the message, without the trace it logged before", async () => {
+    const run = await start(
+      () => `console.log("    at f (x.js)"); console.error("error: no such file"); process.exit(65)`,
+    );
+    const error = await run.outcome;
+    expect(error?.message).toMatch(
+      /^no such file\n {2}\(coordinator-0, exit code 65 \(bad data or model\); log: .*\.log\)$/,
+    );
+  });
+
   it("starts and stops workers as the coordinator wants", async () => {
     const run = await start((dir) => coordinatorProgram(dir, ""));
     await run.until("rollout-1");
