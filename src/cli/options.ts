@@ -1,6 +1,8 @@
 /** Options that several commands share, and what they mean. */
 import { InvalidArgumentError, Option, type Command } from "commander";
 import type { LoadedConfig } from "../config/load.js";
+import type { ClientTls } from "../rpc/tls.js";
+import { configError } from "../shared/errors.js";
 
 export const wholeNumber =
   (minimum: number, maximum = Number.MAX_SAFE_INTEGER) =>
@@ -72,17 +74,42 @@ export const configFlags = ({ rollouts, learners, seed }: RunOptions): Record<st
   seed,
 });
 
-export interface ConnectionOptions {
+/** How a worker or tool gets in: the join token, and what TLS needs. */
+export interface AccessOptions {
+  readonly tokenFile?: string;
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+}
+
+export const addAccessOptions = (command: Command): Command =>
+  command
+    .option("--token-file <file>", "file with the join token")
+    .option("--tls-ca <file>", "connect with TLS: the authority that signed the coordinator's certificate")
+    .option("--tls-cert <file>", "client certificate, when the coordinator asks for one")
+    .option("--tls-key <file>", "its private key");
+
+/** @throws {TroupeError} CONFIG for a client certificate without --tls-ca */
+export function clientTlsOf({ tlsCa, tlsCert, tlsKey }: AccessOptions): ClientTls | undefined {
+  if (tlsCa !== undefined) return { ca: tlsCa, cert: tlsCert, key: tlsKey };
+  if (tlsCert !== undefined || tlsKey !== undefined)
+    throw configError(
+      "--tls-cert and --tls-key need --tls-ca, the authority that signed the coordinator's certificate",
+    );
+  return undefined;
+}
+
+export interface ConnectionOptions extends AccessOptions {
   readonly coordinator?: string;
   readonly runDir?: string;
-  readonly tokenFile?: string;
 }
 
 export const addConnectionOptions = (command: Command): Command =>
-  command
-    .option("--coordinator <host:port>", "gRPC address of the coordinator")
-    .option("--run-dir <dir>", "folder of the run, to find its coordinator")
-    .option("--token-file <file>", "file with the join token");
+  addAccessOptions(
+    command
+      .option("--coordinator <host:port>", "gRPC address of the coordinator")
+      .option("--run-dir <dir>", "folder of the run, to find its coordinator"),
+  );
 
 /** Reads a config for a command; `environment` is this process's. */
 export async function loadForCommand(

@@ -2,11 +2,10 @@
 import type { Command } from "commander";
 import type { WorkerOptions } from "../worker/worker-options.js";
 import type { Lifetime } from "./lifetime.js";
-import { wholeNumber } from "./options.js";
+import { addAccessOptions, clientTlsOf, wholeNumber, type AccessOptions } from "./options.js";
 
-interface WorkerCommandOptions {
+interface WorkerCommandOptions extends AccessOptions {
   readonly coordinator: string;
-  readonly tokenFile?: string;
   readonly workerId?: string;
   readonly httpHost?: string;
   readonly httpPort?: number;
@@ -19,9 +18,11 @@ export function defineWorkerCommand(
   lifetime: Lifetime,
   load: () => Promise<(options: WorkerOptions) => Promise<void>>,
 ): void {
-  command
-    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator (see DIR/coordinator.json)")
-    .option("--token-file <file>", "file with the join token")
+  command.requiredOption(
+    "--coordinator <host:port>",
+    "gRPC address of the coordinator (see DIR/coordinator.json)",
+  );
+  addAccessOptions(command)
     .option("--worker-id <name>", "wanted name, such as rollout-0 (default: the coordinator picks one)")
     .option("--http-host <address>", "address of /metrics and /healthz (default: 127.0.0.1)")
     .option("--http-port <n>", "its port (default: a free one)", wholeNumber(0, 65_535))
@@ -29,6 +30,6 @@ export function defineWorkerCommand(
     .action(async (options: WorkerCommandOptions) => {
       const { signal } = lifetime;
       const run = await load();
-      await run({ ...options, signal });
+      await run({ ...options, tls: clientTlsOf(options), signal });
     });
 }

@@ -205,13 +205,14 @@ function checkCluster({ cluster, engine }: Config, contradict: Contradict): void
         `cluster.host ${cluster.host} is reachable from other machines, so cluster.tokenFile is needed (make one: openssl rand -hex 32 > token; chmod 600 token)`,
       );
     }
-    if (!cluster.insecure) {
+    if (!cluster.insecure && cluster.tls.cert === null) {
       contradict(
         ["cluster.insecure", "cluster.host"],
-        `cluster.host ${cluster.host} is reachable from other machines and the traffic is not encrypted: set cluster.insecure: true on a network you trust, or keep 127.0.0.1`,
+        `cluster.host ${cluster.host} is reachable from other machines and the traffic is not encrypted: set cluster.insecure: true on a network you trust, set cluster.tls (troupe certs init DIR --host NAME makes the files), or keep 127.0.0.1`,
       );
     }
   }
+  checkTls(cluster.tls, contradict);
   if (cluster.port !== 0 && cluster.port === cluster.httpPort) {
     contradict(
       ["cluster.httpPort", "cluster.port"],
@@ -222,6 +223,26 @@ function checkCluster({ cluster, engine }: Config, contradict: Contradict): void
     contradict(
       ["engine.provider", "engine.name"],
       `engine.provider ${engine.provider} is an option of the onnx engine, but engine.name is ${engine.name}`,
+    );
+  }
+}
+
+function checkTls(tls: Config["cluster"]["tls"], contradict: Contradict): void {
+  const together = (a: keyof typeof tls, b: keyof typeof tls) => {
+    if ((tls[a] === null) === (tls[b] === null)) return;
+    const [given, missing] = tls[a] === null ? [b, a] : [a, b];
+    contradict(
+      [`cluster.tls.${missing}`, `cluster.tls.${given}`],
+      `cluster.tls.${given} is set and cluster.tls.${missing} is not: a certificate and its key belong together`,
+    );
+  };
+  together("cert", "key");
+  together("clientCert", "clientKey");
+  for (const path of ["clientCa", "ca"] as const) {
+    if (tls[path] === null || tls.cert !== null) continue;
+    contradict(
+      [`cluster.tls.${path}`, "cluster.tls.cert"],
+      `cluster.tls.${path} is set but cluster.tls.cert is not: without it the coordinator does not speak TLS`,
     );
   }
 }

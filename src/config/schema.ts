@@ -242,6 +242,19 @@ const ppoSchema = z.strictObject({
     .describe("mix in a language-model loss on sft rows; null = off"),
 });
 
+const pemFile = z.string().min(1).nullable().default(null);
+
+const tlsSchema = z.strictObject({
+  cert: pemFile.describe("PEM certificate of the coordinator (server.crt); null = plaintext"),
+  key: pemFile.describe("its private key (server.key, mode 0600)"),
+  clientCa: pemFile.describe(
+    "authority that must have signed the certificate of every worker and tool (ca.crt)",
+  ),
+  ca: pemFile.describe("authority by which the workers started here know the coordinator (ca.crt)"),
+  clientCert: pemFile.describe("certificate they show when there is a `clientCa` (client.crt)"),
+  clientKey: pemFile.describe("its private key (client.key)"),
+});
+
 const clusterSchema = z.strictObject({
   rollouts: nonNegativeInt.max(4096).default(2).describe("rollout processes the launcher starts"),
   learners: nonNegativeInt
@@ -259,14 +272,25 @@ const clusterSchema = z.strictObject({
     .string()
     .min(1)
     .default("127.0.0.1")
-    .describe("address the coordinator listens on; anything but loopback needs `tokenFile` and `insecure`"),
+    .describe(
+      "address the coordinator listens on; beyond loopback it needs `tokenFile`, and `tls` or `insecure`",
+    ),
   port: port.default(0).describe("gRPC port; 0 picks a free one"),
   httpPort: port.default(0).describe("dashboard and metrics port of the coordinator; 0 picks a free one"),
-  tokenFile: z.string().min(1).nullable().default(null).describe("file with the join token (mode 0600)"),
+  tokenFile: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("file with the join token, or one line `ROLE TOKEN` per role (mode 0600)"),
+  tls: tlsSchema.prefault({}).describe("encryption; `troupe certs init DIR` makes the files"),
   insecure: z
     .boolean()
     .default(false)
     .describe("listen beyond loopback without TLS; the join token is still required"),
+  maxArtifactBytes: positiveInt
+    .default(64 * 2 ** 30)
+    .describe("largest model or training state a learner may hand in; more is refused before it is sent"),
   heartbeatIntervalMs: durationMs.default(1_000).describe("how often a worker reports that it lives"),
   leaseTtlMs: durationMs
     .default(10_000)

@@ -14,6 +14,11 @@ import { GradientSum, type TreeNode } from "./all-reduce.js";
 import type { StepMember } from "./core/index.js";
 import { checkSender } from "./membership-service.js";
 
+/** A bucket is one message; the service takes messages of at most 4 MiB, this leaves room for the envelope. */
+const MAX_BUCKET_BYTES = 2 << 20;
+/** Of one gradient: 64 GiB in buckets of 1 MiB. Small buckets would cost more in books than in bytes. */
+const MAX_BUCKETS = 1 << 16;
+
 type Call = grpc.ServerDuplexStream<GradientChunk__Output, GradientChunk>;
 
 interface Session {
@@ -117,6 +122,7 @@ export class AllReduceService {
       throw new TroupeError("FENCED", `${workerId} is not a member of generation ${session.generation}`);
     if (session.calls.has(workerId))
       throw protocolError(`${workerId} joined the all-reduce of step ${session.step} twice`);
+    checkHeader(header, session.members.get(workerId) as StepMember);
     session.sum ??= new GradientSum(
       session.shardCount,
       header.elementCount,
@@ -180,6 +186,28 @@ export class AllReduceService {
         this.options.metrics.allreduceDuration.observe((performance.now() - session.startedMs) / 1000);
       }
     }
+  }
+}
+
+/** Sizes are announced before the bytes come, and nodes say whose shards they sum: neither is taken on trust. */
+function checkHeader(
+  { elementCount, bucketElements, nodes }: GradientHeader__Output,
+  member: StepMember,
+): void {
+  if (!(bucketElements >= 1 && bucketElements * 4 <= MAX_BUCKET_BYTES))
+    throw protocolError(
+      `GradientHeader.bucket_elements: expected 1 to ${MAX_BUCKET_BYTES / 4}, got ${bucketElements}`,
+    );
+  if (!(elementCount >= 1 && elementCount <= bucketElements * MAX_BUCKETS))
+    throw protocolError(
+      `GradientHeader.element_count: expected 1 to ${MAX_BUCKETS} buckets of ${bucketElements}, got ${elementCount}`,
+    );
+  const end = member.firstShard + member.shardCount;
+  for (const { level, index } of nodes) {
+    if (level <= 30 && index * 2 ** level >= member.firstShard && (index + 1) * 2 ** level <= end) continue;
+    throw protocolError(
+      `GradientHeader.nodes: ${member.workerId} computes the ${member.shardCount} shards from ${member.firstShard}, node ${level}/${index} covers others`,
+    );
   }
 }
 

@@ -5,9 +5,19 @@ import type { ArtifactServiceHandlers } from "../rpc/generated/troupe/v1/Artifac
 import { toServiceError } from "../rpc/status.js";
 import { protocolError } from "../shared/errors.js";
 import type { ArtifactRef, ArtifactStore } from "./artifact-store.js";
-import { checkSender } from "./membership-service.js";
+import type { CoreHost } from "./core-host.js";
+import { checkSender, checkSpeaksAs } from "./membership-service.js";
 
-export function makeArtifactService(store: ArtifactStore, runId: string): ArtifactServiceHandlers {
+export interface ArtifactOptions {
+  readonly store: ArtifactStore;
+  readonly host: CoreHost;
+  readonly runId: string;
+  /** Largest file a learner may announce; more than it announced is refused while it arrives. */
+  readonly maxBytes: number;
+}
+
+export function makeArtifactService(options: ArtifactOptions): ArtifactServiceHandlers {
+  const { store, host, runId, maxBytes } = options;
   return {
     Fetch: (call) => {
       (async () => {
@@ -29,7 +39,11 @@ export function makeArtifactService(store: ArtifactStore, runId: string): Artifa
         };
         if (first.done || ref === null)
           throw protocolError("ArtifactChunk.ref: expected in the first chunk, got none");
-        checkSender(sender, runId);
+        checkSpeaksAs(["learner"], checkSender(sender, runId), host);
+        if (!(ref.sizeBytes <= maxBytes))
+          throw protocolError(
+            `artifact ${ref.name}: expected at most cluster.maxArtifactBytes ${maxBytes}, ${ref.sizeBytes} are announced`,
+          );
         const stored: ArtifactRef = await store.receive(ref, restOf(messages));
         callback(null, { ref: stored });
       })().catch((error: unknown) => callback(toServiceError(error)));

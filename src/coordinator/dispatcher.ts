@@ -21,7 +21,7 @@ import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
 import type { AssignTask } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { ExperienceStore } from "./experience-store.js";
-import { checkSender } from "./membership-service.js";
+import { checkSender, checkSpeaksAs } from "./membership-service.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
@@ -190,7 +190,9 @@ export class Dispatcher {
       const { host, runId, directory } = this.options;
       call.on("data", (message: RolloutMessage__Output) => {
         try {
-          const { workerId, incarnation } = checkSender(message.sender, runId);
+          const sender = checkSender(message.sender, runId);
+          checkSpeaksAs(["rollout"], sender, host);
+          const { workerId, incarnation } = sender;
           if (!this.streams.has(workerId) || message.ready)
             this.streams.bind(workerId, incarnation, call as never);
           this.receive(message, workerId, incarnation);

@@ -20,7 +20,7 @@ import { AllReduceService } from "./all-reduce-service.js";
 import type { HealLearner, JsonValue, StartStep, StepMember } from "./core/index.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
-import { checkSender } from "./membership-service.js";
+import { checkSender, checkSpeaksAs } from "./membership-service.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
@@ -245,7 +245,9 @@ export class LearnerGroup {
       const { host, runId, directory, logger } = this.options;
       call.on("data", (message: LearnerMessage__Output) => {
         try {
-          const { workerId, incarnation } = checkSender(message.sender, runId);
+          const sender = checkSender(message.sender, runId);
+          checkSpeaksAs(["learner"], sender, host);
+          const { workerId, incarnation } = sender;
           if (message.hello) this.streams.bind(workerId, incarnation, call);
           this.receive(message, { workerId, incarnation });
         } catch (error) {

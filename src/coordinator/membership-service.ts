@@ -3,7 +3,8 @@ import type * as grpc from "@grpc/grpc-js";
 import type { Config } from "../config/schema.js";
 import type { Metrics } from "../observability/metrics.js";
 import { PROTOCOL_VERSION } from "../rpc/load-proto.js";
-import { toServiceError } from "../rpc/status.js";
+import { callerRoles } from "../rpc/auth.js";
+import { PermissionError, toServiceError } from "../rpc/status.js";
 import type { MembershipHandlers } from "../rpc/generated/troupe/v1/Membership.js";
 import type { RegisterRequest__Output } from "../rpc/generated/troupe/v1/RegisterRequest.js";
 import type { Sender__Output } from "../rpc/generated/troupe/v1/Sender.js";
@@ -24,6 +25,28 @@ export function checkSender(sender: Sender__Output | null, runId: string): Sende
     );
   }
   return sender;
+}
+
+/**
+ * Refuses a sender that is registered under another role than the one it speaks as. Who is not registered at all, or
+ * was replaced, is the core's business.
+ */
+export function checkSpeaksAs(
+  allowed: readonly string[],
+  { workerId, incarnation }: Sender__Output,
+  { state }: CoreHost,
+): void {
+  const member = state.volatile.members.get(workerId);
+  if (member === undefined) return;
+  if (!allowed.includes(member.role))
+    throw new PermissionError(
+      `${workerId} is registered as ${member.role}; this call is for ${allowed.join(" or ")} workers`,
+    );
+  if (incarnation > member.incarnation)
+    throw new TroupeError(
+      "FENCED",
+      `sender.incarnation: ${workerId} never got ${incarnation}; register first`,
+    );
 }
 
 export interface MembershipOptions {
@@ -59,7 +82,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
     directory.lost(workerId, incarnation, reason);
   });
 
-  const register = (request: RegisterRequest__Output, answer: Answer<object>) => {
+  const register = (request: RegisterRequest__Output, answer: Answer<object>, metadata: grpc.Metadata) => {
     if (request.protocolVersion !== PROTOCOL_VERSION) {
       metrics.workerRegistrations.inc({ role: "rollout", outcome: "refused" });
       throw configError(
@@ -70,6 +93,10 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       throw protocolError("role: expected ROLE_ROLLOUT or ROLE_LEARNER, got none");
     if (options.isOver()) throw new TroupeError("CANCELLED", "the run is over");
     const role: WorkerRole = request.role === "ROLE_ROLLOUT" ? "rollout" : "learner";
+    if (!callerRoles(metadata).includes(role))
+      throw new PermissionError(
+        `role: the join token is of ${callerRoles(metadata).join(", ")}, it cannot register a ${role}`,
+      );
     const workerId = request.workerId || directory.nextName(role);
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(workerId)) {
       throw protocolError(
@@ -105,10 +132,10 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
   };
 
   const guarded =
-    <Q, R>(handle: (request: Q, answer: Answer<R>) => void) =>
-    (call: { request: Q }, callback: Answer<R>) => {
+    <Q, R>(handle: (request: Q, answer: Answer<R>, metadata: grpc.Metadata) => void) =>
+    (call: { request: Q; metadata: grpc.Metadata }, callback: Answer<R>) => {
       try {
-        handle(call.request, callback);
+        handle(call.request, callback, call.metadata);
       } catch (error) {
         callback(toServiceError(error));
       }
@@ -117,8 +144,14 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
   return {
     Register: guarded(register) as MembershipHandlers["Register"],
     Heartbeat: guarded(
-      (request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"], answer: Answer<object>) => {
-        const { workerId, incarnation } = checkSender(request.sender, runId);
+      (
+        request: Parameters<MembershipHandlers["Heartbeat"]>[0]["request"],
+        answer: Answer<object>,
+        metadata,
+      ) => {
+        const sender = checkSender(request.sender, runId);
+        checkSpeaksAs(callerRoles(metadata), sender, host);
+        const { workerId, incarnation } = sender;
         if (options.isOver()) return answer(null, { directive: "DRAIN" });
         directory.heard(
           workerId,
@@ -136,8 +169,14 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       },
     ) as MembershipHandlers["Heartbeat"],
     Leave: guarded(
-      (request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>) => {
-        const { workerId, incarnation } = checkSender(request.sender, runId);
+      (
+        request: Parameters<MembershipHandlers["Leave"]>[0]["request"],
+        answer: Answer<object>,
+        metadata,
+      ) => {
+        const sender = checkSender(request.sender, runId);
+        checkSpeaksAs(callerRoles(metadata), sender, host);
+        const { workerId, incarnation } = sender;
         host.dispatch({ type: "WorkerLeft", workerId, incarnation });
         directory.left(workerId, incarnation);
         answer(null, {});

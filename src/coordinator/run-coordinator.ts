@@ -3,6 +3,7 @@ import { mkdir, rename, writeFile } from "node:fs/promises";
 import { createHash, randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { status as grpcStatus } from "@grpc/grpc-js";
 import type { Config } from "../config/schema.js";
 import { loadRlhfData } from "../data/datasets.js";
 import { resolveTokenizerDirectory } from "../data/tokenizer-source.js";
@@ -12,8 +13,10 @@ import { createMetrics } from "../observability/metrics.js";
 import { startHttpServer } from "../observability/http-server.js";
 import { EventBus } from "../observability/progress.js";
 import { startRunFiles } from "../observability/run-files.js";
-import { checkListenAddress, readToken } from "../rpc/auth.js";
+import { JoinTokens, checkListenAddress } from "../rpc/auth.js";
+import { makeRefusalLog } from "../rpc/refusal-log.js";
 import { startRpcServer } from "../rpc/server.js";
+import type { ServerTls } from "../rpc/tls.js";
 import { makeDeferred, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
 import { stagesOf } from "../stages/plan-stages.js";
@@ -57,8 +60,13 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const runDir = resolve(options.runDir);
   const listenHost = options.host ?? config.cluster.host;
   const tokenFile = options.tokenFile ?? config.cluster.tokenFile;
-  const token = tokenFile === null ? undefined : readToken(tokenFile);
-  checkListenAddress(listenHost, token !== undefined, options.insecure ?? config.cluster.insecure);
+  const tokens = tokenFile === null ? undefined : JoinTokens.read(tokenFile);
+  const tls = serverTlsOf(config);
+  checkListenAddress(listenHost, {
+    hasToken: tokens !== undefined,
+    hasTls: tls !== undefined,
+    isInsecure: options.insecure ?? config.cluster.insecure,
+  });
 
   await mkdir(join(runDir, "checkpoints"), { recursive: true });
   const log = await openLevelLog(join(runDir, "journal"));
@@ -67,7 +75,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     role: "coordinator",
     runId,
     file: join(runDir, "logs", "coordinator.ndjson"),
-    secrets: token === undefined ? [] : [token],
+    secrets: tokens?.secrets ?? [],
   });
   const metrics = createMetrics("coordinator");
   const bus = new EventBus({
@@ -94,12 +102,15 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const learners = new LearnerGroup({ ...shared, artifacts, wire: config.cluster.wire });
   learners.onFatal = stop;
 
+  const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
+    logger.warn({ method, peer, suppressed }, `call refused: ${REFUSALS[reason]}`),
+  );
   const server = await startRpcServer(
     {
       membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
       rollout: dispatcher.service,
       learner: learners.service,
-      artifact: makeArtifactService(artifacts, runId),
+      artifact: makeArtifactService({ store: artifacts, host, runId, maxBytes: config.cluster.maxArtifactBytes }),
       control: makeControlService({
         host,
         directory,
@@ -112,11 +123,14 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     {
       host: listenHost,
       port: options.port ?? config.cluster.port,
-      token,
-      onRefused: (method) => {
-        metrics.authFailures.inc({ reason: "invalid" });
-        logger.warn({ method }, "call refused: join token missing or wrong");
+      tokens,
+      tls,
+      onRefused: (refusal) => {
+        metrics.authFailures.inc({ reason: refusal.reason });
+        noteRefusal(refusal);
       },
+      onAnswered: (method, code, seconds) =>
+        metrics.rpcHandling.observe({ method: method.slice(1), code: grpcStatus[code] }, seconds),
     },
   );
   const http = await startHttpServer({
@@ -223,6 +237,18 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     await files.close();
     await logger.close();
   }
+}
+
+const REFUSALS = {
+  missing: "no join token",
+  invalid: "wrong join token",
+  role: "the join token is of a role that may not call this",
+} as const;
+
+function serverTlsOf({ cluster: { tls } }: Config): ServerTls | undefined {
+  return tls.cert === null || tls.key === null
+    ? undefined
+    : { cert: tls.cert, key: tls.key, clientCa: tls.clientCa };
 }
 
 function coreConfig({ cluster, ppo }: Config): CoreConfig {

@@ -1,13 +1,13 @@
 /** What people and tools ask a coordinator: status, scale, progress, stop. */
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import type { ProgressEvent } from "../observability/progress.js";
-import { clientChannelOptions } from "./channel-options.js";
-import { tokenInterceptor } from "./auth.js";
+import { TroupeError } from "../shared/errors.js";
 import { CONTROL_DEADLINE_MS, deadlineIn } from "./deadlines.js";
 import type { ProgressEvent__Output } from "./generated/troupe/v1/ProgressEvent.js";
 import type { StatusReply__Output } from "./generated/troupe/v1/StatusReply.js";
 import { troupe } from "./load-proto.js";
-import { fromServiceError } from "./status.js";
+import { fromServiceError, isRetryable } from "./status.js";
+import { clientChannel, explainTlsFailure, type Access } from "./tls.js";
 
 export type RunStatus = StatusReply__Output;
 
@@ -16,12 +16,10 @@ export class ControlClient {
 
   constructor(
     readonly address: string,
-    token?: string,
+    private readonly access: Access = {},
   ) {
-    this.client = new troupe.v1.ControlService(address, grpc.credentials.createInsecure(), {
-      ...clientChannelOptions,
-      interceptors: token === undefined ? [] : [tokenInterceptor(token)],
-    });
+    const { credentials, options } = clientChannel(address, access);
+    this.client = new troupe.v1.ControlService(address, credentials, options);
   }
 
   status(): Promise<RunStatus> {
@@ -64,15 +62,20 @@ export class ControlClient {
     this.client.close();
   }
 
-  private unary<T>(
+  private async unary<T>(
     what: string,
     start: (done: (error: grpc.ServiceError | null, reply?: T) => void) => unknown,
   ): Promise<T> {
-    return new Promise((resolve, reject) => {
-      start((error, reply) => {
-        if (error) reject(fromServiceError(error, `${what}: coordinator at ${this.address}`));
-        else resolve(reply as T);
+    try {
+      return await new Promise((resolve, reject) => {
+        start((error, reply) => {
+          if (error) reject(fromServiceError(error, `${what}: coordinator at ${this.address}`));
+          else resolve(reply as T);
+        });
       });
-    });
+    } catch (error) {
+      const isUnreachable = error instanceof TroupeError && isRetryable(error);
+      throw (isUnreachable ? await explainTlsFailure(this.address, this.access.tls) : undefined) ?? error;
+    }
   }
 }

@@ -20,12 +20,25 @@ const TABLE: Readonly<Record<ErrorCode, grpc.status>> = {
 
 const CODE_KEY = "troupe-error-code";
 
-export function toServiceError(error: unknown): grpc.ServiceError {
-  const code = errorCodeOf(error);
+/** A caller with a valid token that is not the one this is for: PERMISSION_DENIED, where AUTH alone is UNAUTHENTICATED. */
+export class PermissionError extends TroupeError {
+  constructor(message: string) {
+    super("AUTH", message);
+  }
+}
+
+/** Carries our code next to the status, which is coarser. */
+export function errorMetadata(code: ErrorCode): grpc.Metadata {
   const metadata = new grpc.Metadata();
   metadata.set(CODE_KEY, code);
+  return metadata;
+}
+
+export function toServiceError(error: unknown): grpc.ServiceError {
+  const code = errorCodeOf(error);
   const details = describeError(error);
-  return Object.assign(new Error(details), { code: TABLE[code], details, metadata });
+  const status = error instanceof PermissionError ? grpc.status.PERMISSION_DENIED : TABLE[code];
+  return Object.assign(new Error(details), { code: status, details, metadata: errorMetadata(code) });
 }
 
 const isServiceError = (error: unknown): error is grpc.ServiceError =>

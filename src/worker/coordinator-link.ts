@@ -10,17 +10,16 @@
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import { configSchema, type Config } from "../config/schema.js";
 import type { Logger } from "../observability/logger.js";
-import { tokenInterceptor } from "../rpc/auth.js";
-import { clientChannelOptions } from "../rpc/channel-options.js";
 import { CONTROL_DEADLINE_MS, RECONNECT_BUDGET_MS, deadlineIn } from "../rpc/deadlines.js";
 import type { HeartbeatReply__Output } from "../rpc/generated/troupe/v1/HeartbeatReply.js";
 import type { RegisterReply__Output } from "../rpc/generated/troupe/v1/RegisterReply.js";
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
 import { PROTOCOL_VERSION, troupe } from "../rpc/load-proto.js";
 import { fromServiceError, isRetryable } from "../rpc/status.js";
+import { clientChannel, explainTlsFailure, type Access } from "../rpc/tls.js";
 import { sleep } from "../shared/abort.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
 
@@ -30,7 +29,7 @@ export interface LinkOptions {
   readonly role: WorkerRole;
   /** host:port of the coordinator's gRPC server. */
   readonly coordinator: string;
-  readonly token?: string;
+  readonly access: Access;
   /** Wanted name; empty lets the coordinator choose. Kept over reconnects. */
   readonly workerId?: string;
   readonly metricsAddress: string;
@@ -70,12 +69,9 @@ export interface Clients {
   readonly artifact: InstanceType<typeof troupe.v1.ArtifactService>;
 }
 
-export function openClients(address: string, token?: string): Clients {
-  const options = {
-    ...clientChannelOptions,
-    interceptors: token === undefined ? [] : [tokenInterceptor(token)],
-  };
-  const credentials = grpc.credentials.createInsecure();
+/** @throws {TroupeError} CONFIG when a TLS file cannot be used */
+export function openClients(address: string, access: Access = {}): Clients {
+  const { credentials, options } = clientChannel(address, access);
   return {
     membership: new troupe.v1.Membership(address, credentials, options),
     rollout: new troupe.v1.RolloutService(address, credentials, options),
@@ -92,7 +88,7 @@ export async function serveCoordinator(
   options: LinkOptions,
   perform: (session: Session) => Promise<void>,
 ): Promise<void> {
-  const clients = openClients(options.coordinator, options.token);
+  const clients = openClients(options.coordinator, options.access);
   let workerId = options.workerId ?? "";
   let runId: string | undefined;
   try {
@@ -147,6 +143,8 @@ async function register(
     } catch (cause) {
       const error = fromServiceError(cause, `joining the coordinator at ${options.coordinator}`);
       if (!isRetryable(error)) throw error;
+      const refused = await explainTlsFailure(options.coordinator, options.access.tls);
+      if (refused !== undefined) throw refused;
       if (performance.now() > giveUpAtMs) {
         throw new TroupeError(
           "UNREACHABLE",

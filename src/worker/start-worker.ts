@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { createLogger, type Logger } from "../observability/logger.js";
 import { startHttpServer } from "../observability/http-server.js";
 import { createMetrics, type Metrics } from "../observability/metrics.js";
-import { readToken } from "../rpc/auth.js";
+import { JoinTokens } from "../rpc/auth.js";
 import { serveCoordinator, type Holdings, type Session, type WorkerRole } from "./coordinator-link.js";
 import type { WorkerOptions } from "./worker-options.js";
 
@@ -26,11 +26,12 @@ export async function startWorker<R extends WorkerRole>(
   options: WorkerOptions,
   body: WorkerBody<R>,
 ): Promise<void> {
-  const token = options.tokenFile ? readToken(options.tokenFile) : undefined;
+  const tokens = options.tokenFile ? JoinTokens.read(options.tokenFile) : undefined;
+  const token = tokens?.forRole(role);
   const logger = createLogger({
     role,
     workerId: options.workerId,
-    secrets: token === undefined ? [] : [token],
+    secrets: tokens?.secrets ?? [],
     ...(options.logDir === undefined
       ? {}
       : { file: join(options.logDir, `${options.workerId ?? `${role}-${process.pid}`}.ndjson`) }),
@@ -54,7 +55,7 @@ export async function startWorker<R extends WorkerRole>(
       {
         role,
         coordinator: options.coordinator,
-        token,
+        access: { token, tls: options.tls },
         workerId: options.workerId,
         metricsAddress: http.address,
         logger,

@@ -1,8 +1,12 @@
+import type { ClientTls } from "../rpc/tls.js";
+
 /** What the command line gives both worker roles. */
 export interface WorkerOptions {
   /** host:port of the coordinator. */
   readonly coordinator: string;
   readonly tokenFile?: string | null;
+  /** Without it the connection is plaintext. */
+  readonly tls?: ClientTls;
   /** Wanted name, e.g. "rollout-0"; without it the coordinator picks one. */
   readonly workerId?: string;
   /** Address of this process's /metrics and /healthz. @default 127.0.0.1 and a free port */

@@ -16,10 +16,12 @@ interface CoordinatorOptions extends ConfigOptions {
   readonly httpHost?: string;
   readonly httpPort?: number;
   readonly tokenFile?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsClientCa?: string;
   readonly insecure?: boolean;
   readonly resume?: "auto";
 }
-
 
 export function registerCoordinator(program: Command, lifetime: Lifetime): void {
   const command = program.command("coordinator").description("direct a run: workers connect to this process");
@@ -34,6 +36,9 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
       wholeNumber(0, 65_535),
     )
     .option("--token-file <file>", "file with the join token (default: cluster.tokenFile)")
+    .option("--tls-cert <file>", "certificate: speak TLS only (default: cluster.tls.cert)")
+    .option("--tls-key <file>", "its private key (default: cluster.tls.key)")
+    .option("--tls-client-ca <file>", "also ask every caller for a certificate this authority signed")
     .option("--insecure", "listen beyond loopback without TLS")
     .addOption(resumeOption())
     .action(async (file: string, options: CoordinatorOptions) => {
@@ -43,6 +48,9 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         "cluster.port": options.port,
         "cluster.httpPort": options.httpPort,
         "cluster.tokenFile": options.tokenFile,
+        "cluster.tls.cert": options.tlsCert,
+        "cluster.tls.key": options.tlsKey,
+        "cluster.tls.clientCa": options.tlsClientCa,
         "cluster.insecure": options.insecure,
       });
       for (const warning of warnings) console.error(`note: ${warning}`);

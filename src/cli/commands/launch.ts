@@ -1,11 +1,10 @@
 /** `troupe launch`: workers of this machine for a coordinator elsewhere. */
 import type { Command } from "commander";
 import type { Lifetime } from "../lifetime.js";
-import { wholeNumber } from "../options.js";
+import { addAccessOptions, clientTlsOf, wholeNumber, type AccessOptions } from "../options.js";
 
-interface LaunchCommandOptions {
+interface LaunchCommandOptions extends AccessOptions {
   readonly coordinator: string;
-  readonly tokenFile?: string;
   readonly rollouts: number;
   readonly learners: number;
   readonly gpus?: string;
@@ -14,11 +13,11 @@ interface LaunchCommandOptions {
 }
 
 export function registerLaunch(program: Command, lifetime: Lifetime): void {
-  program
+  const command = program
     .command("launch")
     .description("start workers on this machine for a coordinator elsewhere, and keep them alive")
-    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator")
-    .option("--token-file <file>", "file with the join token")
+    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator");
+  addAccessOptions(command)
     .option("--rollouts <n>", "rollout processes", wholeNumber(0, 4096), 1)
     .option("--learners <n>", "learner processes", wholeNumber(0, 4096), 0)
     .option("--gpus <list>", "GPU numbers to spread the workers over, e.g. 0,1")
@@ -33,6 +32,7 @@ export function registerLaunch(program: Command, lifetime: Lifetime): void {
       await launchWorkers({
         coordinator: options.coordinator,
         tokenFile: options.tokenFile ?? null,
+        tls: clientTlsOf(options),
         counts: { rollout: options.rollouts, learner: options.learners },
         gpus: options.gpus === undefined ? [] : parseGpuList(options.gpus),
         logDir: options.logDir,

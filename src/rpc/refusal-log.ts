@@ -1,0 +1,32 @@
+/** Log lines about refused calls: the first of each kind at once, then a count, so that a stranger cannot fill the disk. */
+import type { Refusal } from "./auth.js";
+
+/** At most one line per peer host and reason in this time. */
+const QUIET_MS = 10_000;
+/** Hosts remembered at a time; beyond it the oldest is forgotten, and may log again. */
+const MAX_KINDS = 1024;
+
+interface Kind {
+  loggedAtMs: number;
+  suppressed: number;
+}
+
+/** @param log gets the refusal and how many like it were not logged since the last line */
+export function makeRefusalLog(
+  log: (refusal: Refusal, suppressed: number) => void,
+  now: () => number = () => performance.now(),
+): (refusal: Refusal) => void {
+  const kinds = new Map<string, Kind>();
+  return (refusal) => {
+    const key = `${refusal.reason} ${refusal.peer.replace(/:\d+$/, "")}`;
+    const kind = kinds.get(key);
+    if (kind !== undefined && now() - kind.loggedAtMs < QUIET_MS) {
+      kind.suppressed += 1;
+      return;
+    }
+    kinds.delete(key); // to the end: the map's order is by last line
+    kinds.set(key, { loggedAtMs: now(), suppressed: 0 });
+    if (kinds.size > MAX_KINDS) kinds.delete(kinds.keys().next().value as string);
+    log(refusal, kind?.suppressed ?? 0);
+  };
+}
