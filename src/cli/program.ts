@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import { packageRoot } from "../shared/paths.js";
+import { registerBench } from "./commands/bench.js";
 import { registerChat } from "./commands/chat.js";
 import { registerConfig } from "./commands/config.js";
 import { registerCoordinator } from "./commands/coordinator.js";
@@ -48,6 +49,7 @@ export function buildProgram(lifetime: Lifetime): Command {
   registerConfig(program);
   registerDoctor(program);
   registerVerify(program);
+  registerBench(program);
   // Subcommands inherit this only when it is set before they are made; verify and others made their own.
   for (const command of everyCommand(program)) command.exitOverride();
   return program;

@@ -1,0 +1,9 @@
+/** Our sides by name; each loads only what it runs. */
+export const SIDES = {
+  "train-step": () => import("./train-step.js"),
+  "ppo-update": () => import("./ppo-update.js"),
+  prefill: () => import("./prefill.js"),
+  decode: () => import("./decode.js"),
+} as const;
+
+export type SideName = keyof typeof SIDES;

@@ -1,0 +1,59 @@
+/** A learner's optimizer step in stage sft: gradients of one micro-shard, clip, AdamW. */
+import { LearnerCompute } from "../../learner/learner-compute.js";
+import { cutMicroShards } from "../../stages/micro-shards.js";
+import { BENCH_OPTIMIZER, benchConfigJson, benchIds } from "./bench-model.js";
+import type { ModelShape, Side } from "./side.js";
+
+export interface TrainStepConfig extends ModelShape {
+  readonly threads: number;
+  readonly batch: number;
+  readonly length: number;
+  /** Tokens of each row. @default `length` for all */
+  readonly lengths?: readonly number[];
+  /** Micro-shards of the step. @default 1 */
+  readonly shards?: number;
+}
+
+export async function open(config: TrainStepConfig): Promise<Side> {
+  const { batch, length, vocabulary, threads, shards = 1 } = config;
+  const compute = await LearnerCompute.open({
+    stage: "sft",
+    hyper: {},
+    engine: { name: "onnx", threads },
+    padId: 1,
+    microShardRows: Math.ceil(batch / shards),
+    models: [
+      { role: "model", hfConfigJson: benchConfigJson(config, "lm"), head: "lm", file: null, initSeed: 1 },
+    ],
+    optimizers: { model: BENCH_OPTIMIZER },
+  });
+  const lengths = config.lengths ?? new Array<number>(batch).fill(length);
+  const rows = lengths.map((tokens, i) => ({
+    ids: benchIds(tokens, vocabulary, i + 1),
+    lossMask: new Uint8Array(tokens).fill(1),
+  }));
+  const parts = cutMicroShards(rows, shards, (row) => row.ids.length).map((part, index) => ({
+    index,
+    rows: { kind: "sft" as const, rows: part },
+  }));
+  const targets = lengths.reduce((sum, tokens) => sum + tokens - 1, 0);
+  let optimizerStep = 0;
+  const repeat = async (): Promise<number> => {
+    const { nodes } = await compute.computeShards({
+      shards: parts,
+      shardCount: shards,
+      denominators: { main: targets, ptx: 0 },
+    });
+    optimizerStep++;
+    await compute.applyGradients({
+      gradients: nodes[0].gradients,
+      learningRates: { model: 1e-4 },
+      optimizerStep,
+    });
+    return 1;
+  };
+  const started = performance.now();
+  await repeat();
+  const firstMs = performance.now() - started;
+  return { repeat, close: () => compute.close(), facts: { firstStepSeconds: firstMs / 1000 } };
+}
