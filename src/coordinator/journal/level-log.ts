@@ -54,6 +54,9 @@ export async function openLevelLog(directory: string, options: LevelLogOptions =
 
 class LevelLog implements DurableLog {
   private nextSequence = 1;
+  /** Every record up to here is on disk. */
+  private syncedSequence = 0;
+  private queue: Promise<unknown> = Promise.resolve();
   private snapshotSequence = 0;
   private failure: TroupeError | null = null;
   private compaction: Promise<void> | null = null;
@@ -70,9 +73,17 @@ class LevelLog implements DurableLog {
     const [last] = await this.guard(this.database.keys({ gte: "r", lt: "s", reverse: true, limit: 1 }).all());
     this.nextSequence =
       Math.max(this.snapshotSequence, last === undefined ? 0 : parseInt(last.slice(1), 16)) + 1;
+    this.syncedSequence = this.nextSequence - 1;
   }
 
-  async append(entries: readonly LogEntry[]): Promise<void> {
+  append(entries: readonly LogEntry[]): Promise<void> {
+    // One batch at a time: two at once could reach the disk in either order, and a crash would leave a hole.
+    const appended = this.queue.then(() => this.appendNow(entries));
+    this.queue = appended.catch(() => undefined);
+    return appended;
+  }
+
+  private async appendNow(entries: readonly LogEntry[]): Promise<void> {
     if (this.failure !== null) throw this.failure;
     const operations: BatchOperation[] = [];
     for (const { record, put = [], delete: deleted = [] } of entries) {
@@ -89,16 +100,17 @@ class LevelLog implements DurableLog {
       this.failure = translate(error, this.directory);
       throw this.failure;
     }
-    if (this.nextSequence - 1 - this.snapshotSequence >= this.compactEveryRecords)
+    this.syncedSequence = this.nextSequence - 1;
+    if (this.syncedSequence - this.snapshotSequence >= this.compactEveryRecords)
       void this.compact().catch(() => {});
   }
 
   async recover(): Promise<DurableState> {
-    return (await this.fold(this.nextSequence - 1)).state;
+    return (await this.fold(this.syncedSequence)).state;
   }
 
   async *records(): AsyncIterable<{ sequence: number; record: DurableRecord }> {
-    yield* this.read(this.snapshotSequence, this.nextSequence - 1);
+    yield* this.read(this.snapshotSequence, this.syncedSequence);
   }
 
   async getPayload(id: string): Promise<Uint8Array | undefined> {
@@ -120,13 +132,14 @@ class LevelLog implements DurableLog {
   async close(): Promise<void> {
     if (this.isClosed) return;
     this.isClosed = true;
+    await this.queue;
     await this.compaction?.catch(() => {});
     await this.guard(this.database.close());
   }
 
   /** Folds the stored prefix, not the live state: that is always ahead by what is still being synced. */
   private async writeSnapshot(): Promise<void> {
-    const sequence = this.nextSequence - 1;
+    const sequence = this.syncedSequence;
     if (sequence === this.snapshotSequence) return;
     const value = encodeSnapshot(await this.fold(sequence));
     await this.guard(this.database.batch([{ type: "put", key: SNAPSHOT_KEY, value }], { sync: true }));
