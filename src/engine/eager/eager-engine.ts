@@ -91,7 +91,7 @@ function runOnce(
   const applied: (() => void)[] = [];
   tf.tidy(() => {
     const arenaTensors = mapValues(program.arenas, (_use, alias) => tensorsOf(arenas[alias]));
-    // Copies: libtensorflow's tensors share the array they are made from, and an update may be an input as it came.
+    // Copies: tfjs-node reads an array when an op first needs it, and an update may be an input as it came.
     const inputTensors = mapValues(program.inputs, (spec, name) =>
       tf.tensor(inputs[name].slice(), [...spec.shape], spec.dtype),
     );

@@ -64,7 +64,7 @@ export class ResidentArena implements Arena {
   #upload(values: Float32Array): void {
     withBackend(this.backend, () => {
       for (const { name, offset, size, shape } of this.layout.entries) {
-        // A copy: libtensorflow's tensors share the array they are made from.
+        // A copy: tfjs-node reads an array when an op first needs it.
         this.replace(name, tf.keep(tf.tensor(values.slice(offset, offset + size), [...shape])));
       }
     });

@@ -248,7 +248,7 @@ describe.each(enginesUnderTest)("engine $title", ({ missing, open }) => {
       key: "store an input",
       arenas: { a: { layout, access: "update" } },
       inputs: { x: { shape: [2, 3], dtype: "float32" } },
-      body: (_arenas, { x }) => ({ outputs: { sum: tf.sum(x) }, updates: { a: { w: x } } }),
+      body: (_arenas, { x }) => ({ outputs: {}, updates: { a: { w: x } } }),
     };
     const arena = engine.createArena(layout);
     const x = Float32Array.of(1, 2, 3, 4, 5, 6);
