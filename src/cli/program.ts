@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { packageRoot } from "../shared/paths.js";
 import { registerBench } from "./commands/bench.js";
+import { registerCerts } from "./commands/certs.js";
 import { registerChat } from "./commands/chat.js";
 import { registerConfig } from "./commands/config.js";
 import { registerCoordinator } from "./commands/coordinator.js";
@@ -44,6 +45,7 @@ export function buildProgram(lifetime: Lifetime): Command {
   registerLaunch(program, lifetime);
   registerStatus(program);
   registerScale(program);
+  registerCerts(program);
 
   program.commandsGroup("Check:");
   registerConfig(program);
