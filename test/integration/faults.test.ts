@@ -1,0 +1,86 @@
+/** Killed processes change nothing but the time a run takes: the same parameters and optimizer state to the last bit. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { RunStatus } from "../../src/rpc/control-client.js";
+import { PATIENCE_MS, RunFolder, type Run, type TinySummary } from "../helpers/tiny-run.js";
+
+const folder = new RunFolder();
+let faultFree: TinySummary;
+beforeAll(async () => {
+  const run = await folder.start("fault-free", [
+    "--set",
+    "cluster.rollouts=1",
+    "--set",
+    "cluster.learners=1",
+  ]);
+  faultFree = await run.finish();
+}, PATIENCE_MS);
+afterAll(() => folder.remove());
+
+/** Experiences of one iteration of the tiny run, and optimizer steps made of them. */
+const EXPERIENCES = 16;
+const STEPS = 4;
+
+const isCollecting = (iteration: number) => (status: RunStatus) =>
+  status.stage === "ppo" &&
+  status.iteration === iteration &&
+  Number(status.ledger?.buffered) > 0 &&
+  Number(status.ledger?.buffered) < EXPERIENCES;
+
+const isUpdating = (iteration: number) => (status: RunStatus) =>
+  status.stage === "ppo" &&
+  status.iteration === iteration &&
+  status.optimizerStep > iteration * STEPS &&
+  status.optimizerStep < (iteration + 1) * STEPS;
+
+const pidOf = (status: RunStatus, role: "rollout" | "learner", index = 0): number =>
+  status.workers.filter((worker) => worker.role === role)[index].pid;
+
+/** Same state as without faults, every experience accounted for, nothing left running. */
+async function expectSameOutcome(run: Run): Promise<TinySummary> {
+  const summary = await run.finish();
+  expect(summary.stateSha256, run.output).toBe(faultFree.stateSha256);
+  const { admitted, trained, dropped, buffered } = summary.ppo.experiences;
+  expect({ admitted, trained, dropped, buffered }).toEqual({
+    admitted: 4 * EXPERIENCES,
+    trained: 4 * EXPERIENCES,
+    dropped: 0,
+    buffered: 0,
+  });
+  expect(run.processes()).toEqual([]);
+  return summary;
+}
+
+describe("a run whose processes are killed", { timeout: 2 * PATIENCE_MS }, () => {
+  it("ends the same after a rollout worker is killed while collecting and a learner in the middle of an update", async () => {
+    const run = await folder.start("workers-killed");
+    process.kill(pidOf(await run.until(isCollecting(0)), "rollout"), "SIGKILL");
+    process.kill(pidOf(await run.until(isUpdating(1)), "learner"), "SIGKILL");
+    const summary = await expectSameOutcome(run);
+    expect(summary.ppo.experiences.admitted).toBe(64);
+    expect(run.output).toMatch(/rollout-\d.*SIGKILL/);
+    expect(run.output).toMatch(/learner-\d.*SIGKILL/);
+  });
+
+  it("ends the same after its only learner is killed: the steps since the checkpoint are repeated", async () => {
+    const run = await folder.start("only-learner-killed", ["--set", "cluster.learners=1"]);
+    process.kill(pidOf(await run.until(isUpdating(3)), "learner"), "SIGKILL");
+    await expectSameOutcome(run);
+  });
+
+  it("ends the same after the coordinator is killed while collecting and again in the middle of an update", async () => {
+    const run = await folder.start("coordinator-killed");
+    await run.until(isCollecting(1));
+    process.kill(await run.coordinatorPid(), "SIGKILL");
+    await run.until(isUpdating(2));
+    process.kill(await run.coordinatorPid(), "SIGKILL");
+    await expectSameOutcome(run);
+    expect(run.output.match(/coordinator-0.*SIGKILL/g)?.length).toBeGreaterThanOrEqual(2);
+  });
+
+  it("ends the same when everything is killed at once and continued with --resume auto", async () => {
+    const cut = await folder.start("power-cut");
+    await cut.until(isUpdating(3));
+    await cut.killAll();
+    await expectSameOutcome(await folder.start("power-cut", ["--resume", "auto"]));
+  });
+});
