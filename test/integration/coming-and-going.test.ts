@@ -1,0 +1,75 @@
+/** Workers join and leave while a run goes on, and a run ends when it is told to. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
+import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { PATIENCE_MS, RunFolder, type Run } from "../helpers/tiny-run.js";
+
+const folder = new RunFolder();
+let expected: string;
+beforeAll(async () => {
+  const run = await folder.start("undisturbed", [
+    "--set",
+    "cluster.rollouts=1",
+    "--set",
+    "cluster.learners=1",
+  ]);
+  expected = (await run.finish()).stateSha256;
+}, PATIENCE_MS);
+afterAll(() => folder.remove());
+
+const workersOf = ({ workers }: RunStatus, role: string) => workers.filter((worker) => worker.role === role);
+
+async function scale(run: Run, role: "rollout" | "learner", count: number): Promise<void> {
+  const client = new ControlClient((await readCoordinatorFile(run.runDir))?.grpcAddress ?? "");
+  await client.scale(role, count);
+  client.close();
+}
+
+describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
+  it("takes in workers and lets them go during ppo, without a change in its result", async () => {
+    // Long enough for a process to start, join, work and leave: iterations are cheap.
+    const sets = ["cluster.rollouts=1", "cluster.learners=1"].flatMap((set) => ["--set", set]);
+    const run = await folder.start("elastic", sets);
+    await run.until((status) => status.stage === "reward" && status.optimizerStep > 0);
+    await scale(run, "rollout", 3);
+    await scale(run, "learner", 2);
+    await run.until(
+      (status) => workersOf(status, "rollout").length === 3 && workersOf(status, "learner").length === 2,
+    );
+    await scale(run, "rollout", 1);
+    await scale(run, "learner", 1);
+    const summary = await run.finish();
+    expect(summary.stateSha256).toBe(expected);
+    const { admitted, trained } = summary.ppo.experiences;
+    expect(trained).toBe(admitted);
+    expect(run.processes()).toEqual([]);
+  });
+
+  it("loses no step when a learner and a rollout worker get SIGTERM", async () => {
+    const run = await folder.start("drained");
+    const status = await run.until(({ stage, optimizerStep }) => stage === "ppo" && optimizerStep > 0);
+    for (const role of ["learner", "rollout"]) process.kill(workersOf(status, role)[0].pid, "SIGTERM");
+    const summary = await run.finish();
+    expect(summary.stateSha256).toBe(expected);
+    expect(summary.ppo.experiences.dropped).toBe(0);
+    expect(run.output).not.toMatch(/SIG(TERM|KILL)/);
+  });
+
+  it.each(["SIGTERM", "SIGINT"] as const)(
+    "ends within 10 s of %s, with every process, and can be continued",
+    async (signal) => {
+      const run = await folder.start(`stopped-by-${signal}`);
+      await run.until(({ stage, optimizerStep }) => stage === "sft" && optimizerStep >= 0);
+      const startedMs = performance.now();
+      process.kill(run.launcher.pid ?? 0, signal);
+      const { code } = await run.exited;
+      expect(performance.now() - startedMs).toBeLessThan(10_000);
+      expect(code).toBe(signal === "SIGINT" ? 130 : 0);
+      expect(run.processes()).toEqual([]);
+      expect(existsSync(join(run.runDir, "summary.json"))).toBe(false);
+      expect(run.output).toContain("--resume auto");
+    },
+  );
+});
