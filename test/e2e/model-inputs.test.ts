@@ -1,0 +1,130 @@
+/** What users bring besides a config: models of other programs, chats, a reward model. Real fleets, three stages. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { SafetensorsFile } from "../../src/shared/safetensors.js";
+import { UserFolder } from "./fixtures.js";
+
+let user: UserFolder;
+beforeAll(async () => {
+  user = await UserFolder.make();
+});
+afterAll(() => user.remove());
+
+interface Summary {
+  readonly sft?: object;
+  readonly ppo?: {
+    readonly experiences: { readonly admitted: number; readonly trained: number; readonly buffered: number };
+  };
+}
+
+async function finishedRun(sets: readonly string[]): Promise<{ summary: Summary; runDir: string }> {
+  const runDir = user.runDir();
+  const { code, stderr, stdout } = await user.run(
+    ["cluster.rollouts=1", "cluster.learners=1", ...sets],
+    runDir,
+  );
+  expect({ code, stderr, tail: code === 0 ? "" : stdout.slice(-2000) }).toEqual({
+    code: 0,
+    stderr: "",
+    tail: "",
+  });
+  return { summary: JSON.parse(readFileSync(join(runDir, "summary.json"), "utf8")) as Summary, runDir };
+}
+
+/** Rewrites a model's weights as bfloat16 in two files with an index, as large models come. */
+async function shard(folder: string): Promise<void> {
+  const single = join(folder, "model.safetensors");
+  const file = await SafetensorsFile.open(single);
+  const { tensors, dataStart } = file.header;
+  await file.close();
+  const bytes = readFileSync(single);
+  const half = Math.ceil(tensors.length / 2);
+  const weightMap: Record<string, string> = {};
+  for (const [i, part] of [tensors.slice(0, half), tensors.slice(half)].entries()) {
+    const name = `model-0000${i + 1}-of-00002.safetensors`;
+    const header: Record<string, object> = {};
+    const data: Buffer[] = [];
+    let begin = 0;
+    for (const tensor of part) {
+      const values = bytes.subarray(dataStart + tensor.begin, dataStart + tensor.end);
+      const upper = Buffer.alloc(values.length / 2);
+      for (let at = 0; at < upper.length; at += 2) values.copy(upper, at, at * 2 + 2, at * 2 + 4);
+      header[tensor.name] = {
+        dtype: "BF16",
+        shape: tensor.shape,
+        data_offsets: [begin, begin + upper.length],
+      };
+      begin += upper.length;
+      data.push(upper);
+      weightMap[tensor.name] = name;
+    }
+    const json = Buffer.from(JSON.stringify(header));
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(json.length));
+    writeFileSync(join(folder, name), Buffer.concat([length, json, ...data]));
+  }
+  writeFileSync(
+    join(folder, "model.safetensors.index.json"),
+    JSON.stringify({ metadata: {}, weight_map: weightMap }),
+  );
+  await rm(single);
+}
+
+const TEMPLATE =
+  "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+// Each starts fleets, which take turns with whatever else runs on the machine.
+describe("a run", { timeout: 180_000 }, () => {
+  it("takes a sharded bfloat16 model and leaves models that generate answers", async () => {
+    const folder = user.spoiltModel("sharded", () => undefined);
+    await shard(folder);
+    const { summary, runDir } = await finishedRun([
+      `model.path=${folder}`,
+      "model.tokenizer={type: from-model}",
+    ]);
+    expect(summary.ppo?.experiences).toMatchObject({ admitted: 8, trained: 8, buffered: 0 });
+    const answer = await user.troupe([
+      "generate",
+      "--model",
+      join(runDir, "models", "ppo"),
+      "--prompt",
+      "Hello",
+    ]);
+    expect(answer).toMatchObject({ code: 0 });
+    expect(Object.keys(JSON.parse(answer.stdout.trim()) as object)).toContain("answer");
+  });
+
+  it("takes chats, renders them with the template beside the tokenizer, and a reward model instead of training one", async () => {
+    const { runDir } = await finishedRun(["stages=[reward]"]);
+    const chats = user
+      .read("data.jsonl")
+      .trimEnd()
+      .split("\n")
+      .map((line) => {
+        const { prompt, chosen } = JSON.parse(line) as { prompt: string; chosen: string };
+        return JSON.stringify({
+          messages: [
+            { role: "user", content: prompt },
+            { role: "assistant", content: chosen },
+          ],
+        });
+      });
+    const folder = user.spoiltModel("chat", (chat) =>
+      writeFileSync(join(chat, "chat_template.jinja"), TEMPLATE),
+    );
+    const { summary, runDir: chatRun } = await finishedRun([
+      `data.path=${user.write("chats.jsonl", chats.join("\n"))}`,
+      "data.maxPromptTokens=30",
+      "data.maxResponseTokens=18",
+      "sft.batchSize=4",
+      "cluster.microShards=4",
+      `model.path=${folder}`,
+      "model.tokenizer={type: from-model}",
+      `reward.path=${join(runDir, "models", "reward")}`,
+    ]);
+    expect(Object.keys(summary)).toEqual(expect.arrayContaining(["sft", "ppo"]));
+    expect(readFileSync(join(chatRun, "models", "ppo", "chat_template.jinja"), "utf8")).toBe(TEMPLATE);
+  });
+});
