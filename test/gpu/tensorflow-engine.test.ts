@@ -47,7 +47,7 @@ describe("tensorflow", () => {
       const before = tf.memory().numTensors;
       await expect(executable.run({}, { row: Int32Array.of(5) })).rejects.toMatchObject({
         code: "INTERNAL",
-        message: expect.stringMatching(/program "gather a row" failed: [^]*not in \[0, 2\)/) as string,
+        message: expect.stringMatching(/program "gather a row" failed: .*index value 5 is not in/) as string,
       });
       expect(tf.memory().numTensors).toBe(before);
     }
