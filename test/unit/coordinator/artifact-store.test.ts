@@ -1,0 +1,111 @@
+import { createHash } from "node:crypto";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { ArtifactStore } from "../../../src/coordinator/artifact-store.js";
+
+let folder: string;
+let store: ArtifactStore;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "troupe-artifacts-"));
+  store = new ArtifactStore(join(folder, "store"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const bytes = Buffer.from("weights of version 3, in two chunks");
+const refOf = (name: string, content: Buffer = bytes) => ({
+  name,
+  sizeBytes: content.length,
+  sha256: createHash("sha256").update(content).digest("hex"),
+  localPath: "/etc/passwd", // what a worker says about paths is never believed
+});
+async function* chunksOf(...chunks: (Buffer | Error)[]): AsyncGenerator<Uint8Array> {
+  for (const chunk of chunks) {
+    await Promise.resolve();
+    if (chunk instanceof Error) throw chunk;
+    yield chunk;
+  }
+}
+async function textOf(name: string): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const chunk of store.read(name)) parts.push(chunk);
+  return Buffer.concat(parts).toString();
+}
+/** Files anywhere under the store. */
+const files = () =>
+  existsSync(join(folder, "store"))
+    ? readdirSync(join(folder, "store"), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ name }) => name)
+    : [];
+
+describe("ArtifactStore", () => {
+  it("stores an upload in the place its name gives, whatever path was announced", async () => {
+    const ref = await store.receive(refOf("actor/3"), chunksOf(bytes.subarray(0, 10), bytes.subarray(10)));
+    expect(ref.localPath).toBe(join(folder, "store", "actor", "3.safetensors"));
+    expect(await textOf("actor/3")).toBe(bytes.toString());
+    expect(store.get("actor/3").sha256).toBe(refOf("").sha256);
+  });
+
+  it.each<[string, () => AsyncGenerator<Uint8Array>, string]>([
+    ["another sha256", () => chunksOf(Buffer.from(bytes.toString().replace("3", "4"))), "DATA"],
+    ["fewer bytes", () => chunksOf(bytes.subarray(1)), "DATA"],
+    ["more bytes than announced", () => chunksOf(bytes, Buffer.from("!")), "PROTOCOL"],
+    ["nothing", () => chunksOf(), "DATA"],
+  ])("refuses an upload with %s, and keeps nothing of it", async (_, chunks, code) => {
+    await expect(store.receive(refOf("actor/3"), chunks())).rejects.toMatchObject({ code });
+    expect(() => store.get("actor/3")).toThrow(/no artifact named actor\/3/);
+    expect(files()).toEqual([]);
+  });
+
+  it("keeps nothing of an upload that breaks off, and keeps the file that was there before", async () => {
+    await store.receive(refOf("actor/3"), chunksOf(bytes));
+    const other = Buffer.from("a second upload under the same name");
+    await expect(
+      store.receive(refOf("actor/3", other), chunksOf(other.subarray(0, 5), new Error("reset"))),
+    ).rejects.toThrow("reset");
+    expect(await textOf("actor/3")).toBe(bytes.toString());
+    expect(files()).toEqual(["3.safetensors"]);
+  });
+
+  it.each([
+    "../outside",
+    "/etc/passwd",
+    "actor/../../x",
+    "a//b",
+    "",
+    ".hidden",
+    "actor/",
+    "a\0b",
+    "a b",
+    "actor\\..\\x",
+  ])("refuses the name %j", async (name) => {
+    await expect(store.receive(refOf(name), chunksOf(bytes))).rejects.toMatchObject({ code: "PROTOCOL" });
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("takes up a file of an earlier process by its name", async () => {
+    await store.receive(refOf("critic/0"), chunksOf(bytes));
+    const restarted = new ArtifactStore(join(folder, "store"));
+    expect(await restarted.recover("critic/1")).toBe(false);
+    expect(await restarted.recover("critic/0")).toBe(true);
+    expect(restarted.get("critic/0")).toEqual(store.get("critic/0"));
+  });
+
+  it("deletes what it wrote, and never a file it only adopted", async () => {
+    const mine = join(folder, "model.safetensors");
+    writeFileSync(mine, bytes);
+    expect(await store.adopt("base", mine)).toMatchObject({
+      sizeBytes: bytes.length,
+      sha256: refOf("").sha256,
+    });
+    const stored = await store.receive(refOf("actor/0"), chunksOf(bytes));
+    await store.remove("base");
+    await store.remove("actor/0");
+    await store.remove("actor/0"); // again is harmless
+    expect(readFileSync(mine)).toEqual(bytes);
+    expect(existsSync(stored.localPath)).toBe(false);
+    expect(() => store.get("base")).toThrow();
+  });
+});
