@@ -22,6 +22,8 @@ export interface TreeNode {
 interface Slot {
   /** Values that arrived (or were summed) for this bucket, by node key, until their sibling arrives. */
   readonly waiting: Map<string, Float32Array>;
+  /** 1 for every shard that some node of this bucket covered. */
+  readonly covered: Uint8Array;
 }
 
 const keyOf = (level: number, index: number): string => `${level}/${index}`;
@@ -51,6 +53,7 @@ export class GradientSum {
     this.bucketCount = Math.ceil(elementCount / bucketElements);
     this.buckets = Array.from({ length: this.bucketCount }, () => ({
       waiting: new Map<string, Float32Array>(),
+      covered: new Uint8Array(shardCount),
     }));
     this.results = new Array<Float32Array | undefined>(this.bucketCount);
     this.remaining = this.bucketCount;
@@ -66,7 +69,7 @@ export class GradientSum {
 
   /**
    * Adds one node's values for one bucket. Owns `values` afterwards (adds in place).
-   * @throws {TroupeError} PROTOCOL for a node outside the tree, a repeated node, or a wrong length
+   * @throws {TroupeError} PROTOCOL for a node outside the tree, shards that were added before, or a wrong length
    */
   add(node: TreeNode, bucket: number, values: Float32Array): void {
     if (!(bucket >= 0 && bucket < this.bucketCount))
@@ -85,10 +88,12 @@ export class GradientSum {
       throw protocolError(
         `bucket ${bucket}: expected ${this.lengthOf(bucket)} elements, got ${values.length}`,
       );
-    const { waiting } = this.buckets[bucket];
+    const { waiting, covered } = this.buckets[bucket];
     let { level, index } = node;
-    if (waiting.has(keyOf(level, index)) || this.results[bucket] !== undefined)
-      throw protocolError(`tree node ${keyOf(level, index)} arrived twice`);
+    const shards = covered.subarray(index << level, (index + 1) << level);
+    if (shards.includes(1))
+      throw protocolError(`tree node ${keyOf(level, index)} covers a shard that was added before`);
+    shards.fill(1);
     const total = values;
     while (level < this.rootLevel) {
       const siblingKey = keyOf(level, index ^ 1);
