@@ -1,7 +1,6 @@
 /** The coordinator process: opens the run directory, listens, runs the stages, leaves results. No tensor code here. */
 import { mkdir, rename, writeFile } from "node:fs/promises";
-import { createHash, randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import type { Config } from "../config/schema.js";
@@ -29,11 +28,11 @@ import { DEFAULT_CORE_CONFIG, makeState, type CoreConfig } from "./core/index.js
 import { CoreHost } from "./core-host.js";
 import { Dispatcher } from "./dispatcher.js";
 import { ExperienceStore } from "./experience-store.js";
-import { openLevelLog } from "./journal/index.js";
 import { LearnerGroup } from "./learner-group.js";
 import { makeMembershipService } from "./membership-service.js";
 import { ModelFolders } from "./model-folders.js";
 import { makeRunStatus } from "./run-status.js";
+import { openDurability } from "./standby-durability.js";
 import { WorkerDirectory } from "./worker-directory.js";
 
 /** How long workers get to leave at the end before the server closes on them. */
@@ -50,6 +49,8 @@ export interface CoordinatorOptions {
   readonly insecure?: boolean;
   /** "auto" continues the run the directory holds; its journal says where. */
   readonly resume?: "auto";
+  /** Wait for the coordinator that leads the run, and go on with it when that one is gone. */
+  readonly standby?: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -68,9 +69,16 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     isInsecure: options.insecure ?? config.cluster.insecure,
   });
 
+  const durability = await openDurability({
+    config,
+    runDir,
+    standby: options.standby ?? false,
+    mayContinue: options.resume === "auto",
+    signal: options.signal,
+  });
+  if (durability === undefined) return;
+  const { log, runId, leadership } = durability;
   await mkdir(join(runDir, "checkpoints"), { recursive: true });
-  const log = await openLevelLog(join(runDir, "journal"));
-  const runId = await runIdOf(runDir, config);
   const logger = createLogger({
     role: "coordinator",
     runId,
@@ -90,9 +98,18 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   options.signal.addEventListener("abort", onSignal, { once: true });
   if (options.signal.aborted) onSignal();
   let isOver = false;
+  /** Another coordinator goes on with the run: the workers are its, and so is what the run directory says. */
+  const isHandedOver = () =>
+    leadership !== undefined && (options.signal.aborted || errorCodeOf(stopping.signal.reason) === "FENCED");
 
   const host = new CoreHost(makeState(coreConfig(config), await log.recover()), log, logger, stop);
   logWorkers(bus, logger);
+  leadership?.lost.addEventListener("abort", () => {
+    stop(leadership.lost.reason);
+    // From here on nothing is decided, and nothing more is tried to be written.
+    void host.close();
+    void log.close();
+  });
   host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
   const artifacts = new ArtifactStore(join(runDir, "artifacts"));
@@ -110,7 +127,12 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
       rollout: dispatcher.service,
       learner: learners.service,
-      artifact: makeArtifactService({ store: artifacts, host, runId, maxBytes: config.cluster.maxArtifactBytes }),
+      artifact: makeArtifactService({
+        store: artifacts,
+        host,
+        runId,
+        maxBytes: config.cluster.maxArtifactBytes,
+      }),
       control: makeControlService({
         host,
         directory,
@@ -148,6 +170,8 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     },
   });
   host.dispatch({ type: "CoordinatorStarted" });
+  await host.settled();
+  leadership?.announce(reachableAddress(config, server.address), http.url);
   await announce(runDir, {
     pid: process.pid,
     grpcAddress: server.address,
@@ -159,6 +183,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   bus.publish({ type: "run-started", runId, name: config.name, stages: config.stages });
 
   let tokenizer: TokenizerPool | undefined;
+  let endedBy: unknown;
   try {
     tokenizer = await TokenizerPool.open(
       await resolveTokenizerDirectory(config.model, config.data, join(runDir, "tokenizer")),
@@ -215,25 +240,28 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     const error: unknown = stopping.signal.aborted ? stopping.signal.reason : thrown;
     const isCancelled = errorCodeOf(error) === "CANCELLED";
     if (!isCancelled) logger.error({ err: error }, "run failed");
-    bus.publish({
-      type: "run-finished",
-      outcome: isCancelled ? "cancelled" : "failed",
-      elapsedMs: performance.now() - startedMs,
-      error: describeError(error),
-    });
+    endedBy = error;
+    if (!isHandedOver())
+      bus.publish({
+        type: "run-finished",
+        outcome: isCancelled ? "cancelled" : "failed",
+        elapsedMs: performance.now() - startedMs,
+        error: describeError(error),
+      });
     stop(error);
     throw error;
   } finally {
-    isOver = true;
+    isOver = !isHandedOver();
     metrics.runActive.set(0);
     options.signal.removeEventListener("abort", onSignal);
     // A core that stopped the run releases nobody any more: then the closing server is what workers notice.
-    await whenEmpty(directory, host.state.volatile.stopped === null ? DRAIN_MS : 0);
-    await server.close(1_000);
+    await whenEmpty(directory, isOver && host.state.volatile.stopped === null ? DRAIN_MS : 0);
+    await server.close(isOver ? 1_000 : 0);
     await http.close();
     await tokenizer?.close();
     await host.close();
     await log.close();
+    await leadership?.resign(endedBy);
     await files.close();
     await logger.close();
   }
@@ -271,15 +299,10 @@ function phasesOf(config: Config): Config["stages"] {
   return needsSftRows ? [...stages, "sft"] : stages;
 }
 
-/** One name for the life of the run directory. */
-async function runIdOf(runDir: string, config: Config): Promise<string> {
-  const path = join(runDir, "run-id");
-  const known = await readFile(path, "utf8").catch(() => undefined);
-  if (known !== undefined) return known.trim();
-  const digest = createHash("sha256").update(randomBytes(16)).digest("hex").slice(0, 8);
-  const runId = `${config.name}-${digest}`;
-  await writeFile(path, runId + "\n");
-  return runId;
+/** Where workers elsewhere reach this coordinator. */
+function reachableAddress({ cluster: { durable } }: Config, listening: string): string {
+  if (durable.type === "nats" && durable.advertise !== null) return durable.advertise;
+  return listening.replace(/^(0\.0\.0\.0|\[?::\]?):/, `${hostname()}:`);
 }
 
 async function announce(runDir: string, facts: object): Promise<void> {

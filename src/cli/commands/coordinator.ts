@@ -21,6 +21,7 @@ interface CoordinatorOptions extends ConfigOptions {
   readonly tlsClientCa?: string;
   readonly insecure?: boolean;
   readonly resume?: "auto";
+  readonly standby?: boolean;
 }
 
 export function registerCoordinator(program: Command, lifetime: Lifetime): void {
@@ -41,6 +42,10 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
     .option("--tls-client-ca <file>", "also ask every caller for a certificate this authority signed")
     .option("--insecure", "listen beyond loopback without TLS")
     .addOption(resumeOption())
+    .option(
+      "--standby",
+      "wait for the coordinator that leads, and take over when it is gone (cluster.durable)",
+    )
     .action(async (file: string, options: CoordinatorOptions) => {
       const { signal } = lifetime;
       const { config, warnings } = await loadForCommand(file, options, {
@@ -66,6 +71,7 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         tokenFile,
         insecure,
         resume: options.resume,
+        standby: options.standby,
         signal,
       });
     });

@@ -1,0 +1,91 @@
+/** Opens what must outlive a coordinator, where `cluster.durable` says it is kept. */
+import { hostname } from "node:os";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Config } from "../config/schema.js";
+import { createLogger } from "../observability/logger.js";
+import { configError } from "../shared/errors.js";
+import { openLevelLog, type DurableLog } from "./journal/index.js";
+import type { NatsOptions } from "./journal/nats-connection.js";
+import type { Leadership } from "./standby.js";
+
+export interface DurabilityOptions {
+  readonly config: Config;
+  readonly runDir: string;
+  /** Wait until the coordinator that leads is gone, then go on with its run. */
+  readonly standby: boolean;
+  /** Go on with a run that another directory began. */
+  readonly mayContinue: boolean;
+  readonly signal: AbortSignal;
+}
+
+export interface Durability {
+  readonly log: DurableLog;
+  readonly runId: string;
+  /** Undefined for a journal that only this machine has. */
+  readonly leadership: Leadership | undefined;
+}
+
+/**
+ * Returns once this process directs the run; before that it touches nothing in the run directory.
+ * @returns undefined when the run ended well while this process stood by
+ * @throws {TroupeError} RUN_DIR_IN_USE, STORAGE, CONFIG, UNREACHABLE, CANCELLED, or what the run ended with meanwhile
+ */
+export async function openDurability(options: DurabilityOptions): Promise<Durability | undefined> {
+  const { config, runDir, standby, signal } = options;
+  const { durable } = config.cluster;
+  if (durable.type === "local") {
+    if (standby)
+      throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
+    await mkdir(runDir, { recursive: true });
+    const log = await openLevelLog(join(runDir, "journal"));
+    return { log, runId: await runIdOf(runDir, config), leadership: undefined };
+  }
+
+  const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
+  // To stderr only: until it leads, the directory belongs to somebody else.
+  const logger = createLogger({ role: "coordinator" });
+  const [{ takeLead }, { openNatsLog }] = await Promise.all([
+    import("./standby.js"),
+    import("./journal/nats-log.js"),
+  ]);
+  const leadership = await takeLead({
+    nats,
+    leaseTtlMs: durable.leaseTtlMs,
+    name: config.name,
+    knownRunId: await readRunId(runDir),
+    standby,
+    mayContinue: options.mayContinue,
+    logger,
+    signal,
+  });
+  if (leadership === undefined) return undefined;
+  const { connection, runId } = leadership;
+  try {
+    await mkdir(runDir, { recursive: true });
+    await writeFile(runIdFile(runDir), runId + "\n");
+    const owner = `${hostname()} ${process.pid}`;
+    const log = await openNatsLog(connection, { ...nats, owner });
+    return { log, runId, leadership };
+  } catch (error) {
+    await leadership.resign(error);
+    throw error;
+  }
+}
+
+const runIdFile = (runDir: string): string => join(runDir, "run-id");
+
+async function readRunId(runDir: string): Promise<string | undefined> {
+  return (await readFile(runIdFile(runDir), "utf8").catch(() => undefined))?.trim();
+}
+
+/** One name for the life of the run directory. */
+async function runIdOf(runDir: string, config: Config): Promise<string> {
+  const known = await readRunId(runDir);
+  if (known !== undefined) return known;
+  const digest = createHash("sha256").update(randomBytes(16)).digest("hex").slice(0, 8);
+  const runId = `${config.name}-${digest}`;
+  await writeFile(runIdFile(runDir), runId + "\n");
+  return runId;
+}

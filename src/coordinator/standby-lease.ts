@@ -1,0 +1,212 @@
+/**
+ * Who directs a run: one key that its holder renews and others watch. No two machines compare clocks:
+ *
+ * - the holder counts its time from when it *sent* the last renewal that was confirmed, and stops at ttl − margin;
+ * - a waiter counts the whole ttl from when it *saw* the key change last, and then replaces exactly what it saw.
+ *
+ * A renewal is seen after it was sent, so the holder has stopped before anybody else begins. A holder that was paused
+ * past its time may still believe for a moment; the journal refuses it (see journal/nats-log.ts).
+ */
+import type { KV, KvEntry } from "@nats-io/kv";
+import { sleep } from "../shared/abort.js";
+import { describeError, TroupeError } from "../shared/errors.js";
+import { isOvertaken } from "./journal/nats-connection.js";
+
+const KEY = "leader";
+/** Share of the ttl by which a holder stops early. */
+const MARGIN = 0.2;
+const RENEWALS_PER_TTL = 5;
+
+/** Value of the key. */
+export interface LeaseHolder {
+  /** Unique per process start. */
+  readonly id: string;
+  /** For people: who it is. */
+  readonly host: string;
+  readonly pid: number;
+  readonly ttlMs: number;
+  /** Where workers reach it; null while it does not listen yet. */
+  readonly grpcAddress: string | null;
+  readonly httpAddress: string | null;
+  /** True once it gave the lease up: whoever waits may take it at once. */
+  readonly released: boolean;
+}
+
+export interface LeaseOptions {
+  readonly holder: LeaseHolder;
+  readonly signal: AbortSignal;
+  /** How often a waiter looks. */
+  readonly pollMs: number;
+  /** Fail when another holder is alive, instead of waiting for it to go. */
+  readonly mustBeFree: boolean;
+  readonly onWaiting?: (holder: LeaseHolder) => void;
+  readonly onTrouble?: (error: unknown) => void;
+}
+
+/** What the key says; undefined when nobody ever held it. */
+export async function readHolder(kv: KV): Promise<LeaseHolder | undefined> {
+  const entry = await kv.get(KEY);
+  return entry === null || entry.operation !== "PUT" ? undefined : entry.json<LeaseHolder>();
+}
+
+/**
+ * Waits until the lease is free or has run out, and takes it.
+ * @throws {TroupeError} CANCELLED when `signal` aborts; RUN_DIR_IN_USE when `mustBeFree` and somebody renews it
+ */
+export async function acquireLease(kv: KV, options: LeaseOptions): Promise<Lease> {
+  const { holder, signal, pollMs, mustBeFree } = options;
+  let seen: { readonly revision: number; readonly sinceMs: number } | undefined;
+  let told: string | undefined;
+  while (!signal.aborted) {
+    try {
+      const entry = await kv.get(KEY);
+      const current = holderOf(entry);
+      const nowMs = performance.now();
+      const isFree = current === undefined || current.released;
+      if (!isFree && entry !== null && entry.revision !== seen?.revision) {
+        if (seen !== undefined && mustBeFree) throw inUse(current);
+        seen = { revision: entry.revision, sinceMs: nowMs };
+        if (told !== current.id) options.onWaiting?.(current);
+        told = current.id;
+      }
+      const hasRunOut = !isFree && seen !== undefined && nowMs - seen.sinceMs >= current.ttlMs;
+      if (isFree || hasRunOut) {
+        const revision = await take(kv, entry, holder);
+        if (revision !== undefined) return new Lease(kv, holder, revision, nowMs);
+        continue; // somebody else was faster, or it was renewed: look again
+      }
+    } catch (error) {
+      if (error instanceof TroupeError) throw error;
+      options.onTrouble?.(error);
+    }
+    await sleep(pollMs, signal);
+  }
+  throw new TroupeError("CANCELLED", "stopped while waiting to direct the run", { cause: signal.reason });
+}
+
+export class Lease {
+  private readonly losing = new AbortController();
+  private readonly renewals: Promise<void>;
+  private validFromMs: number;
+  private readonly stopping = new AbortController();
+  private wake = new AbortController();
+  private expiry: NodeJS.Timeout | undefined;
+
+  /** @param sentMs when the request that took the lease was sent */
+  constructor(
+    private readonly kv: KV,
+    private holder: LeaseHolder,
+    private revision: number,
+    sentMs: number,
+  ) {
+    this.validFromMs = sentMs;
+    this.armExpiry();
+    this.renewals = this.renew();
+  }
+
+  /** Aborts with FENCED when this process may no longer act for the run. */
+  get lost(): AbortSignal {
+    return this.losing.signal;
+  }
+
+  /** Puts the addresses into the key with the next renewal, which it brings forward. */
+  announce(grpcAddress: string, httpAddress: string): void {
+    this.holder = { ...this.holder, grpcAddress, httpAddress };
+    this.wake.abort();
+  }
+
+  /** Stops renewing; when the lease is still held, lets the next one have it at once. */
+  async release(): Promise<void> {
+    this.stopping.abort();
+    clearTimeout(this.expiry);
+    await this.renewals;
+    if (this.lost.aborted) return;
+    // Without an answer the others wait for the ttl, as they would after a crash.
+    await this.write({ ...this.holder, released: true }).catch(() => undefined);
+  }
+
+  private get ttlMs(): number {
+    return this.holder.ttlMs;
+  }
+
+  private async renew(): Promise<void> {
+    while (!this.stopping.signal.aborted && !this.lost.aborted) {
+      await sleep(this.ttlMs / RENEWALS_PER_TTL, AbortSignal.any([this.stopping.signal, this.wake.signal]));
+      if (this.stopping.signal.aborted || this.lost.aborted) return;
+      this.wake = new AbortController();
+      const sentMs = performance.now();
+      try {
+        await this.write(this.holder);
+        this.validFromMs = sentMs;
+        this.armExpiry();
+      } catch (error) {
+        if (isOvertaken(error)) await this.reconcile(error);
+      }
+    }
+  }
+
+  private async write(value: LeaseHolder): Promise<void> {
+    this.revision = await this.kv.update(
+      KEY,
+      JSON.stringify(value),
+      this.revision,
+      Math.ceil(this.ttlMs / RENEWALS_PER_TTL),
+    );
+  }
+
+  /** The key changed: by an own renewal whose answer was lost, or by whoever holds it now. */
+  private async reconcile(cause: unknown): Promise<void> {
+    const entry = await this.kv.get(KEY).catch(() => null);
+    const current = holderOf(entry);
+    if (entry !== null && current?.id === this.holder.id) this.revision = entry.revision;
+    else if (current !== undefined)
+      this.lose(`${current.host} (pid ${current.pid}) directs the run now`, cause);
+  }
+
+  private armExpiry(): void {
+    clearTimeout(this.expiry);
+    const endMs = this.validFromMs + this.ttlMs * (1 - MARGIN);
+    this.expiry = setTimeout(
+      () => {
+        this.lose(
+          `the lease was not renewed for ${Math.round(performance.now() - this.validFromMs)} ms of its ${this.ttlMs}`,
+        );
+      },
+      Math.max(0, endMs - performance.now()),
+    );
+  }
+
+  private lose(why: string, cause?: unknown): void {
+    clearTimeout(this.expiry);
+    if (this.lost.aborted || this.stopping.signal.aborted) return;
+    this.losing.abort(new TroupeError("FENCED", `this coordinator was replaced: ${why}`, { cause }));
+  }
+}
+
+async function take(kv: KV, entry: KvEntry | null, holder: LeaseHolder): Promise<number | undefined> {
+  const value = JSON.stringify(holder);
+  try {
+    return entry === null ? await kv.create(KEY, value) : await kv.update(KEY, value, entry.revision);
+  } catch (error) {
+    if (isOvertaken(error)) return undefined;
+    throw error;
+  }
+}
+
+function holderOf(entry: KvEntry | null): LeaseHolder | undefined {
+  if (entry === null || entry.operation !== "PUT") return undefined;
+  try {
+    return entry.json<LeaseHolder>();
+  } catch (error) {
+    throw new TroupeError(
+      "STORAGE",
+      `NATS key ${entry.bucket}/${entry.key} is damaged: ${describeError(error)}`,
+    );
+  }
+}
+
+const inUse = ({ host, pid }: LeaseHolder): TroupeError =>
+  new TroupeError(
+    "RUN_DIR_IN_USE",
+    `a coordinator on ${host} (pid ${pid}) directs this run; stop it, or start this one with --standby`,
+  );
