@@ -255,6 +255,38 @@ const tlsSchema = z.strictObject({
   clientKey: pemFile.describe("its private key (client.key)"),
 });
 
+const durableSchema = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("local").describe("the journal is a folder of the run directory") }),
+  z.strictObject({
+    type: z.literal("nats").describe("journal and lead are kept by NATS servers with JetStream"),
+    servers: z.array(z.string().min(1)).min(1).describe("their addresses, host:port"),
+    replicas: positiveInt.max(5).default(1).describe("servers that keep a copy; 3 survive the loss of one"),
+    run: z
+      .string()
+      .regex(/^[A-Za-z0-9_-]+$/)
+      .max(64)
+      .nullable()
+      .default(null)
+      .describe("names the run's streams; null = `name`, with other characters turned into `-`"),
+    tokenFile: z.string().min(1).nullable().default(null).describe("file with the servers' token"),
+    caFile: pemFile.describe("authority by which the servers are known; null = plaintext, or the system's"),
+    leaseTtlMs: durationMs
+      .min(1_000)
+      .default(5_000)
+      .describe("a coordinator silent for this long is replaced by one that stands by"),
+    advertise: z
+      .string()
+      .regex(/:\d+$/)
+      .nullable()
+      .default(null)
+      .describe("host:port where workers reach this coordinator; null = as it listens"),
+    replicateFiles: z
+      .boolean()
+      .default(false)
+      .describe("keep weights, checkpoints and results in NATS too, for coordinators that share no disk"),
+  }),
+]);
+
 const clusterSchema = z.strictObject({
   rollouts: nonNegativeInt.max(4096).default(2).describe("rollout processes the launcher starts"),
   learners: nonNegativeInt
@@ -306,6 +338,9 @@ const clusterSchema = z.strictObject({
     .default(3)
     .describe("after this many failures the prompts are dropped as poison"),
   wire: z.enum(["f32", "bf16"]).default("f32").describe("gradient precision on the wire"),
+  durable: durableSchema
+    .default({ type: "local" })
+    .describe("where the coordinator keeps what must outlive it; see docs/high-availability.md"),
 });
 
 const checkpointSchema = z.strictObject({
