@@ -1,7 +1,9 @@
 /** Finds and opens the coordinator a command talks about. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { ControlClient } from "../rpc/control-client.js";
 import type { Config } from "../config/schema.js";
+import { TroupeError } from "../shared/errors.js";
 import { clientTlsOf, type ConnectionOptions } from "./options.js";
 
 /** @throws {TroupeError} CONFIG when it cannot be found, or its token not be read */
@@ -19,6 +21,30 @@ export async function connectTo(options: ConnectionOptions): Promise<ControlClie
     address,
     await controlAccess(options.tokenFile ?? cluster?.tokenFile ?? null, tls),
   );
+}
+
+/**
+ * Asks the coordinator that the options name.
+ * @throws {TroupeError} UNREACHABLE saying what became of the run, as far as its directory tells
+ */
+export async function askCoordinator<T>(
+  options: ConnectionOptions,
+  ask: (control: ControlClient) => Promise<T>,
+): Promise<T> {
+  const control = await connectTo(options);
+  try {
+    return await ask(control);
+  } catch (error) {
+    const { runDir } = options;
+    if (!(error instanceof TroupeError) || error.code !== "UNREACHABLE" || runDir === undefined) throw error;
+    const summary = join(runDir, "summary.json");
+    const fate = existsSync(summary)
+      ? `the run is over, its results are in ${summary}`
+      : `if the run was stopped, --run-dir ${runDir} --resume auto continues it`;
+    throw new TroupeError("UNREACHABLE", `${error.message}; ${fate}`);
+  } finally {
+    control.close();
+  }
 }
 
 async function clusterOfRun(runDir: string): Promise<Config["cluster"] | undefined> {

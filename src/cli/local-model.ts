@@ -42,14 +42,15 @@ export class LocalModel {
   static async open(model: string, options: LocalModelOptions): Promise<LocalModel> {
     const directory = resolve(model);
     const hfConfigJson = await readFile(join(directory, "config.json"), "utf8").catch((cause: unknown) => {
-      throw dataError(`${directory} has no config.json; expected a model folder, such as RUN_DIR/model`, {
-        cause,
-      });
+      throw dataError(
+        `${directory} has no config.json; expected a model folder, such as RUN_DIR/models/ppo`,
+        {
+          cause,
+        },
+      );
     });
+    refuseRewardModel(directory, hfConfigJson);
     const weights = await weightFiles(directory);
-    if (weights.length > 1) {
-      throw dataError(`${directory} holds ${weights.length} weight files; expected one model.safetensors`);
-    }
     const template = new PromptTemplate(
       options.promptTemplate ?? (await trainedTemplate(directory)) ?? "{prompt}",
     );
@@ -61,7 +62,7 @@ export class LocalModel {
         eosIds: [tokenizer.info.eosId],
         slots: SLOTS,
       });
-      await compute.loadModel({ role: "actor", path: weights[0] });
+      await compute.loadModel({ role: "actor", path: weights });
       return new LocalModel(directory, compute, tokenizer, template);
     } catch (error) {
       await tokenizer.close();
@@ -106,6 +107,21 @@ export class LocalModel {
       finishReason,
     }));
   }
+}
+
+/** @throws {TroupeError} DATA for a model with a score head in place of the head that predicts tokens */
+function refuseRewardModel(directory: string, hfConfigJson: string): void {
+  let architectures: unknown;
+  try {
+    ({ architectures } = JSON.parse(hfConfigJson) as { architectures?: unknown });
+  } catch (cause) {
+    throw dataError(`${join(directory, "config.json")} is not valid JSON`, { cause });
+  }
+  const [name] = Array.isArray(architectures) ? (architectures as unknown[]) : [];
+  if (typeof name !== "string" || !name.endsWith("ForSequenceClassification")) return;
+  throw dataError(
+    `${directory} is a reward model (${name}): it scores answers and writes none; expected a language model, such as RUN_DIR/models/ppo`,
+  );
 }
 
 /** The prompt template of the run a model lies in: its config.yaml is one of the folders above. */

@@ -18,7 +18,7 @@ export interface ModelCommandOptions {
 
 export const addModelOptions = (command: Command): Command =>
   command
-    .requiredOption("--model <dir>", "model folder, such as RUN_DIR/model")
+    .requiredOption("--model <dir>", "model folder, such as RUN_DIR/models/ppo")
     .addOption(
       new Option("--engine <name>", "what computes")
         .choices(["auto", "onnx", "tensorflow", "reference"])

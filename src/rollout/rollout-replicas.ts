@@ -88,13 +88,13 @@ export class RolloutCompute {
 
   /**
    * Replaces a model's parameters; compiled programs stay. The old ones stay in use unless the whole file is good.
-   * @param path safetensors file with the tensors of the role's spec
+   * @param path safetensors file with the tensors of the role's spec, or the files of a sharded model
    */
-  loadModel(options: { readonly role: Role; readonly path: string }): Promise<void> {
+  loadModel(options: { readonly role: Role; readonly path: string | readonly string[] }): Promise<void> {
     return this.inTurn(async () => {
       const { role, path } = options;
       const { spec, params } = this.replica(role);
-      const { values } = await loadWeights([path], spec);
+      const { values } = await loadWeights([path].flat(), spec);
       await params.write(values);
       this.loaded.add(role);
     });

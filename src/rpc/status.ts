@@ -49,13 +49,13 @@ export function fromServiceError(error: unknown, doing: string): TroupeError {
   if (!isServiceError(error))
     return new TroupeError("INTERNAL", `${doing}: ${describeError(error)}`, { cause: error });
   const sent = error.metadata?.get(CODE_KEY)?.[0];
-  const message = `${doing}: ${error.details || error.message}`;
-  if (typeof sent === "string" && sent in TABLE)
-    return new TroupeError(sent as ErrorCode, message, { cause: error });
+  const message = `${doing}: ${readable(error.details || error.message)}`;
+  // What was sent is the whole message; the status it came in would only say it again.
+  if (typeof sent === "string" && sent in TABLE) return new TroupeError(sent as ErrorCode, message);
   switch (error.code) {
     case grpc.status.UNAVAILABLE:
     case grpc.status.DEADLINE_EXCEEDED:
-      return new TroupeError("UNREACHABLE", message, { cause: error });
+      return new TroupeError("UNREACHABLE", message);
     case grpc.status.UNAUTHENTICATED:
     case grpc.status.PERMISSION_DENIED:
       return new TroupeError("AUTH", message, { cause: error });
@@ -69,6 +69,13 @@ export function fromServiceError(error: unknown, doing: string): TroupeError {
     default:
       return new TroupeError("INTERNAL", message, { cause: error });
   }
+}
+
+/** grpc-js wraps the reason in two layers of its own words. */
+function readable(details: string): string {
+  const [, reason] =
+    /^No connection established\. Last error: (?:Error: )?(.*?)\.? Resolution note: *$/.exec(details) ?? [];
+  return reason ?? details;
 }
 
 /** Whether the same call may succeed later without anything being changed. */

@@ -1,7 +1,7 @@
 /** `troupe scale rollout=4 learner=2`: how many processes a running run should have. */
 import type { Command } from "commander";
 import { configError } from "../../shared/errors.js";
-import { connectTo } from "../connection.js";
+import { askCoordinator } from "../connection.js";
 import { addConnectionOptions, type ConnectionOptions } from "../options.js";
 
 export function registerScale(program: Command): void {
@@ -11,15 +11,12 @@ export function registerScale(program: Command): void {
     .argument("<role=count...>", "rollout=N and/or learner=N");
   addConnectionOptions(command).action(async (wanted: string[], options: ConnectionOptions) => {
     const counts = wanted.map(parseCount);
-    const control = await connectTo(options);
-    try {
+    await askCoordinator(options, async (control) => {
       for (const { role, count } of counts) {
         const desired = await control.scale(role, count);
         console.log(`${role}: ${desired[role] ?? count} wanted`);
       }
-    } finally {
-      control.close();
-    }
+    });
   });
 }
 

@@ -1,7 +1,7 @@
 /** `troupe status`: where a run stands. */
 import type { Command } from "commander";
 import type { RunStatus } from "../../rpc/control-client.js";
-import { connectTo } from "../connection.js";
+import { askCoordinator } from "../connection.js";
 import { addConnectionOptions, type ConnectionOptions } from "../options.js";
 
 interface StatusOptions extends ConnectionOptions {
@@ -13,15 +13,10 @@ export function registerStatus(program: Command): void {
   addConnectionOptions(command)
     .option("--json", "machine-readable")
     .action(async (options: StatusOptions) => {
-      const control = await connectTo(options);
-      try {
-        const status = await control.status();
-        console.log(
-          options.json === true ? JSON.stringify(status, null, 2) : (await renderStatus(status)).join("\n"),
-        );
-      } finally {
-        control.close();
-      }
+      const status = await askCoordinator(options, (control) => control.status());
+      console.log(
+        options.json === true ? JSON.stringify(status, null, 2) : (await renderStatus(status)).join("\n"),
+      );
     });
 }
 
