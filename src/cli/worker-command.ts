@@ -19,8 +19,8 @@ export function defineWorkerCommand(
   load: () => Promise<(options: WorkerOptions) => Promise<void>>,
 ): void {
   command.requiredOption(
-    "--coordinator <host:port>",
-    "gRPC address of the coordinator (see DIR/coordinator.json)",
+    "--coordinator <address>",
+    "HOST:PORT of the coordinator (see DIR/coordinator.json); HOST:PORT,HOST:PORT or nats://HOST:PORT/RUN with a standby",
   );
   addAccessOptions(command)
     .option("--worker-id <name>", "wanted name, such as rollout-0 (default: the coordinator picks one)")

@@ -7,7 +7,8 @@
  * A renewal is seen after it was sent, so the holder has stopped before anybody else begins. A holder that was paused
  * past its time may still believe for a moment; the journal refuses it (see journal/nats-log.ts).
  */
-import type { KV, KvEntry } from "@nats-io/kv";
+import { JetStreamApiError } from "@nats-io/jetstream";
+import type { KV, KvEntry, Kvm } from "@nats-io/kv";
 import { sleep } from "../shared/abort.js";
 import { describeError, TroupeError } from "../shared/errors.js";
 import { isOvertaken } from "./journal/nats-connection.js";
@@ -43,10 +44,14 @@ export interface LeaseOptions {
   readonly onTrouble?: (error: unknown) => void;
 }
 
-/** What the key says; undefined when nobody ever held it. */
-export async function readHolder(kv: KV): Promise<LeaseHolder | undefined> {
-  const entry = await kv.get(KEY);
-  return entry === null || entry.operation !== "PUT" ? undefined : entry.json<LeaseHolder>();
+/** Who holds the lease in the bucket; undefined when nobody ever did, or there is no such bucket. */
+export async function readHolder(kvm: Kvm, bucket: string): Promise<LeaseHolder | undefined> {
+  try {
+    return holderOf(await (await kvm.open(bucket)).get(KEY));
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.status === 404) return undefined;
+    throw error;
+  }
 }
 
 /**

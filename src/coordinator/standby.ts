@@ -52,7 +52,7 @@ export async function takeLead(options: LeadershipOptions): Promise<Leadership |
   const { nats, logger, signal } = options;
   const connection = await connectNats(nats, `troupe coordinator ${hostname()} ${process.pid}`);
   try {
-    const kv = await openBucket(connection, nats);
+    const kv = await createBucket(connection, nats);
     const lease = await acquireLease(kv, {
       holder: {
         id: randomUUID(),
@@ -138,7 +138,7 @@ export class Leadership {
 }
 
 /** The bucket of a run, created when it is missing. @throws {TroupeError} STORAGE */
-export async function openBucket(connection: NatsConnection, { run, replicas }: NatsOptions): Promise<KV> {
+async function createBucket(connection: NatsConnection, { run, replicas }: NatsOptions): Promise<KV> {
   try {
     return await new Kvm(jetstream(connection)).create(`TROUPE_${run}`, {
       replicas,

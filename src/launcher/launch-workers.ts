@@ -7,11 +7,12 @@ import { configError } from "../shared/errors.js";
 import { ProgressView } from "./progress-view.js";
 import type { RestartPolicy } from "./restart-budget.js";
 import { runCommand } from "./run-commands.js";
+import { parseCoordinatorAddresses } from "../worker/coordinator-addresses.js";
 import { Supervisor, type SupervisorOptions } from "./supervisor.js";
 import type { TextStream } from "./terminal.js";
 
 export interface LaunchWorkersOptions {
-  /** host:port */
+  /** As workers take it: see worker/coordinator-addresses.ts. */
   readonly coordinator: string;
   readonly tokenFile: string | null;
   readonly tls?: ClientTls;
@@ -32,7 +33,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
   const { counts, signal, coordinator } = options;
   if (counts.rollout + counts.learner === 0)
     throw configError("nothing to start: give --rollouts or --learners");
-  if (!/^.+:\d+$/.test(coordinator)) throw configError(`--coordinator expects HOST:PORT, got ${coordinator}`);
+  parseCoordinatorAddresses(coordinator);
   const logDir = resolve(options.logDir);
   const view = new ProgressView({ stream: options.stream });
   const commandFor: SupervisorOptions["commandFor"] = (role, index, restarts) => {

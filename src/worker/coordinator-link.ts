@@ -21,13 +21,17 @@ import { PROTOCOL_VERSION, troupe } from "../rpc/load-proto.js";
 import { fromServiceError, isRetryable } from "../rpc/status.js";
 import { clientChannel, explainTlsFailure, type Access } from "../rpc/tls.js";
 import { sleep } from "../shared/abort.js";
+import { parseCoordinatorAddresses, type CoordinatorAddresses } from "./coordinator-addresses.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
+
+/** Where there is more than one address, one that does not answer must not take the time of the others. */
+const OTHERS_WAIT_MS = 3_000;
 
 export type WorkerRole = "rollout" | "learner";
 
 export interface LinkOptions {
   readonly role: WorkerRole;
-  /** host:port of the coordinator's gRPC server. */
+  /** Where the coordinator's gRPC server is, or may be: see coordinator-addresses.ts. */
   readonly coordinator: string;
   readonly access: Access;
   /** Wanted name; empty lets the coordinator choose. Kept over reconnects. */
@@ -88,13 +92,14 @@ export async function serveCoordinator(
   options: LinkOptions,
   perform: (session: Session) => Promise<void>,
 ): Promise<void> {
-  const clients = openClients(options.coordinator, options.access);
+  const reach = new CoordinatorReach(options);
   let workerId = options.workerId ?? "";
   let runId: string | undefined;
   try {
     for (;;) {
-      const reply = await register(clients, options, workerId);
-      if (reply === undefined) return;
+      const joined = await register(reach, options, workerId);
+      if (joined === undefined) return;
+      const { clients, reply } = joined;
       const isOtherRun = runId !== undefined && reply.sender?.runId !== runId;
       if (runId !== undefined) options.onReconnect();
       runId = reply.sender?.runId;
@@ -110,21 +115,67 @@ export async function serveCoordinator(
       await sleep(200, options.signal);
     }
   } finally {
-    for (const client of Object.values(clients)) (client as grpc.Client).close();
+    reach.close();
+  }
+}
+
+/** The clients of the coordinator's address, or of the one of its addresses whose turn it is. */
+class CoordinatorReach {
+  private readonly addresses: CoordinatorAddresses;
+  private current: { readonly address: string; readonly clients: Clients } | undefined;
+
+  constructor(private readonly options: Pick<LinkOptions, "coordinator" | "access">) {
+    this.addresses = parseCoordinatorAddresses(options.coordinator);
+  }
+
+  /** Where the last attempt went; undefined while no address is known. */
+  get address(): string | undefined {
+    return this.current?.address;
+  }
+
+  /** How long one attempt may take. */
+  get patienceMs(): number {
+    return this.addresses.hasOthers ? OTHERS_WAIT_MS : CONTROL_DEADLINE_MS;
+  }
+
+  async clients(): Promise<Clients> {
+    return this.current?.clients ?? (await this.turn());
+  }
+
+  /** Goes on to the next address. @throws {TroupeError} UNREACHABLE when none is known at this moment */
+  async turn(): Promise<Clients> {
+    const address = await this.addresses.next();
+    if (this.current?.address !== address) {
+      this.close();
+      this.current = { address, clients: openClients(address, this.options.access) };
+    }
+    return this.current!.clients;
+  }
+
+  close(): void {
+    for (const client of Object.values(this.current?.clients ?? {})) (client as grpc.Client).close();
+    this.current = undefined;
   }
 }
 
 async function register(
-  clients: Clients,
+  reach: CoordinatorReach,
   options: LinkOptions,
   workerId: string,
-): Promise<RegisterReply__Output | undefined> {
+): Promise<{ readonly clients: Clients; readonly reply: RegisterReply__Output } | undefined> {
   const requestId = randomUUID();
   const giveUpAtMs = performance.now() + RECONNECT_BUDGET_MS;
-  for (let delayMs = 100; ; delayMs = Math.min(delayMs * 2, 2_000)) {
+  const longestDelayMs = reach.patienceMs / 5;
+  for (
+    let delayMs = 100, isFirst = true;
+    ;
+    delayMs = Math.min(delayMs * 2, longestDelayMs), isFirst = false
+  ) {
     if (options.signal.aborted) return undefined;
     try {
-      return await new Promise<RegisterReply__Output>((resolve, reject) => {
+      // A coordinator that ended a session may still be there; after a failure another one may.
+      const clients = await (isFirst ? reach.clients() : reach.turn());
+      const reply = await new Promise<RegisterReply__Output>((resolve, reject) => {
         clients.membership.register(
           {
             role: options.role === "rollout" ? "ROLE_ROLLOUT" : "ROLE_LEARNER",
@@ -136,14 +187,19 @@ async function register(
             requestId,
             position: options.holdings().position ?? null,
           },
-          { deadline: deadlineIn(CONTROL_DEADLINE_MS) },
+          { deadline: deadlineIn(reach.patienceMs) },
           (error, reply) => (error ? reject(error) : resolve(reply as RegisterReply__Output)),
         );
       });
+      return { clients, reply };
     } catch (cause) {
-      const error = fromServiceError(cause, `joining the coordinator at ${options.coordinator}`);
+      const error = fromServiceError(
+        cause,
+        `joining the coordinator at ${reach.address ?? options.coordinator}`,
+      );
       if (!isRetryable(error)) throw error;
-      const refused = await explainTlsFailure(options.coordinator, options.access.tls);
+      const refused =
+        reach.address === undefined ? undefined : await explainTlsFailure(reach.address, options.access.tls);
       if (refused !== undefined) throw refused;
       if (performance.now() > giveUpAtMs) {
         throw new TroupeError(

@@ -16,7 +16,10 @@ export function registerLaunch(program: Command, lifetime: Lifetime): void {
   const command = program
     .command("launch")
     .description("start workers on this machine for a coordinator elsewhere, and keep them alive")
-    .requiredOption("--coordinator <host:port>", "gRPC address of the coordinator");
+    .requiredOption(
+      "--coordinator <address>",
+      "HOST:PORT of the coordinator; several, or nats://HOST:PORT/RUN, with a standby",
+    );
   addAccessOptions(command)
     .option("--rollouts <n>", "rollout processes", wholeNumber(0, 4096), 1)
     .option("--learners <n>", "learner processes", wholeNumber(0, 4096), 0)
