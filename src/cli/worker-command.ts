@@ -19,7 +19,7 @@ export function defineWorkerCommand(
   load: () => Promise<(options: WorkerOptions) => Promise<void>>,
 ): void {
   command.requiredOption(
-    "--coordinator <address>",
+    "--coordinator <host:port>",
     "HOST:PORT of the coordinator (see DIR/coordinator.json); HOST:PORT,HOST:PORT or nats://HOST:PORT/RUN with a standby",
   );
   addAccessOptions(command)

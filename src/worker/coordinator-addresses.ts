@@ -26,7 +26,7 @@ export function parseCoordinatorAddresses(
     const match = NATS.exec(text);
     if (match === null)
       throw configError(
-        `--coordinator ${text}: expected nats://HOST:PORT[,HOST:PORT]/RUN, RUN as in cluster.durable.run`,
+        `--coordinator expects nats://HOST:PORT[,HOST:PORT]/RUN (cluster.durable.run), got ${text}`,
       );
     const [, servers, run] = match;
     return natsAddresses(servers.split(","), run, env);
@@ -35,7 +35,7 @@ export function parseCoordinatorAddresses(
   const wrong = addresses.find((address) => !ADDRESS.test(address));
   if (wrong !== undefined)
     throw configError(
-      `--coordinator: expected HOST:PORT, several with commas, or nats://HOST:PORT/RUN, got ${JSON.stringify(wrong)}`,
+      `--coordinator expects HOST:PORT, several with commas, or nats://HOST:PORT/RUN, got ${JSON.stringify(wrong)}`,
     );
   let turn = 0;
   return {

@@ -17,7 +17,7 @@ export function registerLaunch(program: Command, lifetime: Lifetime): void {
     .command("launch")
     .description("start workers on this machine for a coordinator elsewhere, and keep them alive")
     .requiredOption(
-      "--coordinator <address>",
+      "--coordinator <host:port>",
       "HOST:PORT of the coordinator; several, or nats://HOST:PORT/RUN, with a standby",
     );
   addAccessOptions(command)
