@@ -32,6 +32,25 @@ const optimizerSchema = (learningRate: number) =>
     clipNorm: z.number().min(0).default(1).describe("global gradient norm clip; 0 turns it off"),
   });
 
+const loraSchema = z.strictObject({
+  rank: positiveInt.default(8).describe("inner width of an adapter; PEFT's default"),
+  alpha: z
+    .number()
+    .positive()
+    .default(16)
+    .describe("an adapter's product is scaled by alpha / rank; 1 as in DeepSpeed-Chat"),
+  dropout: z.literal(0).default(0).describe("always 0: training and sampling use the same model"),
+  targetModules: z
+    .array(z.string().min(1))
+    .min(1)
+    .default(["all-linear"])
+    .describe("endings of module names, as PEFT's target_modules; `all-linear`: all but embeddings and head"),
+  onlyOptimizeLora: z
+    .boolean()
+    .default(true)
+    .describe("freeze the base; adapters and a scalar head are still trained. false trains everything"),
+});
+
 const modelSchema = z.strictObject({
   path: z
     .string()
@@ -70,6 +89,7 @@ const modelSchema = z.strictObject({
     ])
     .default({ type: "from-model" })
     .describe("when left out and `model.path` is null: `train`"),
+  lora: loraSchema.nullable().default(null).describe("train low-rank adapters; null = the whole model"),
 });
 
 const dataSchema = z.strictObject({

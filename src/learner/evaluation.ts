@@ -18,7 +18,11 @@ import {
 
 export interface EvaluationContext {
   readonly engine: Engine;
-  readonly modelOf: (role: string) => { readonly spec: ModelSpec; readonly params: Arena };
+  readonly modelOf: (role: string) => {
+    readonly spec: ModelSpec;
+    /** What a program reads the model from. */
+    readonly weights: Readonly<Record<string, Arena>>;
+  };
   readonly settings: StageSettings;
   readonly padId: number;
   readonly rowsPerRun: number;
@@ -51,7 +55,7 @@ async function evaluateSft(
 ): Promise<Record<string, Float64Array>> {
   const nll = new Float64Array(rows.length);
   const tokens = new Float64Array(rows.length);
-  const { spec, params } = context.modelOf("model");
+  const { spec, weights } = context.modelOf("model");
   const shape = {
     rows: context.rowsPerRun,
     length: bucketLength(longestSequence({ kind: "sft", rows }), spec.contextTokens),
@@ -59,7 +63,7 @@ async function evaluateSft(
   for (const [c, chunk] of chunksOf(rows, shape.rows).entries()) {
     const { ids, mask } = padSft(chunk, shape, context.padId);
     const executable = await context.engine.compile(makeLogprobsProgram(spec, shape, 1));
-    const { logprobs } = await executable.run({ params }, { ids });
+    const { logprobs } = await executable.run(weights, { ids });
     forEachCounted(mask, shape.length - 1, (b, i) => {
       nll[c * shape.rows + b] -= logprobs[i];
       tokens[c * shape.rows + b] += 1;
@@ -74,7 +78,7 @@ async function evaluatePairs(
 ): Promise<Record<string, Float64Array>> {
   const chosenScore = new Float64Array(pairs.length);
   const rejectedScore = new Float64Array(pairs.length);
-  const { spec, params } = context.modelOf("model");
+  const { spec, weights } = context.modelOf("model");
   const { settings, padId, rowsPerRun } = context;
   const endId = settings.stage === "reward" && settings.hyper.rewardLoss === "span" ? padId : null;
   const shape = {
@@ -86,7 +90,7 @@ async function evaluatePairs(
     const executable = await context.engine.compile(
       makeValuesProgram(spec, { rows: 2 * shape.rows, length: shape.length }),
     );
-    const { values } = await executable.run({ params }, { ids });
+    const { values } = await executable.run(weights, { ids });
     forEachCounted(ends, shape.length, (b, i) => {
       const scores = b < shape.rows ? chosenScore : rejectedScore;
       scores[c * shape.rows + (b % shape.rows)] = values[i];
@@ -101,7 +105,7 @@ async function evaluatePpo(
 ): Promise<Record<string, Float64Array>> {
   const maxAbsLogRatio = new Float64Array(rows.length);
   const tokens = new Float64Array(rows.length);
-  const { spec, params } = context.modelOf("actor");
+  const { spec, weights } = context.modelOf("actor");
   const temperature = context.settings.stage === "ppo" ? context.settings.hyper.temperature : 1;
   const shape = {
     rows: context.rowsPerRun,
@@ -110,7 +114,7 @@ async function evaluatePpo(
   for (const [c, chunk] of chunksOf(rows, shape.rows).entries()) {
     const { ids, mask, oldLogprobs } = padPpo(chunk, shape, context.padId);
     const executable = await context.engine.compile(makeLogprobsProgram(spec, shape, temperature));
-    const { logprobs } = await executable.run({ params }, { ids });
+    const { logprobs } = await executable.run(weights, { ids });
     forEachCounted(mask, shape.length - 1, (b, i) => {
       const row = c * shape.rows + b;
       maxAbsLogRatio[row] = Math.max(maxAbsLogRatio[row], Math.abs(logprobs[i] - oldLogprobs[i]));

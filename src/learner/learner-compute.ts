@@ -5,6 +5,9 @@
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
 import type { AdamwOptions } from "../engine/optim.js";
+import { writeAdapterFile } from "../models/lora-files.js";
+import type { LoraSettings } from "../models/lora.js";
+import { layoutOf } from "../models/model-spec.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
@@ -21,6 +24,8 @@ export type LearnerSettings = StageSettings & {
   /** Rows of one program run. */
   readonly microShardRows: number;
   readonly models: readonly ModelSettings[];
+  /** Adapters of every model; null trains the models themselves. @default null */
+  readonly lora?: LoraSettings | null;
   /** By role; one per model. */
   readonly optimizers: Readonly<Record<string, AdamwOptions>>;
 };
@@ -89,7 +94,9 @@ export class LearnerCompute {
         const optimizer = settings.optimizers[model.role];
         if (optimizer === undefined) throw dataError(`model ${model.role} has no optimizer settings`);
         const emaDecay = settings.stage === "ppo" && model.role === "actor" ? settings.hyper.emaDecay : null;
-        models.push(await TrainedModel.open(model, engine, optimizer, emaDecay));
+        models.push(
+          await TrainedModel.open(model, engine, { optimizer, emaDecay, lora: settings.lora ?? null }),
+        );
       }
     } catch (error) {
       for (const model of models) model.dispose();
@@ -99,7 +106,7 @@ export class LearnerCompute {
     return new LearnerCompute(settings, engine, models, 0);
   }
 
-  /** float32 elements of a gradient: the parameters of all models together. */
+  /** float32 elements of a gradient: what is trained of all models together. */
   get parameterCount(): number {
     return this.models.reduce((sum, { layout }) => sum + layout.size, 0);
   }
@@ -125,8 +132,8 @@ export class LearnerCompute {
       for (const { grads } of this.models) await grads.clear();
       const values: Record<string, number> = { rows: rows.rows.length };
       for (const { role, program, inputs, statName } of tasksOf(rows, context)) {
-        const { params, grads } = this.modelOf(role);
-        const outputs = await (await this.engine.compile(program)).run({ params, grads }, inputs);
+        const { weights, grads } = this.modelOf(role);
+        const outputs = await (await this.engine.compile(program)).run({ ...weights, grads }, inputs);
         for (const [output, [value]] of Object.entries(outputs)) {
           values[statName(output)] = (values[statName(output)] ?? 0) + value;
         }
@@ -179,12 +186,16 @@ export class LearnerCompute {
     });
   }
 
-  /** Writes a model's parameters (or its moving average) as safetensors, under their Hugging Face names. */
+  /** Writes a model (or its moving average) as safetensors under Hugging Face names, adapters merged. */
   async exportModel({ role, path, ema = false }: ExportRequest): Promise<void> {
-    const { memories, layout } = this.modelOf(role);
-    const arena = memories.get(ema ? "ema" : "param");
-    if (arena === undefined) throw dataError(`model ${role} keeps no moving average; set ppo.ema`);
-    await writeSafetensors(path, layout.entries, await arena.read());
+    const model = this.modelOf(role);
+    await writeSafetensors(path, layoutOf(model.spec).entries, await model.merged(ema ? "ema" : "param"));
+  }
+
+  /** Writes a model's adapters as PEFT does; its adapter_config.json is in the file's metadata. */
+  async exportAdapter({ role, path }: Pick<ExportRequest, "role" | "path">): Promise<void> {
+    const { spec, params } = this.modelOf(role);
+    await writeAdapterFile(path, spec, await params.read());
   }
 
   async exportState(path: string): Promise<void> {

@@ -5,13 +5,16 @@
  *
  * Index t of a `[B, T−1]` tensor is about token t + 1 (see ./shards): `responseLogprobs` and, without the last
  * position, `tokenValues` are aligned so.
+ *
+ * `params` and `grads` hold what is trained (`trainedLayout`), `frozen` the base of a model with adapters.
  */
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
-import type { Program, ProgramResult, Tensors, TensorSpec } from "../engine/engine.js";
+import type { ArenaUse, Program, ProgramResult, Tensors, TensorSpec } from "../engine/engine.js";
 import { valueAndGradients } from "../engine/gradients.js";
 import { responseLogprobs, specKey, tokenValues } from "../models/forward.js";
-import { layoutOf, type ModelSpec } from "../models/model-spec.js";
+import { frozenLayout, trainedLayout } from "../models/lora.js";
+import type { ModelSpec } from "../models/model-spec.js";
 import { lmLoss } from "../rl/lm-loss.js";
 import { policyLoss } from "../rl/policy-loss.js";
 import { endScoreLoss, rewardSums, spanLoss } from "../rl/reward-loss.js";
@@ -118,10 +121,10 @@ export function makeLogprobsProgram(spec: ModelSpec, shape: BatchShape, temperat
   const { rows, length } = shape;
   return {
     key: `logprobs ${specKey(spec)} B${rows} T${length} temp${temperature}`,
-    arenas: { params: { layout: layoutOf(spec), access: "read" } },
+    arenas: weightArenas(spec),
     inputs: { ids: i32(rows, length) },
-    body: ({ params }, { ids }) => ({
-      outputs: { logprobs: responseLogprobs(spec, params, ids, { temperature }).logprobs },
+    body: ({ params, frozen }, { ids }) => ({
+      outputs: { logprobs: responseLogprobs(spec, { ...frozen, ...params }, ids, { temperature }).logprobs },
     }),
   };
 }
@@ -131,15 +134,17 @@ export function makeValuesProgram(spec: ModelSpec, shape: BatchShape): Program {
   const { rows, length } = shape;
   return {
     key: `values ${specKey(spec)} B${rows} T${length}`,
-    arenas: { params: { layout: layoutOf(spec), access: "read" } },
+    arenas: weightArenas(spec),
     inputs: { ids: i32(rows, length) },
-    body: ({ params }, { ids }) => ({ outputs: { values: tokenValues(spec, params, ids) } }),
+    body: ({ params, frozen }, { ids }) => ({
+      outputs: { values: tokenValues(spec, { ...frozen, ...params }, ids) },
+    }),
   };
 }
 
 /** ema ← decay·ema + (1 − decay)·params */
 export function makeEmaProgram(spec: ModelSpec, decay: number): Program {
-  const layout = layoutOf(spec);
+  const layout = trainedLayout(spec);
   return {
     key: `ema ${specKey(spec)} decay${decay}`,
     arenas: { params: { layout, access: "read" }, ema: { layout, access: "update" } },
@@ -161,19 +166,24 @@ interface GradProgram {
 }
 
 function gradProgram({ key, spec, inputs, loss }: GradProgram): Program {
-  const layout = layoutOf(spec);
   return {
     key,
-    arenas: { params: { layout, access: "read" }, grads: { layout, access: "update" } },
+    arenas: { ...weightArenas(spec), grads: { layout: trainedLayout(spec), access: "update" } },
     inputs,
-    body: ({ params, grads }, tensors): ProgramResult => {
-      const result = valueAndGradients(params, (current) => loss(current, tensors));
+    body: ({ params, frozen, grads }, tensors): ProgramResult => {
+      const result = valueAndGradients(params, (current) => loss({ ...frozen, ...current }, tensors));
       return {
         outputs: result.aux,
         updates: { grads: mapTensors(grads, (sum, name) => tf.add(sum, result.grads[name])) },
       };
     },
   };
+}
+
+function weightArenas(spec: ModelSpec): Record<string, ArenaUse> {
+  const params: ArenaUse = { layout: trainedLayout(spec), access: "read" };
+  const frozen = frozenLayout(spec);
+  return frozen === null ? { params } : { params, frozen: { layout: frozen, access: "read" } };
 }
 
 function mapTensors(tensors: Tensors, map: (tensor: Tensor, name: string) => Tensor): Tensors {

@@ -7,7 +7,11 @@ import { engineSettings } from "../worker/engine-settings.js";
 export function stageSettings(message: SetupStage__Output, config: Config) {
   const { stage } = message;
   const { sft, reward, ppo, cluster, generation } = config;
-  const common = { engine: engineSettings(config), padId: message.tokenizer?.padId ?? 0 };
+  const common = {
+    engine: engineSettings(config),
+    padId: message.tokenizer?.padId ?? 0,
+    lora: config.model.lora,
+  };
   const rowsPerShard = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
   const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
   switch (stage) {

@@ -1,9 +1,20 @@
-/** One model under training: parameters, gradient, optimizer moments and, if asked for, a moving average. */
+/**
+ * One model under training: parameters, gradient, optimizer moments and, if asked for, a moving average. With adapters
+ * all of these cover what is trained only; the frozen base lies beside them.
+ */
 import type { Arena, Engine } from "../engine/engine.js";
 import { makeAdamwProgram, type AdamwOptions } from "../engine/optim.js";
 import type { Layout } from "../engine/layout.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
-import { initParams, layoutOf, parseModelConfig, type Head, type ModelSpec } from "../models/model-spec.js";
+import {
+  frozenLayout,
+  mergedWeights,
+  splitWeights,
+  trainedLayout,
+  withLora,
+  type LoraSettings,
+} from "../models/lora.js";
+import { initParams, parseModelConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
 import { makeEmaProgram } from "./programs.js";
 
@@ -19,6 +30,14 @@ export interface ModelSettings {
   readonly initSeed: number;
 }
 
+export interface TrainingSettings {
+  readonly optimizer: AdamwOptions;
+  /** null keeps no average. */
+  readonly emaDecay: number | null;
+  /** null trains the model itself. @default null */
+  readonly lora?: LoraSettings | null;
+}
+
 /** The memories that make up a model's state, by the name they have in a state file. */
 export type MemoryName = "ema" | "m" | "param" | "v";
 
@@ -26,7 +45,10 @@ export class TrainedModel {
   private constructor(
     readonly role: string,
     readonly spec: ModelSpec,
+    /** Of what is trained. */
     readonly layout: Layout,
+    /** The base under frozen adapters; null when everything is trained. */
+    private readonly frozen: Arena | null,
     private readonly engine: Engine,
     private readonly optimizer: AdamwOptions,
     private readonly emaDecay: number | null,
@@ -35,20 +57,21 @@ export class TrainedModel {
     readonly memories: ReadonlyMap<MemoryName, Arena>,
   ) {}
 
-  /** @param emaDecay null keeps no average */
   static async open(
     settings: ModelSettings,
     engine: Engine,
-    optimizer: AdamwOptions,
-    emaDecay: number | null,
+    { optimizer, emaDecay, lora = null }: TrainingSettings,
   ): Promise<TrainedModel> {
     const { role, head, file, initSeed } = settings;
-    const spec = parseModelConfig(parseJson(settings.hfConfigJson, role), head);
-    const layout = layoutOf(spec);
-    const values =
+    const plain = parseModelConfig(parseJson(settings.hfConfigJson, role), head);
+    const spec = lora === null ? plain : withLora(plain, lora);
+    const layout = trainedLayout(spec);
+    const loaded =
       file === null
         ? initParams(spec, initSeed)
         : (await loadWeights([file], spec, { initMissing: initSeed })).values;
+    const { trained: values, frozen } = splitWeights(spec, loaded, initSeed);
+    const frozenIn = frozenLayout(spec);
     const memories = new Map<MemoryName, Arena>();
     if (emaDecay !== null) memories.set("ema", engine.createArena(layout, values));
     memories.set("m", engine.createArena(layout));
@@ -58,6 +81,7 @@ export class TrainedModel {
       role,
       spec,
       layout,
+      frozen === null || frozenIn === null ? null : engine.createArena(frozenIn, frozen),
       engine,
       optimizer,
       emaDecay,
@@ -68,6 +92,20 @@ export class TrainedModel {
 
   get params(): Arena {
     return this.memories.get("param")!;
+  }
+
+  /** What a program of this model reads, by alias. */
+  get weights(): Readonly<Record<string, Arena>> {
+    return this.frozen === null ? { params: this.params } : { params: this.params, frozen: this.frozen };
+  }
+
+  /** The plain model, adapters merged, in `layoutOf(spec)` order. @throws {TroupeError} DATA when it keeps no average */
+  async merged(memory: "ema" | "param"): Promise<Float32Array> {
+    const arena = this.memories.get(memory);
+    if (arena === undefined) throw dataError(`model ${this.role} keeps no moving average; set ppo.ema`);
+    const trained = await arena.read();
+    if (this.spec.lora === undefined) return trained; // live memory: no copy of a whole model
+    return mergedWeights(this.spec, { trained, frozen: (await this.frozen?.read()) ?? null });
   }
 
   /**
@@ -90,6 +128,7 @@ export class TrainedModel {
 
   dispose(): void {
     this.grads.dispose();
+    this.frozen?.dispose();
     for (const arena of this.memories.values()) arena.dispose();
   }
 }

@@ -5,6 +5,7 @@ import { headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
 import { familyOf } from "./families.js";
 import { fullPass } from "./forward-pass.js";
+import { withAdapters } from "./lora.js";
 import type { ModelSpec } from "./model-spec.js";
 
 /**
@@ -13,7 +14,7 @@ import type { ModelSpec } from "./model-spec.js";
  * @returns `[B·T, D]`; rows at pad positions are meaningless
  */
 export function hiddenStates(spec: ModelSpec, params: Tensors, ids: Tensor): Tensor {
-  return familyOf(spec).hiddenStates(spec, params, fullPass(ids));
+  return familyOf(spec).hiddenStates(spec, params, withAdapters(fullPass(ids), spec, params));
 }
 
 /** The language-model head's weight, `[V, D]`: the token embedding itself when tied. */

@@ -3,6 +3,7 @@ import { configError, dataError } from "../shared/errors.js";
 import { fillNormal, streamOf } from "../shared/rng.js";
 import { familyOf, FAMILIES } from "./families.js";
 import { HfConfig } from "./hf-config.js";
+import type { LoraSpec } from "./lora.js";
 import { weightInit, type Initializer, type TensorPlan } from "./tensor-plan.js";
 
 export type FamilyName = "gpt2" | "opt" | "llama" | "mistral" | "qwen2" | "qwen3";
@@ -57,6 +58,8 @@ export interface ModelSpec {
   /** Any of these ends an answer; empty: none does. */
   readonly eosTokenIds: readonly number[];
   readonly padTokenId: number | null;
+  /** Adapters of a model under training; left out without, and in models on disk, which are merged. */
+  readonly lora?: LoraSpec;
 }
 
 /**
@@ -128,7 +131,7 @@ export function tensorPlans(spec: ModelSpec): Readonly<Record<string, TensorPlan
   return plans;
 }
 
-/** The arena layout of a spec: equals the data section of its model.safetensors. */
+/** The arena layout of a spec, without adapters: equals the data section of its model.safetensors. */
 export function layoutOf(spec: ModelSpec): Layout {
   return makeLayout(
     Object.fromEntries(Object.entries(tensorPlans(spec)).map(([name, plan]) => [name, plan.shape])),
