@@ -40,6 +40,8 @@ export class CoreHost {
     private readonly log: DurableLog,
     private readonly logger: Logger,
     private readonly fail: (error: TroupeError) => void,
+    /** Told how long every durable append took. */
+    private readonly onAppended: (elapsedMs: number) => void = () => undefined,
   ) {}
 
   /** Registers who carries out an effect. Several handlers run in the order they were added. */
@@ -105,7 +107,11 @@ export class CoreHost {
             return [{ record: effect.record, put, delete: effect.deletePayloads ?? [] }];
           }),
         );
-        if (records.length > 0) await this.log.append(records);
+        if (records.length > 0) {
+          const startedMs = performance.now();
+          await this.log.append(records);
+          this.onAppended(performance.now() - startedMs);
+        }
         for (const { effects } of batches) for (const effect of effects) this.execute(effect);
       }
     } catch (error) {

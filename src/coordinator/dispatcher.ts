@@ -72,10 +72,10 @@ export class Dispatcher {
       const key = undecidedKey(effect.taskId, effect.attempt, effect.experienceId);
       const rollout = this.undecided.get(key);
       this.undecided.delete(key);
-      if (effect.outcome === "admitted" && rollout !== undefined) {
-        store.put(rollout);
+      if (effect.outcome === "admitted") {
+        if (rollout !== undefined) store.put(rollout);
         metrics.experiencesAdmitted.inc();
-      } else metrics.experiencesRejected.inc({ reason: refusalLabel(effect.outcome) });
+      } else metrics.experiencesRejected.inc({ reason: effect.outcome });
       this.streams.send(effect.workerId, {
         ack: { experienceId: effect.experienceId, outcome: effect.outcome },
       });
@@ -252,7 +252,10 @@ export class Dispatcher {
     try {
       this.undecided.set(undecidedKey(taskId, attempt, experienceId), fromExperienceMessage(message));
     } catch (error) {
-      if (errorCodeOf(error) !== "NUMERIC") throw error;
+      if (errorCodeOf(error) !== "NUMERIC") {
+        this.options.metrics.experiencesRejected.inc({ reason: "invalid" });
+        throw error;
+      }
       this.options.logger.error(describeError(error));
       isFinite = false;
     }
@@ -342,9 +345,3 @@ export class Dispatcher {
 const evaluationOf = (taskId: string): string => taskId.slice(0, taskId.lastIndexOf("#"));
 const undecidedKey = (taskId: string, attempt: number, experienceId: string): string =>
   `${taskId} ${attempt} ${experienceId}`;
-
-function refusalLabel(outcome: string): "duplicate" | "stale" | "fenced" | "invalid" | "nonfinite" {
-  return outcome === "duplicate" || outcome === "stale" || outcome === "fenced" || outcome === "nonfinite"
-    ? outcome
-    : "invalid";
-}

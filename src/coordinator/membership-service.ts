@@ -169,11 +169,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       },
     ) as MembershipHandlers["Heartbeat"],
     Leave: guarded(
-      (
-        request: Parameters<MembershipHandlers["Leave"]>[0]["request"],
-        answer: Answer<object>,
-        metadata,
-      ) => {
+      (request: Parameters<MembershipHandlers["Leave"]>[0]["request"], answer: Answer<object>, metadata) => {
         const sender = checkSender(request.sender, runId);
         checkSpeaksAs(callerRoles(metadata), sender, host);
         const { workerId, incarnation } = sender;

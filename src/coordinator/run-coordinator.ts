@@ -102,7 +102,13 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const isHandedOver = () =>
     leadership !== undefined && (options.signal.aborted || errorCodeOf(stopping.signal.reason) === "FENCED");
 
-  const host = new CoreHost(makeState(coreConfig(config), await log.recover()), log, logger, stop);
+  const host = new CoreHost(
+    makeState(coreConfig(config), await log.recover()),
+    log,
+    logger,
+    stop,
+    (elapsedMs) => metrics.journalAppendDuration.observe(elapsedMs / 1000),
+  );
   logWorkers(bus, logger);
   leadership?.lost.addEventListener("abort", () => {
     stop(leadership.lost.reason);
@@ -165,7 +171,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         directory
           .list()
           .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
-      status: makeRunStatus({ host, directory, bus, config, runId, startedMs }),
+      status: makeRunStatus({ host, directory, bus, config, runId, startedMs, metrics }),
       events: bus,
     },
   });

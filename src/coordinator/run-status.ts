@@ -1,9 +1,10 @@
 /** The dashboard's view of the run, from the core's state and what workers told about themselves. */
 import type { Config } from "../config/schema.js";
 import type { EventBus } from "../observability/progress.js";
-import type { RunStatus } from "../observability/run-status.js";
+import type { RunStatus, WorkerStatus } from "../observability/run-status.js";
 import { packageVersion } from "../shared/paths.js";
-import { status } from "./core/index.js";
+import type { Metrics } from "../observability/metrics.js";
+import { status, type MemberStatus } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { ledgerOf } from "./ledger-view.js";
 import type { WorkerDirectory } from "./worker-directory.js";
@@ -15,6 +16,8 @@ export interface RunStatusOptions {
   readonly config: Config;
   readonly runId: string;
   readonly startedMs: number;
+  /** Gets the numbers that only the core knows; the status is asked for at every scrape. */
+  readonly metrics: Metrics<"coordinator">;
 }
 
 export function makeRunStatus({
@@ -24,6 +27,7 @@ export function makeRunStatus({
   config,
   runId,
   startedMs,
+  metrics,
 }: RunStatusOptions): () => RunStatus {
   let unit: RunStatus["unit"] = "step";
   let completedUnits = 0;
@@ -32,8 +36,16 @@ export function makeRunStatus({
     if (event.type === "stage-started") ({ unit, completedUnits, totalUnits } = event);
     if (event.type === "progress") ({ completedUnits, totalUnits } = event);
   });
+  const stateOf = (member: MemberStatus | undefined): WorkerStatus["state"] => {
+    if (member === undefined) return "lost";
+    if (member.state === "draining") return "draining";
+    return member.leaseLeftMs < config.cluster.leaseTtlMs / 2 ? "suspect" : "alive";
+  };
   return () => {
     const now = status(host.state);
+    metrics.rolloutTasks.set({ state: "pending" }, now.tasks.waiting);
+    metrics.rolloutTasks.set({ state: "leased" }, now.tasks.leased);
+    metrics.bufferBytes.set(now.ledger.bufferedBytes);
     return {
       runId,
       name: config.name,
@@ -52,10 +64,7 @@ export function makeRunStatus({
       workers: directory.list().map((card) => ({
         workerId: card.workerId,
         role: card.role,
-        state:
-          now.members.find((member) => member.workerId === card.workerId)?.state === "draining"
-            ? "draining"
-            : "alive",
+        state: stateOf(now.members.find((member) => member.workerId === card.workerId)),
         host: card.host,
         pid: card.pid,
         metricsAddress: card.metricsAddress,
@@ -64,6 +73,11 @@ export function makeRunStatus({
         restarts: card.restarts,
         lastHeartbeatAgeMs: Date.now() - card.lastHeardAtMs,
       })),
+      limits: {
+        requiredWorkers: { rollout: now.stage === "ppo" ? 1 : 0, learner: config.cluster.minLearners },
+        bufferExperiences: host.state.config.capacityExperiences,
+        stalenessVersions: host.state.config.maxStalenessVersions,
+      },
     };
   };
 }

@@ -18,7 +18,7 @@ export const checkPreflight = {
     for (const { experienceId, logprobs, refLogprobs } of rollouts) {
       for (let i = 0; i < logprobs.length; i++) {
         const difference = Math.abs(logprobs[i] - refLogprobs[i]);
-        if (difference > LOGPROB_TOLERANCE) {
+        if (!(difference <= LOGPROB_TOLERANCE)) {
           throw numericError(
             `step-0 preflight: actor and reference differ by ${difference.toExponential(2)} in log-probability at token ${i} of experience ${experienceId}; expected at most ${LOGPROB_TOLERANCE}. They must be the same model, temperature and kernels at the start`,
           );

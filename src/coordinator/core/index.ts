@@ -26,4 +26,4 @@ export { LEASE_EXPIRED } from "./lifecycle.js";
 export { reduce } from "./reduce.js";
 export { nextDeadlineMs } from "./deadlines.js";
 export { livePayloadIds } from "./ledger.js";
-export { status, type CoordinatorStatus } from "./status.js";
+export { status, type CoordinatorStatus, type MemberStatus } from "./status.js";
