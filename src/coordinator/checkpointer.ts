@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { copyFile, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
@@ -31,17 +32,29 @@ export interface CheckpointRequest {
   readonly head: "lm" | "scalar";
 }
 
+/** Everything needed to go on: parameters, moments, averages of every model. */
+const STATE_FILE = "training-state.safetensors";
+
 /** Starts the name of a checkpoint that is being written. */
 const PARTIAL = ".tmp-";
 
-interface Manifest {
-  readonly version: 1;
-  readonly checkpointId: string;
-  readonly runId: string;
-  readonly stage: string;
-  readonly step: number;
-  readonly files: readonly { readonly name: string; readonly sizeBytes: number; readonly sha256: string }[];
-}
+const manifestSchema = z.object({
+  version: z.literal(1),
+  checkpointId: z.string(),
+  runId: z.string(),
+  stage: z.string(),
+  step: z.int().min(0),
+  /** Names without a path: what lies directly in the folder. */
+  files: z.array(
+    z.object({
+      name: z.string().regex(/^[^/\\]+$/),
+      sizeBytes: z.int().min(0),
+      sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    }),
+  ),
+});
+
+type Manifest = z.infer<typeof manifestSchema>;
 
 export interface CheckpointerOptions {
   readonly runDir: string;
@@ -109,7 +122,7 @@ export class Checkpointer {
       signal,
     );
     await models.write(partial, request.model, request.head, artifacts.get(names.model).localPath);
-    await copyFile(artifacts.get(names.state).localPath, join(partial, "training-state.safetensors"));
+    await copyFile(artifacts.get(names.state).localPath, join(partial, STATE_FILE));
     await writeFile(join(partial, "resume.json"), JSON.stringify(request.resume));
     const files = [];
     for (const name of (await readdir(partial)).sort())
@@ -144,11 +157,10 @@ export class Checkpointer {
   /** The training state of a checkpoint of this run, verified. */
   async stateOf(checkpointId: string): Promise<ArtifactRef__Output> {
     const folder = join(this.folder, checkpointId);
-    await verify(folder);
-    return this.options.artifacts.adopt(
-      `checkpoint/${checkpointId}/resumed`,
-      join(folder, "training-state.safetensors"),
-    );
+    const { files } = await verify(folder, { runId: this.options.runId, checkpointId });
+    if (!files.some(({ name }) => name === STATE_FILE))
+      throw dataError(`checkpoint ${folder}: its manifest names no ${STATE_FILE}; use another checkpoint`);
+    return this.options.artifacts.adopt(`checkpoint/${checkpointId}/resumed`, join(folder, STATE_FILE));
   }
 
   /** What `remember` stored under the name, if it did. */
@@ -189,23 +201,31 @@ export class Checkpointer {
   }
 }
 
-/** @throws {TroupeError} DATA naming the first file that is missing or changed */
-export async function verify(folder: string): Promise<Manifest> {
+/**
+ * Reads every byte of a checkpoint.
+ * @throws {TroupeError} DATA when the manifest is missing, damaged or that of another checkpoint; DATA naming the first
+ *   file that is missing or changed
+ */
+export async function verify(
+  folder: string,
+  expected: Partial<Pick<Manifest, "runId" | "checkpointId">> = {},
+): Promise<Manifest> {
+  const unusable = (why: string, cause?: unknown) =>
+    dataError(`checkpoint ${folder}: ${why}; use another checkpoint`, { cause });
   let manifest: Manifest;
   try {
-    manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as Manifest;
+    manifest = manifestSchema.parse(JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")));
   } catch (cause) {
-    throw dataError(`checkpoint ${folder}: manifest.json is missing or damaged; use another checkpoint`, {
-      cause,
-    });
+    throw unusable("manifest.json is missing or damaged", cause);
   }
-  for (const file of manifest.files) {
-    const found = await hashFile(join(folder, file.name)).catch(() => undefined);
-    if (found?.sha256 !== file.sha256) {
-      throw dataError(
-        `checkpoint ${folder}: ${file.name} ${found === undefined ? "is missing" : "does not match its sha256"}; use another checkpoint`,
-      );
-    }
+  for (const key of ["runId", "checkpointId"] as const) {
+    if (expected[key] !== undefined && manifest[key] !== expected[key])
+      throw unusable(`its manifest is that of ${manifest[key]}, expected ${expected[key]}`);
+  }
+  for (const { name, sha256 } of manifest.files) {
+    const found = await hashFile(join(folder, name)).catch(() => undefined);
+    if (found === undefined) throw unusable(`${name} is missing`);
+    if (found.sha256 !== sha256) throw unusable(`${name} does not match its sha256`);
   }
   return manifest;
 }
