@@ -23,12 +23,12 @@ export interface QuickstartRow {
 export interface GenerateOptions {
   readonly rows: number;
   readonly seed: number;
-  /** Share of pairs whose labels are swapped. @default 0.03 */
+  /** Share of pairs whose labels are swapped. @default 0.02 */
   readonly labelNoise?: number;
 }
 
 /** Smallest difference in gold between the two answers of a pair; closer ones are drawn again. */
-export const MIN_MARGIN = 0.15;
+export const MIN_MARGIN = 0.2;
 
 /** Draws in sequence from one stream. */
 class Dice {
@@ -95,7 +95,7 @@ export function drawAnswer(situation: Situation, dice: Dice): string {
  * `labelNoise` of the pairs are swapped, which caps the accuracy any reward model can reach at 1 − labelNoise. Prompts
  * do not repeat before all situations have been used once.
  */
-export function generateDataset({ rows, seed, labelNoise = 0.03 }: GenerateOptions): QuickstartRow[] {
+export function generateDataset({ rows, seed, labelNoise = 0.02 }: GenerateOptions): QuickstartRow[] {
   const situations = permutationOf(world.SITUATION_COUNT, seed, streamOf("quickstart/situations"));
   return Array.from({ length: rows }, (_, row): QuickstartRow => {
     const situation = world.situationAt(situations[row % situations.length]);

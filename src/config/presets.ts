@@ -99,7 +99,7 @@ export const quickstartPreset: PartialConfig = {
   model: { fresh: { family: "gpt2", layers: 2, hidden: 128, heads: 4, contextTokens: 48 } },
   data: { split: [2, 4, 4], evalFraction: 0.1, maxPromptTokens: 16, maxResponseTokens: 26 },
   sft: { epochs: 6, batchSize: 32, optimizer: { learningRate: 5e-3, warmupSteps: 10 } },
-  reward: { epochs: 2, batchSize: 32, optimizer: { learningRate: 2e-3, warmupSteps: 10 } },
+  reward: { epochs: 2, batchSize: 32, optimizer: { learningRate: 1e-3, warmupSteps: 10 } },
   generation: { maxNewTokens: 28 },
   ppo: {
     iterations: 30,

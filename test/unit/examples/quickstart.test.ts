@@ -121,14 +121,14 @@ describe("generateDataset", () => {
     expect(generateDataset({ rows: 50, seed: 1 })).toEqual(rows.slice(0, 50));
   });
 
-  it("pairs differ by the margin; about 3 % are labelled the wrong way round", () => {
+  it("pairs differ by the margin; about 2 % are labelled the wrong way round", () => {
     const margins = rows.map(
       (row) => goldScore(row.prompt, row.chosen) - goldScore(row.prompt, row.rejected),
     );
     for (const margin of margins) expect(Math.abs(margin)).toBeGreaterThanOrEqual(MIN_MARGIN - 1e-9);
     const noise = margins.filter((margin) => margin < 0).length / rows.length;
-    expect(noise).toBeGreaterThan(0.02);
-    expect(noise).toBeLessThan(0.04);
+    expect(noise).toBeGreaterThan(0.01);
+    expect(noise).toBeLessThan(0.03);
     const clean = generateDataset({ rows: 500, seed: 1, labelNoise: 0 });
     for (const row of clean)
       expect(goldScore(row.prompt, row.chosen)).toBeGreaterThan(goldScore(row.prompt, row.rejected));
@@ -199,6 +199,6 @@ describe("the shipped files", () => {
 
   it("the other example is a valid config too", () => {
     const text = readFileSync(join(packageRoot, "examples/hh-rlhf.yaml"), "utf8");
-    expect(configSchema.parse(parse(text)).model.tokenizer).toEqual({ type: "train", vocabularySize: 2048 });
+    expect(configSchema.parse(parse(text)).model.tokenizer.type).toBe("train");
   });
 });
