@@ -159,7 +159,7 @@ export class Checkpointer {
     const folder = join(this.folder, checkpointId);
     const { files } = await verify(folder, { runId: this.options.runId, checkpointId });
     if (!files.some(({ name }) => name === STATE_FILE))
-      throw dataError(`checkpoint ${folder}: its manifest names no ${STATE_FILE}; use another checkpoint`);
+      throw dataError(`checkpoint ${folder}: its manifest names no ${STATE_FILE}; ${RESTORE}`);
     return this.options.artifacts.adopt(`checkpoint/${checkpointId}/resumed`, join(folder, STATE_FILE));
   }
 
@@ -211,7 +211,7 @@ export async function verify(
   expected: Partial<Pick<Manifest, "runId" | "checkpointId">> = {},
 ): Promise<Manifest> {
   const unusable = (why: string, cause?: unknown) =>
-    dataError(`checkpoint ${folder}: ${why}; use another checkpoint`, { cause });
+    dataError(`checkpoint ${folder}: ${why}; ${RESTORE}`, { cause });
   let manifest: Manifest;
   try {
     manifest = manifestSchema.parse(JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")));
