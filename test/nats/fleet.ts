@@ -1,0 +1,142 @@
+/** Two coordinators and their workers as real processes, for tests of taking over. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { existsSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
+import { sleep } from "../../src/shared/abort.js";
+import { packageRoot } from "../../src/shared/paths.js";
+
+export interface FleetOptions {
+  /** Folder for logs, and for the run directory both coordinators share. */
+  readonly folder: string;
+  readonly config: string;
+  readonly nats: string;
+  readonly leaseTtlMs: number;
+  readonly sets?: readonly string[];
+  /** Fields of cluster.durable besides those above, as YAML. */
+  readonly durable?: string;
+}
+
+export interface FleetProcess {
+  readonly child: ChildProcess;
+  readonly exited: Promise<number | NodeJS.Signals | null>;
+}
+
+export class Fleet {
+  readonly runDir: string;
+  readonly runName = `fleet-${randomUUID().slice(0, 8)}`;
+  readonly #processes: FleetProcess[] = [];
+  #control: ControlClient | undefined;
+
+  constructor(private readonly options: FleetOptions) {
+    this.runDir = join(options.folder, "run");
+    mkdirSync(this.#logs, { recursive: true });
+  }
+
+  coordinator(name: string, args: readonly string[] = ["--standby"]): FleetProcess {
+    const { nats, leaseTtlMs, durable = "" } = this.options;
+    const sets = [
+      `cluster.durable={type: nats, servers: ["${nats}"], run: ${this.runName}, leaseTtlMs: ${leaseTtlMs} ${durable}}`,
+      ...(this.options.sets ?? []),
+    ].flatMap((set) => ["--set", set]);
+    return this.#start(name, [
+      "coordinator",
+      this.options.config,
+      "--run-dir",
+      this.runDir,
+      ...sets,
+      ...args,
+    ]);
+  }
+
+  /** Workers that ask NATS for the coordinator, or are given its addresses. */
+  worker(role: "rollout" | "learner", name: string, coordinator = this.natsAddress): FleetProcess {
+    return this.#start(name, [role, "--coordinator", coordinator, "--worker-id", name]);
+  }
+
+  get natsAddress(): string {
+    return `nats://${this.options.nats}/${this.runName}`;
+  }
+
+  /** What the coordinator that listened last says; undefined while it does not answer. */
+  async status(): Promise<RunStatus | undefined> {
+    const file = await readCoordinatorFile(this.runDir);
+    if (file === undefined) return undefined;
+    if (this.#control?.address !== file.grpcAddress) {
+      this.#control?.close();
+      this.#control = new ControlClient(file.grpcAddress);
+    }
+    return this.#control.status().catch(() => undefined);
+  }
+
+  async leaderPid(): Promise<number | undefined> {
+    return (await readCoordinatorFile(this.runDir))?.pid;
+  }
+
+  /** Polls until the leader's status is so. @throws after `patienceMs`, with what every process said */
+  async until(isSo: (status: RunStatus) => boolean, patienceMs = 100_000): Promise<RunStatus> {
+    const deadlineMs = performance.now() + patienceMs;
+    while (performance.now() < deadlineMs) {
+      const status = await this.status();
+      if (status !== undefined && isSo(status)) return status;
+      await sleep(5);
+    }
+    throw new Error(`that did not happen within ${patienceMs} ms\n${this.logs()}`);
+  }
+
+  summary(): { stateSha256: string; ppo: { experiences: Record<string, number> } } {
+    return JSON.parse(readFileSync(join(this.runDir, "summary.json"), "utf8"));
+  }
+
+  async stop(): Promise<void> {
+    this.#control?.close();
+    for (const { child } of this.#processes) child.kill("SIGKILL");
+    await Promise.all(this.#processes.map(({ exited }) => exited));
+  }
+
+  logs(): string {
+    if (!existsSync(this.#logs)) return "(no logs)";
+    return readdirSync(this.#logs)
+      .map(
+        (name) =>
+          `── ${name}\n${readFileSync(join(this.#logs, name), "utf8").split("\n").slice(-30).join("\n")}`,
+      )
+      .join("\n");
+  }
+
+  get #logs(): string {
+    return join(this.options.folder, "logs");
+  }
+
+  #start(name: string, args: readonly string[]): FleetProcess {
+    const log = openSync(join(this.#logs, `${name}.log`), "a");
+    const child = spawn(process.execPath, [join(packageRoot, "bin", "troupe.mjs"), ...args], {
+      stdio: ["ignore", log, log],
+      env: { ...process.env, TROUPE_SKIP_BUILD: "1", NO_COLOR: "1" },
+    });
+    const exited = new Promise<number | NodeJS.Signals | null>((resolve) =>
+      child.once("exit", (code, signal) => resolve(code ?? signal)),
+    );
+    const started = { child, exited };
+    this.#processes.push(started);
+    return started;
+  }
+}
+
+/** Experiences of one iteration of the tiny run, and optimizer steps made of them. */
+export const EXPERIENCES = 16;
+export const STEPS = 4;
+
+export const isUpdating = (iteration: number) => (status: RunStatus) =>
+  status.stage === "ppo" &&
+  status.iteration === iteration &&
+  status.optimizerStep > iteration * STEPS &&
+  status.optimizerStep < (iteration + 1) * STEPS;
+
+export const isCollecting = (iteration: number) => (status: RunStatus) =>
+  status.stage === "ppo" &&
+  status.iteration === iteration &&
+  Number(status.ledger?.buffered) > 0 &&
+  Number(status.ledger?.buffered) < EXPERIENCES;

@@ -1,0 +1,146 @@
+/** A coordinator is lost, another goes on: the same parameters to the last bit, every experience accounted for. */
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
+import { EXPERIENCES, Fleet, isCollecting, isUpdating } from "./fleet.js";
+import { hasNatsServer, NatsServer, WHY_SKIPPED } from "./nats-server.js";
+
+const LEASE_TTL_MS = 3_000;
+
+describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATIENCE_MS }, () => {
+  const inputs = new RunFolder();
+  let server: NatsServer;
+  let faultFree: string;
+  let fleet: Fleet;
+  let fleets = 0;
+
+  beforeAll(async () => {
+    server = await NatsServer.start();
+    // A run whose journal is on this machine's disk: where it is kept must not change a result.
+    const sets = ["--set", "cluster.rollouts=1", "--set", "cluster.learners=1"];
+    faultFree = (await (await inputs.start("fault-free", sets)).finish()).stateSha256;
+  }, PATIENCE_MS);
+  afterEach(() => fleet?.stop());
+  afterAll(async () => {
+    await inputs.remove();
+    await server?.stop();
+  });
+
+  const newFleet = (sets: readonly string[] = [], durable = "") =>
+    (fleet = new Fleet({
+      folder: join(inputs.path, `fleet-${fleets++}`),
+      config: join(inputs.path, "input", "tiny.yaml"),
+      nats: server.url,
+      leaseTtlMs: LEASE_TTL_MS,
+      sets,
+      durable,
+    }));
+
+  const expectSameOutcome = () => {
+    const { stateSha256, ppo } = fleet.summary();
+    expect(stateSha256, fleet.logs()).toBe(faultFree);
+    const { admitted, trained, dropped, buffered } = ppo.experiences;
+    const all = 4 * EXPERIENCES;
+    expect({ admitted, trained, dropped, buffered }).toEqual({
+      admitted: all,
+      trained: all,
+      dropped: 0,
+      buffered: 0,
+    });
+  };
+
+  it("a standby goes on within 10 s when the coordinator is killed while collecting, and again in the middle of an update", async () => {
+    newFleet();
+    const first = fleet.coordinator("first");
+    await fleet.until(() => true);
+    const second = fleet.coordinator("second");
+    const workers = [fleet.worker("rollout", "rollout-0"), fleet.worker("learner", "learner-0")];
+    const collecting = await fleet.until(isCollecting(1));
+    expect(await fleet.leaderPid()).toBe(first.child.pid);
+
+    let killedMs = performance.now();
+    first.child.kill("SIGKILL");
+    const goesOn = (epoch: number) =>
+      fleet.until((status) => status.epoch > epoch && status.workers.length === 2, 30_000);
+    const taken = await goesOn(collecting.epoch);
+    expect(performance.now() - killedMs).toBeLessThan(10_000);
+    expect(await fleet.leaderPid()).toBe(second.child.pid);
+    expect(Number(taken.ledger?.admitted)).toBeGreaterThanOrEqual(Number(collecting.ledger?.admitted));
+
+    const third = fleet.coordinator("third");
+    const updating = await fleet.until(isUpdating(2));
+    killedMs = performance.now();
+    second.child.kill("SIGKILL");
+    const again = await goesOn(updating.epoch);
+    expect(performance.now() - killedMs).toBeLessThan(10_000);
+    expect(again.optimizerStep).toBeGreaterThanOrEqual(updating.optimizerStep);
+
+    expect(await third.exited, fleet.logs()).toBe(0);
+    expect(await Promise.all(workers.map(({ exited }) => exited))).toEqual([0, 0]);
+    expectSameOutcome();
+  });
+
+  it("a coordinator that was paused past its lease finds itself replaced, ends with 75 and changes nothing", async () => {
+    newFleet();
+    const first = fleet.coordinator("first");
+    await fleet.until(() => true);
+    const second = fleet.coordinator("second");
+    fleet.worker("rollout", "rollout-0");
+    fleet.worker("learner", "learner-0");
+    const { epoch } = await fleet.until(isUpdating(1));
+    first.child.kill("SIGSTOP");
+    await fleet.until((status) => status.epoch > epoch, 30_000);
+    first.child.kill("SIGCONT");
+    expect(await first.exited, fleet.logs()).toBe(75);
+    expect(await second.exited, fleet.logs()).toBe(0);
+    expectSameOutcome();
+  });
+
+  it("a standby takes over at once from a coordinator that is told to stop, and one still waiting ends with the run", async () => {
+    newFleet();
+    const first = fleet.coordinator("first");
+    await fleet.until(() => true);
+    const others = [fleet.coordinator("second"), fleet.coordinator("third")];
+    fleet.worker("rollout", "rollout-0");
+    fleet.worker("learner", "learner-0");
+    const { epoch } = await fleet.until(isUpdating(0));
+    first.child.kill("SIGTERM");
+    await fleet.until((status) => status.epoch > epoch, 30_000);
+    expect(await first.exited, fleet.logs()).toBe(0);
+    expect(await Promise.all(others.map(({ exited }) => exited)), fleet.logs()).toEqual([0, 0]);
+    expectSameOutcome();
+  });
+
+  it("workers that were given both addresses go to the one that leads", async () => {
+    newFleet();
+    const ports = [await freePort(), await freePort()];
+    const listening = (port: number) => ["--standby", "--port", String(port)];
+    const first = fleet.coordinator("first", listening(ports[0]));
+    await fleet.until(() => true);
+    const second = fleet.coordinator("second", listening(ports[1]));
+    const addresses = ports.map((port) => `127.0.0.1:${port}`).join(",");
+    fleet.worker("rollout", "rollout-0", addresses);
+    fleet.worker("learner", "learner-0", addresses);
+    await fleet.until(isUpdating(0));
+    first.child.kill("SIGKILL");
+    expect(await second.exited, fleet.logs()).toBe(0);
+    expectSameOutcome();
+  });
+
+  it("a coordinator without --standby refuses to join one that leads, and a run of another directory", async () => {
+    newFleet();
+    fleet.coordinator("first");
+    await fleet.until(() => true);
+    expect(await fleet.coordinator("second", []).exited, fleet.logs()).toBe(73);
+  });
+});
+
+async function freePort(): Promise<number> {
+  const { createServer } = await import("node:net");
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+    });
+  });
+}
