@@ -54,11 +54,13 @@ export class GradientSync {
     signal: AbortSignal,
   ): Promise<Float32Array> {
     const bucketCount = Math.ceil(elementCount / BUCKET_ELEMENTS);
+    if (signal.aborted) throw cancelled(signal);
     const call = this.clients.learner.allReduce({ deadline: deadlineIn(this.options.timeoutMs) } as never);
+    // Reading it throws what matters; cancelling a call that nobody reads any more would end the process.
+    call.on("error", () => undefined);
     const cancel = () => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });
     try {
-      if (signal.aborted) throw cancelled(signal);
       const [total] = await Promise.all([
         this.receive(call, elementCount, bucketCount),
         this.send(call, { generation, step }, nodes, elementCount),
