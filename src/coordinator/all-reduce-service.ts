@@ -102,6 +102,9 @@ export class AllReduceService {
         fail(error);
       }
     });
+    call.on("end", () => {
+      if (header === undefined) fail(protocolError("GradientChunk: expected a header first, the stream ended"));
+    });
     call.on("cancelled", () => {
       if (session !== undefined && session === this.session && !session.sum?.isComplete)
         fail(new TroupeError("UNREACHABLE", "the learner's stream ended"));

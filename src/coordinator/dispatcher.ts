@@ -22,7 +22,7 @@ import type { AssignTask } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { ExperienceStore } from "./experience-store.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
-import { StreamRegistry } from "./stream-registry.js";
+import { StreamRegistry, isOpen } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
 /** What a task needs besides its prompts. */
@@ -189,6 +189,7 @@ export class Dispatcher {
     Perform: (call) => {
       const { host, runId, directory } = this.options;
       call.on("data", (message: RolloutMessage__Output) => {
+        if (!isOpen(call)) return; // replaced, released or refused
         try {
           const sender = checkSender(message.sender, runId);
           checkSpeaksAs(["rollout"], sender, host);

@@ -21,7 +21,7 @@ import type { HealLearner, JsonValue, StartStep, StepMember } from "./core/index
 import type { ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
-import { StreamRegistry } from "./stream-registry.js";
+import { StreamRegistry, isOpen } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
 /** How long a registered learner may take to open its stream. */
@@ -244,6 +244,7 @@ export class LearnerGroup {
     Perform: (call) => {
       const { host, runId, directory, logger } = this.options;
       call.on("data", (message: LearnerMessage__Output) => {
+        if (!isOpen(call)) return; // replaced, released or refused
         try {
           const sender = checkSender(message.sender, runId);
           checkSpeaksAs(["learner"], sender, host);

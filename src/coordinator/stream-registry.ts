@@ -3,6 +3,13 @@ import type * as grpc from "@grpc/grpc-js";
 import { TroupeError } from "../shared/errors.js";
 import { toServiceError } from "../rpc/status.js";
 
+/**
+ * Whether a stream may still be written to. One that was ended or refused goes on receiving for a moment; a write after
+ * that would destroy it before its status is sent, and its peer would wait forever.
+ */
+export const isOpen = (call: { destroyed: boolean; cancelled: boolean; writableEnded: boolean }): boolean =>
+  !call.destroyed && !call.cancelled && !call.writableEnded;
+
 interface Entry<D> {
   readonly incarnation: number;
   readonly call: grpc.ServerDuplexStream<unknown, D>;
@@ -45,7 +52,7 @@ export class StreamRegistry<D> {
   /** Sends if the stream is there; a worker that is gone is found out by the core. @returns whether it was sent */
   send(workerId: string, directive: D): boolean {
     const entry = this.streams.get(workerId);
-    if (entry === undefined || entry.call.destroyed || entry.call.cancelled) return false;
+    if (entry === undefined || !isOpen(entry.call)) return false;
     entry.call.write(directive);
     return true;
   }

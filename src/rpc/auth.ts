@@ -131,19 +131,27 @@ export interface GuardOptions {
 export function guardCalls({ tokens, onRefused, onAnswered }: GuardOptions): grpc.ServerInterceptor {
   return ({ path }, call) => {
     const startedMs = performance.now();
-    const noteAnswer = ({ code }: { code: grpc.status }) =>
+    // Of a stream that is refused midway the handler hears a moment later; what it still says would break the answer.
+    let isRefused = false;
+    const noteAnswer = (code: grpc.status) =>
       onAnswered?.(path, code, (performance.now() - startedMs) / 1000);
-    const answer = (status: grpc.StatusObject) => {
-      noteAnswer(status);
+    const refuseWith = (status: grpc.StatusObject) => {
+      if (isRefused) return;
+      isRefused = true;
+      noteAnswer(status.code);
       call.sendStatus(status);
     };
     const refuse = (reason: Refusal["reason"], code: grpc.status, details: string) => {
       onRefused({ method: path, reason, peer: call.getPeer() });
-      answer({ code, details, metadata: errorMetadata("AUTH") });
+      refuseWith({ code, details, metadata: errorMetadata("AUTH") });
     };
     return new grpc.ServerInterceptingCall(call, {
+      sendMessage(message, next) {
+        if (!isRefused) next(message);
+      },
       sendStatus(status, next) {
-        noteAnswer(status as grpc.StatusObject);
+        if (isRefused) return;
+        noteAnswer(status.code as grpc.status);
         next(status);
       },
       start(next) {
@@ -169,8 +177,8 @@ export function guardCalls({ tokens, onRefused, onAnswered }: GuardOptions): grp
             nextMetadata(metadata);
           },
           onReceiveMessage(message, nextMessage) {
-            if (message instanceof RefusedRequest) answer(message.status);
-            else nextMessage(message);
+            if (message instanceof RefusedRequest) refuseWith(message.status);
+            else if (!isRefused) nextMessage(message);
           },
         });
       },
