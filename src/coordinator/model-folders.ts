@@ -8,6 +8,7 @@ import type { Config } from "../config/schema.js";
 import type { TokenizerInfo } from "../data/types.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { dataError } from "../shared/errors.js";
+import { SafetensorsFile } from "../shared/safetensors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 
 /** A model as later stages refer to it. */
@@ -15,6 +16,12 @@ export type ModelSource = Omit<ModelRef, "role" | "head">;
 
 /** Embedding rows are padded to a multiple of this, as DeepSpeed-Chat does, so that matrix kernels stay aligned. */
 const VOCABULARY_MULTIPLE = 8;
+
+/** Metadata key under which a published adapter carries its adapter_config.json (see src/models/lora-files.ts). */
+const ADAPTER_CONFIG_KEY = "troupe_adapter_config";
+
+/** Does a stage end with an adapter that can stand alone? */
+export const hasAdapters = ({ model }: Config): boolean => model.lora?.onlyOptimizeLora === true;
 
 export class ModelFolders {
   constructor(
@@ -87,6 +94,25 @@ export class ModelFolders {
     await rm(target, { recursive: true, force: true });
     await rename(`${target}.partial`, target);
     return target;
+  }
+
+  /**
+   * Writes DIR/models/<stage>-adapter as PEFT reads it: the adapter alone, to be put on the model its stage started from.
+   * @param file the safetensors file a learner published; its metadata carries the adapter's config
+   */
+  async saveAdapter(stage: "sft" | "reward" | "ppo", file: string): Promise<void> {
+    const opened = await SafetensorsFile.open(file);
+    await opened.close();
+    const config = JSON.parse(opened.header.metadata[ADAPTER_CONFIG_KEY]) as Record<string, unknown>;
+    const { stages, reward, model } = this.config;
+    const startsFromSft = stage === "ppo" || (stage === "reward" && reward.initFrom === "sft");
+    const base = startsFromSft && stages.includes("sft") ? this.pathOf("sft") : model.path;
+    const target = this.pathOf(`${stage}-adapter`);
+    await rm(target, { recursive: true, force: true });
+    await mkdir(target, { recursive: true });
+    await copyFile(file, join(target, "adapter_model.safetensors"));
+    const text = JSON.stringify({ ...config, base_model_name_or_path: base }, null, 2);
+    await writeFile(join(target, "adapter_config.json"), text + "\n");
   }
 
   /** The files of a model directory, into `directory`. */

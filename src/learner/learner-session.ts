@@ -241,6 +241,7 @@ export class LearnerSession {
       const path = join(scratchDir, `${artifactName.replaceAll("/", "_")}.safetensors`);
       const [kind, role] = what.split(":");
       if (kind === "state") await compute.run("exportState", path);
+      else if (kind === "adapter") await compute.run("exportAdapter", { role, path });
       else await compute.run("exportModel", { role, path, ema: kind === "ema" });
       artifacts.push(await this.artifacts.publish(artifactName, path));
     }

@@ -38,6 +38,9 @@ export const computeShards = threadFunction(async (request: ShardsRequest) => {
 export const applyGradients = threadFunction((request: ApplyRequest) => compute().applyGradients(request));
 export const evaluate = threadFunction((request: EvaluateRequest) => compute().evaluate(request));
 export const exportModel = threadFunction((request: ExportRequest) => compute().exportModel(request));
+export const exportAdapter = threadFunction((request: Pick<ExportRequest, "role" | "path">) =>
+  compute().exportAdapter(request),
+);
 export const exportState = threadFunction((path: string) => compute().exportState(path));
 export const loadState = threadFunction((path: string) => compute().loadState(path));
 export const stateSha256 = threadFunction((_argument: undefined) => compute().stateSha256());

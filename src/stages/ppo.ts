@@ -1,5 +1,5 @@
 /** Stage 3, PPO: wires the train loop to the workers, measures the policy before and after, saves the result. */
-import type { ModelSource } from "../coordinator/model-folders.js";
+import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
 import type { JsonValue } from "../coordinator/core/index.js";
 import { countedTokens as countedResponseTokens, ppoUpdate } from "../coordinator/ppo-update.js";
 import {
@@ -310,10 +310,12 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     { what: "model:actor", artifactName: "ppo/actor" },
     { what: "model:critic", artifactName: "ppo/critic" },
     ...(ppo.ema === null ? [] : [{ what: "ema:actor", artifactName: "ppo/actor-ema" }]),
+    ...(hasAdapters(config) ? [{ what: "adapter:actor", artifactName: "ppo/adapter" }] : []),
   ];
   const { stateSha256 } = await learners.publish(finals, signal);
   const directory = await run.models.save("ppo", models.policy, "lm", artifacts.get("ppo/actor").localPath);
   await run.models.save("ppo-critic", models.reward, "scalar", artifacts.get("ppo/critic").localPath);
+  if (hasAdapters(config)) await run.models.saveAdapter("ppo", artifacts.get("ppo/adapter").localPath);
   if (ppo.ema !== null)
     await run.models.save("ppo-ema", models.policy, "lm", artifacts.get("ppo/actor-ema").localPath);
   bus.publish({

@@ -1,6 +1,6 @@
 /** The loop that sft and reward share: epochs of minibatches, one optimizer step each, checkpoints on the way. */
 import { epochOrder, groupsOf, minibatches } from "../data/batches.js";
-import type { ModelSource } from "../coordinator/model-folders.js";
+import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
 import type { StepInputs } from "../coordinator/learner-group.js";
 import type { OptimizerConfig } from "../config/schema.js";
 import { learningRateAt } from "../rl/schedule.js";
@@ -136,10 +136,14 @@ export async function runSupervisedStage<Row>(
 
   const after = await evaluate();
   const { artifacts, stateSha256 } = await learners.publish(
-    [{ what: "model:model", artifactName: `${name}/final` }],
+    [
+      { what: "model:model", artifactName: `${name}/final` },
+      ...(hasAdapters(config) ? [{ what: "adapter:model", artifactName: `${name}/adapter` }] : []),
+    ],
     signal,
   );
   const directory = await run.models.save(name, stage.model, stage.head, artifacts[0].localPath);
+  if (hasAdapters(config)) await run.models.saveAdapter(name, artifacts[1].localPath);
   const model = await run.models.adopt(`models/${name}`, directory);
   bus.publish({
     type: "stage-finished",

@@ -3,7 +3,8 @@
 
 export interface _troupe_v1_PublishState_Item {
   /**
-   * "model:<role>" (parameters only), "ema:<role>", or "state" (everything needed to resume).
+   * "model:<role>" (parameters only), "ema:<role>", "adapter:<role>" (PEFT's
+   * format, its config in the file's metadata), or "state" (everything needed to resume).
    */
   'what'?: (string);
   /**
@@ -14,7 +15,8 @@ export interface _troupe_v1_PublishState_Item {
 
 export interface _troupe_v1_PublishState_Item__Output {
   /**
-   * "model:<role>" (parameters only), "ema:<role>", or "state" (everything needed to resume).
+   * "model:<role>" (parameters only), "ema:<role>", "adapter:<role>" (PEFT's
+   * format, its config in the file's metadata), or "state" (everything needed to resume).
    */
   'what': (string);
   /**
