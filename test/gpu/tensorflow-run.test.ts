@@ -24,7 +24,7 @@ describe("tensorflow", () => {
         await promisify(execFile)(process.execPath, [...args, "--set", "engine.name=tensorflow"], {
           cwd: packageRoot,
           maxBuffer: 2 ** 24,
-          timeout: TIMEOUT_MS / 2, // stops the launcher, and with it the fleet, before the test gives up
+          timeout: TIMEOUT_MS - 30_000, // stops the launcher, and with it the fleet, before the test gives up
         });
         const stages = (await readFile(join(folder, "metrics.jsonl"), "utf8"))
           .trim()
