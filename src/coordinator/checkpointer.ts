@@ -70,6 +70,9 @@ export interface CheckpointerOptions {
   readonly signal: AbortSignal;
 }
 
+const RESTORE =
+  "put its files back from a copy, or start another run from a model that is whole (model.path: a folder under models/ or checkpoints/)";
+
 export class Checkpointer {
   private readonly folder: string;
 
