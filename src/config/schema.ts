@@ -300,10 +300,6 @@ const durableSchema = z.discriminatedUnion("type", [
       .nullable()
       .default(null)
       .describe("host:port where workers reach this coordinator; null = as it listens"),
-    replicateFiles: z
-      .boolean()
-      .default(false)
-      .describe("keep weights, checkpoints and results in NATS too, for coordinators that share no disk"),
   }),
 ]);
 
@@ -374,7 +370,7 @@ const engineSchema = z.strictObject({
   name: z
     .enum(["auto", "onnx", "tensorflow", "reference"])
     .default("auto")
-    .describe("auto: tensorflow with a visible CUDA device, else onnx"),
+    .describe("auto: tensorflow when it computes on a CUDA device, else onnx"),
   provider: z
     .enum(["cpu", "webgpu", "cuda"])
     .default("cpu")

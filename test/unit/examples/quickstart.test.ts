@@ -62,7 +62,11 @@ describe("goldScore, by hand", () => {
     ],
     [0, "nothing", ""],
     [0.2, "three words: 0.45 earned, five words short", " Hi Anna lamp"],
-    [0.1, "the same four words again and again: 0.6 earned, the cap of 0.5 lost", " Anna lamp refund sorry".repeat(4)],
+    [
+      0.1,
+      "the same four words again and again: 0.6 earned, the cap of 0.5 lost",
+      " Anna lamp refund sorry".repeat(4),
+    ],
   ])("%f: %s", (score, _, answer) => {
     expect(goldScore(PROMPT, answer)).toBeCloseTo(score, 9);
   });
