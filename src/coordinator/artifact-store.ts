@@ -1,5 +1,5 @@
 /** Immutable files by name under one folder: weights by version, training states. Written once, verified, then visible. */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
@@ -29,7 +29,7 @@ export class ArtifactStore {
   async receive(announced: ArtifactRef, chunks: AsyncIterable<Uint8Array>): Promise<ArtifactRef> {
     const path = this.pathOf(announced.name);
     await mkdir(dirname(path), { recursive: true });
-    const partial = `${path}.partial-${process.pid}`;
+    const partial = `${path}.partial-${randomUUID()}`; // a learner that was given up may still be sending the same one
     const hash = createHash("sha256");
     let receivedBytes = 0;
     const file = await open(partial, "w");

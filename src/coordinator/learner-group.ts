@@ -14,20 +14,18 @@ import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { toServiceError } from "../rpc/status.js";
 import { abortable, makeDeferred, sleep, type Deferred } from "../shared/abort.js";
-import { TroupeError, describeError, protocolError, type ErrorCode } from "../shared/errors.js";
+import { TroupeError, describeError, protocolError } from "../shared/errors.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import { AllReduceService } from "./all-reduce-service.js";
-import type { HealLearner, JsonValue, StartStep, StepMember } from "./core/index.js";
+import type { JsonValue, StartStep, StepMember } from "./core/index.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
-import { StreamRegistry, isOpen } from "./stream-registry.js";
+import { LearnerHealer } from "./learner-healer.js";
+import { LearnerRequests } from "./learner-requests.js";
+import { STREAM_PATIENCE_MS, StreamRegistry, isOpen } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
-/** How long a registered learner may take to open its stream. */
-const STREAM_PATIENCE_MS = 10_000;
-/** Between a failed copy of parameters and the next try. */
-const HEAL_RETRY_MS = 200;
 const READY_POLL_MS = 20;
 
 /** A minibatch, cut into the fixed micro-shards. */
@@ -77,11 +75,6 @@ interface Votes {
   allReduceMs: number;
 }
 
-interface Request {
-  readonly workerId: string;
-  readonly reply: Deferred<LearnerMessage__Output>;
-}
-
 export interface LearnerGroupOptions {
   readonly host: CoreHost;
   readonly directory: WorkerDirectory;
@@ -95,11 +88,10 @@ export interface LearnerGroupOptions {
 export class LearnerGroup {
   private readonly streams = new StreamRegistry<LearnerDirective>();
   private readonly allReduce: AllReduceService;
-  private readonly requests = new Map<number, Request>();
-  private nextRequestId = 1;
+  private readonly requests = new LearnerRequests(this.streams);
+  private readonly healer: LearnerHealer;
   private setup: StageSetup | undefined;
-  /** What the core asked for before the stage had put its models together: after a restart it knows the open stage. */
-  private readonly earlyHeals: HealLearner[] = [];
+  /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
   private earlyStep: StartStep | undefined;
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
   private votes: Votes | undefined;
@@ -108,7 +100,16 @@ export class LearnerGroup {
   gradientNorms: Readonly<Record<string, number>> = {};
 
   constructor(private readonly options: LearnerGroupOptions) {
-    const { host, metrics, logger } = options;
+    const { host, metrics, logger, artifacts } = options;
+    const { streams, requests } = this;
+    this.healer = new LearnerHealer({
+      host,
+      logger,
+      artifacts,
+      streams,
+      requests,
+      fail: (error) => this.fail(error),
+    });
     this.allReduce = new AllReduceService({
       runId: options.runId,
       wire: options.wire,
@@ -145,7 +146,7 @@ export class LearnerGroup {
       if (this.waiting?.step === step)
         this.waiting.done.reject(new TroupeError("INTERNAL", `optimizer step ${step} refused: ${what}`));
     });
-    host.on("HealLearner", (effect) => void this.heal(effect));
+    host.on("HealLearner", (effect) => void this.healer.heal(effect));
     host.on("PauseLearning", ({ readyLearners, minLearners }) =>
       logger.warn(
         `training is paused: ${readyLearners} learners ready, ${minLearners} needed; it goes on when they are back`,
@@ -155,10 +156,10 @@ export class LearnerGroup {
       logger.info(`training goes on with ${readyLearners} learners`),
     );
     host.on("ReleaseWorker", ({ workerId, incarnation }) => {
-      if (this.streams.end(workerId, incarnation)) this.forget(workerId);
+      if (this.streams.end(workerId, incarnation)) this.requests.forget(workerId);
     });
     host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
-      if (this.streams.end(workerId, incarnation, reason)) this.forget(workerId);
+      if (this.streams.end(workerId, incarnation, reason)) this.requests.forget(workerId);
     });
   }
 
@@ -167,7 +168,7 @@ export class LearnerGroup {
     this.setup = setup;
     this.inputs = undefined;
     this.options.host.dispatch({ type: "StageStarted", stage: setup.stage });
-    for (const effect of this.earlyHeals.splice(0)) void this.heal(effect);
+    this.healer.enter(setup);
     const { earlyStep } = this;
     this.earlyStep = undefined;
     if (earlyStep?.stage === setup.stage)
@@ -177,6 +178,7 @@ export class LearnerGroup {
   finishStage(stage: string): void {
     this.options.host.dispatch({ type: "StageFinished", stage });
     this.setup = undefined;
+    this.healer.enter(undefined);
   }
 
   /** One optimizer step over all learners; resolves when it is durable: committed, or skipped for a non-finite gradient. */
@@ -199,7 +201,7 @@ export class LearnerGroup {
     const run = async (workerId: string) => {
       for (let i = open.shift(); i !== undefined; i = open.shift()) {
         try {
-          const { evaluated } = await this.request(
+          const { evaluated } = await this.requests.ask(
             workerId,
             { evaluate: { shards: [toShard(shards[i])] } },
             signal,
@@ -230,7 +232,7 @@ export class LearnerGroup {
     for (;;) {
       const [workerId] = await this.readyLearners(signal);
       try {
-        const { published } = await this.request(workerId, { publish: { items: [...items] } }, signal);
+        const { published } = await this.requests.ask(workerId, { publish: { items: [...items] } }, signal);
         if (!published) throw protocolError("expected PublishDone");
         return { artifacts: published.artifacts, stateSha256: published.stateSha256 };
       } catch (error) {
@@ -259,7 +261,7 @@ export class LearnerGroup {
       const gone = () => {
         const who = this.streams.drop(call as never);
         if (who === undefined) return;
-        this.forget(who.workerId);
+        this.requests.forget(who.workerId);
         directory.lost(who.workerId, who.incarnation, "connection lost");
         host.dispatch({ type: "WorkerDisconnected", ...who });
       };
@@ -272,15 +274,7 @@ export class LearnerGroup {
 
   private receive(message: LearnerMessage__Output, from: { workerId: string; incarnation: number }): void {
     const { host, logger } = this.options;
-    if (message.requestId !== 0) {
-      const request = this.requests.get(message.requestId);
-      this.requests.delete(message.requestId);
-      if (message.failure) {
-        const { errorCode, message: text } = message.failure;
-        request?.reply.reject(new TroupeError(errorCode as ErrorCode, `${from.workerId}: ${text}`));
-      } else request?.reply.resolve(message);
-      return;
-    }
+    if (this.requests.settle(message, from.workerId)) return;
     if (message.vote) {
       const { generation, step, isFinite, gradientCrc32, stats, computeMs, allReduceMs } = message.vote;
       if (this.votes?.generation === generation) {
@@ -363,103 +357,6 @@ export class LearnerGroup {
     await Promise.all(members.map(begin));
   }
 
-  private async heal(effect: HealLearner): Promise<void> {
-    const { host, logger, artifacts } = this.options;
-    const from = { workerId: effect.workerId, incarnation: effect.incarnation };
-    const { setup } = this;
-    if (setup === undefined) {
-      this.earlyHeals.push(effect);
-      return;
-    }
-    if (setup.stage !== effect.stage) return;
-    const signal = AbortSignal.timeout(10 * 60_000);
-    try {
-      if (!(await this.streams.whenBound(effect.workerId, effect.incarnation, STREAM_PATIENCE_MS))) {
-        throw new TroupeError("UNREACHABLE", `${effect.workerId} registered but opened no stream`);
-      }
-      const state = await this.healSource(effect, setup, signal);
-      const { setupDone } = await this.request(
-        effect.workerId,
-        {
-          setup: {
-            stage: setup.stage,
-            models: [...setup.models],
-            tokenizer: setup.tokenizer,
-            state,
-            appliedStep: effect.step,
-            healId: effect.healId,
-          },
-        },
-        signal,
-      );
-      if (!setupDone) throw protocolError("expected SetupDone");
-      host.dispatch({
-        type: "LearnerHealed",
-        ...from,
-        healId: effect.healId,
-        position: { stage: setup.stage, step: setupDone.appliedStep, hash: "" },
-      });
-    } catch (error) {
-      logger.error({ err: error, worker_id: effect.workerId }, "learner could not be set up");
-      // What a restart cannot cure (a model that does not load) ends the run; the rest is tried again by the core.
-      if (error instanceof TroupeError && ["DATA", "CONFIG", "SHAPE"].includes(error.code)) this.fail(error);
-      await sleep(HEAL_RETRY_MS);
-      host.dispatch({
-        type: "LearnerHealFailed",
-        ...from,
-        healId: effect.healId,
-        reason: describeError(error),
-      });
-    } finally {
-      if (effect.source.kind === "peer") await artifacts.remove(healName(effect)).catch(() => undefined);
-    }
-  }
-
-  private async healSource(
-    effect: HealLearner,
-    setup: StageSetup,
-    signal: AbortSignal,
-  ): Promise<ArtifactRef__Output | null> {
-    const { source } = effect;
-    switch (source.kind) {
-      case "initial":
-        return null;
-      case "checkpoint":
-        return setup.checkpointState(source.checkpointId);
-      case "peer": {
-        if (!(await this.streams.whenBound(source.workerId, source.incarnation, STREAM_PATIENCE_MS)))
-          throw new TroupeError("UNREACHABLE", `${source.workerId} registered but opened no stream`);
-        const item = { what: "state", artifactName: healName(effect) };
-        const { published } = await this.request(source.workerId, { publish: { items: [item] } }, signal);
-        if (!published) throw protocolError("expected PublishDone");
-        return published.artifacts[0];
-      }
-    }
-  }
-
-  private request(
-    workerId: string,
-    directive: Omit<LearnerDirective, "requestId">,
-    signal: AbortSignal,
-  ): Promise<LearnerMessage__Output> {
-    const requestId = this.nextRequestId++;
-    const reply = makeDeferred<LearnerMessage__Output>();
-    this.requests.set(requestId, { workerId, reply });
-    if (!this.streams.send(workerId, { ...directive, requestId }))
-      this.reject(requestId, `${workerId} is not connected`);
-    return abortable(reply.promise, signal).finally(() => this.requests.delete(requestId));
-  }
-
-  private reject(requestId: number, reason: string): void {
-    this.requests.get(requestId)?.reply.reject(new TroupeError("UNREACHABLE", reason));
-    this.requests.delete(requestId);
-  }
-
-  private forget(workerId: string): void {
-    for (const [requestId, request] of this.requests)
-      if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
-  }
-
   /** Learners that hold the state after the last finished step, have been told so, and can be reached. */
   private async readyLearners(signal: AbortSignal): Promise<string[]> {
     const { host } = this.options;
@@ -505,9 +402,6 @@ export class LearnerGroup {
     return this.setup;
   }
 }
-
-/** Of a peer's state on its way to the learner that copies it. */
-const healName = ({ incarnation, healId }: HealLearner): string => `heal/${incarnation}-${healId}`;
 
 function concatenate(parts: readonly Record<string, Float64Array>[]): Record<string, Float64Array> {
   const names = new Set(parts.flatMap((part) => Object.keys(part)));

@@ -3,6 +3,9 @@ import type * as grpc from "@grpc/grpc-js";
 import { TroupeError } from "../shared/errors.js";
 import { toServiceError } from "../rpc/status.js";
 
+/** How long a registered worker may take to open its stream. */
+export const STREAM_PATIENCE_MS = 10_000;
+
 /**
  * Whether a stream may still be written to. One that was ended or refused goes on receiving for a moment; a write after
  * that would destroy it before its status is sent, and its peer would wait forever.

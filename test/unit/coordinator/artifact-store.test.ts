@@ -85,6 +85,18 @@ describe("ArtifactStore", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
+  it("takes two uploads of one name at the same time, each whole", async () => {
+    async function* slowly() {
+      for (const byte of bytes) {
+        await new Promise((resolve) => setImmediate(resolve));
+        yield Buffer.of(byte);
+      }
+    }
+    await Promise.all([store.receive(refOf("actor/3"), slowly()), store.receive(refOf("actor/3"), slowly())]);
+    expect(await textOf("actor/3")).toBe(bytes.toString());
+    expect(files()).toEqual(["3.safetensors"]);
+  });
+
   it("takes up a file of an earlier process by its name", async () => {
     await store.receive(refOf("critic/0"), chunksOf(bytes));
     const restarted = new ArtifactStore(join(folder, "store"));

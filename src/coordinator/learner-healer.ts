@@ -1,0 +1,123 @@
+/** Brings a learner to the state the core wants it in: from a peer, a checkpoint, or the stage's starting model. */
+import type { Logger } from "../observability/logger.js";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import { sleep } from "../shared/abort.js";
+import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
+import type { ArtifactStore } from "./artifact-store.js";
+import type { HealLearner } from "./core/index.js";
+import type { CoreHost } from "./core-host.js";
+import type { StageSetup } from "./learner-group.js";
+import type { LearnerRequests } from "./learner-requests.js";
+import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
+
+/** Models are files of any size. */
+const HEAL_LIMIT_MS = 10 * 60_000;
+/** Between a failed copy of parameters and the next try. */
+const RETRY_MS = 200;
+
+export interface LearnerHealerOptions {
+  readonly host: CoreHost;
+  readonly logger: Logger;
+  readonly artifacts: ArtifactStore;
+  readonly streams: StreamRegistry<LearnerDirective>;
+  readonly requests: LearnerRequests;
+  /** For what no other learner and no restart can cure, such as a model that does not load. */
+  readonly fail: (error: unknown) => void;
+}
+
+export class LearnerHealer {
+  private setup: StageSetup | undefined;
+  /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
+  private early: HealLearner[] = [];
+
+  constructor(private readonly options: LearnerHealerOptions) {}
+
+  /** The stage learners are healed for from now on; undefined between stages. */
+  enter(setup: StageSetup | undefined): void {
+    this.setup = setup;
+    if (setup !== undefined) for (const effect of this.early.splice(0)) void this.heal(effect);
+  }
+
+  /** Never rejects: the core hears how it went. */
+  async heal(effect: HealLearner): Promise<void> {
+    const { setup } = this;
+    if (setup === undefined) return void this.early.push(effect);
+    if (setup.stage !== effect.stage) return;
+    const { host, logger, artifacts } = this.options;
+    const { workerId, incarnation, healId } = effect;
+    try {
+      const appliedStep = await this.bring(effect, setup);
+      const position = { stage: setup.stage, step: appliedStep, hash: "" };
+      host.dispatch({ type: "LearnerHealed", workerId, incarnation, healId, position });
+    } catch (error) {
+      logger.error({ err: error, worker_id: workerId }, "learner could not be set up");
+      if (["DATA", "CONFIG", "SHAPE"].includes(errorCodeOf(error))) this.options.fail(error);
+      await sleep(RETRY_MS);
+      host.dispatch({
+        type: "LearnerHealFailed",
+        workerId,
+        incarnation,
+        healId,
+        reason: describeError(error),
+      });
+    } finally {
+      if (effect.source.kind === "peer") await artifacts.remove(copyName(effect)).catch(() => undefined);
+    }
+  }
+
+  private async bring(effect: HealLearner, setup: StageSetup): Promise<number> {
+    const signal = AbortSignal.timeout(HEAL_LIMIT_MS);
+    await this.connected(effect);
+    const state = await this.stateFrom(effect, setup, signal);
+    const directive = {
+      setup: {
+        stage: setup.stage,
+        models: [...setup.models],
+        tokenizer: setup.tokenizer,
+        state,
+        appliedStep: effect.step,
+        healId: effect.healId,
+      },
+    };
+    const { setupDone } = await this.options.requests.ask(effect.workerId, directive, signal);
+    if (!setupDone) throw protocolError("expected SetupDone");
+    return setupDone.appliedStep;
+  }
+
+  private async stateFrom(
+    effect: HealLearner,
+    setup: StageSetup,
+    signal: AbortSignal,
+  ): Promise<ArtifactRef__Output | null> {
+    const { source } = effect;
+    switch (source.kind) {
+      case "initial":
+        return null;
+      case "checkpoint":
+        return setup.checkpointState(source.checkpointId);
+      case "peer": {
+        await this.connected(source);
+        const directive = { publish: { items: [{ what: "state", artifactName: copyName(effect) }] } };
+        const { published } = await this.options.requests.ask(source.workerId, directive, signal);
+        if (!published) throw protocolError("expected PublishDone");
+        return published.artifacts[0];
+      }
+    }
+  }
+
+  /** Registration and stream are two calls: the second may still be under way. */
+  private async connected({
+    workerId,
+    incarnation,
+  }: {
+    workerId: string;
+    incarnation: number;
+  }): Promise<void> {
+    if (await this.options.streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS)) return;
+    throw new TroupeError("UNREACHABLE", `${workerId} registered but opened no stream`);
+  }
+}
+
+/** Of a peer's state on its way to the learner that copies it. */
+const copyName = ({ incarnation, healId }: HealLearner): string => `heal/${incarnation}-${healId}`;

@@ -1,0 +1,58 @@
+/** Questions to one learner over its stream, each answered once; a learner that is gone answers none of them. */
+import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
+import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
+import { TroupeError, type ErrorCode } from "../shared/errors.js";
+import type { StreamRegistry } from "./stream-registry.js";
+
+interface Request {
+  readonly workerId: string;
+  readonly reply: Deferred<LearnerMessage__Output>;
+}
+
+export class LearnerRequests {
+  private readonly open = new Map<number, Request>();
+  private nextId = 1;
+
+  constructor(private readonly streams: StreamRegistry<LearnerDirective>) {}
+
+  /**
+   * @throws {TroupeError} UNREACHABLE when the learner is not connected or leaves before it answers; the error the
+   *   learner answers with
+   */
+  ask(
+    workerId: string,
+    directive: Omit<LearnerDirective, "requestId">,
+    signal: AbortSignal,
+  ): Promise<LearnerMessage__Output> {
+    const requestId = this.nextId++;
+    const reply = makeDeferred<LearnerMessage__Output>();
+    this.open.set(requestId, { workerId, reply });
+    if (!this.streams.send(workerId, { ...directive, requestId }))
+      this.reject(requestId, `${workerId} is not connected`);
+    return abortable(reply.promise, signal).finally(() => this.open.delete(requestId));
+  }
+
+  /** @returns whether the message answers a question */
+  settle(message: LearnerMessage__Output, workerId: string): boolean {
+    if (message.requestId === 0) return false;
+    const request = this.open.get(message.requestId);
+    this.open.delete(message.requestId);
+    if (message.failure) {
+      const { errorCode, message: text } = message.failure;
+      request?.reply.reject(new TroupeError(errorCode as ErrorCode, `${workerId}: ${text}`));
+    } else request?.reply.resolve(message);
+    return true;
+  }
+
+  /** The learner is gone: what it was asked must be asked elsewhere. */
+  forget(workerId: string): void {
+    for (const [requestId, request] of this.open)
+      if (request.workerId === workerId) this.reject(requestId, `${workerId} is gone`);
+  }
+
+  private reject(requestId: number, reason: string): void {
+    this.open.get(requestId)?.reply.reject(new TroupeError("UNREACHABLE", reason));
+    this.open.delete(requestId);
+  }
+}
