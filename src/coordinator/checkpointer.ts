@@ -35,9 +35,6 @@ export interface CheckpointRequest {
 /** Everything needed to go on: parameters, moments, averages of every model. */
 const STATE_FILE = "training-state.safetensors";
 
-/** What a person can do about a checkpoint that cannot be used. */
-const RESTORE = "restore its folder from a copy, or start again in a new run directory";
-
 /** Starts the name of a checkpoint that is being written. */
 const PARTIAL = ".tmp-";
 
