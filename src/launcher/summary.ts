@@ -5,7 +5,7 @@ import { z } from "zod";
 import { dataError } from "../shared/errors.js";
 import { writeAtomically } from "./run-directory.js";
 
-const beforeAfter = z.looseObject({ before: z.number(), after: z.number() });
+const beforeAfter = z.looseObject({ before: z.number().nullish(), after: z.number().nullish() });
 
 /** Fields of stages that did not run are missing; numbers that are not finite are null or missing. */
 const summarySchema = z.looseObject({

@@ -322,7 +322,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     type: "stage-finished",
     stage: "ppo",
     elapsedMs: performance.now() - startedMs,
-    metrics: { "objective/scores": after.meanScore, "objective/kl": after.klToRef },
+    metrics:
+      after.scores.length === 0 ? {} : { "objective/scores": after.meanScore, "objective/kl": after.klToRef },
   });
   return {
     before,

@@ -96,6 +96,14 @@ describe("a run", { timeout: 180_000 }, () => {
     expect(Object.keys(JSON.parse(answer.stdout.trim()) as object)).toContain("answer");
   });
 
+  it("ends well when nothing is held out to measure it by", async () => {
+    const { summary } = await finishedRun(["data.evalFraction=0", "eval.prompts=0"]);
+    expect(summary.ppo).toMatchObject({
+      heldOutReward: { before: null, after: null },
+      experiences: { trained: 8 },
+    });
+  });
+
   it("takes chats, renders them with the template beside the tokenizer, and a reward model instead of training one", async () => {
     const { runDir } = await finishedRun(["stages=[reward]"]);
     const chats = user
