@@ -9,6 +9,7 @@ import { registerChat } from "./commands/chat.js";
 import { registerConfig } from "./commands/config.js";
 import { registerCoordinator } from "./commands/coordinator.js";
 import { registerDoctor } from "./commands/doctor.js";
+import { registerExport } from "./commands/export.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerLaunch } from "./commands/launch.js";
 import { registerLearner } from "./commands/learner.js";
@@ -37,6 +38,7 @@ export function buildProgram(lifetime: Lifetime): Command {
   program.commandsGroup("Use a model:");
   registerChat(program, lifetime);
   registerGenerate(program, lifetime);
+  registerExport(program);
 
   program.commandsGroup("Single processes, for clusters:");
   registerCoordinator(program, lifetime);

@@ -216,7 +216,8 @@ export async function saveModelDir(
   if (options.tokenizerDir !== undefined) await copyTokenizerFiles(options.tokenizerDir, dir);
 }
 
-async function copyTokenizerFiles(from: string, to: string): Promise<void> {
+/** The tokenizer's files that a folder has. */
+export async function copyTokenizerFiles(from: string, to: string): Promise<void> {
   for (const name of TOKENIZER_FILES) {
     const path = await fileInFolder(from, name);
     if (path !== null && path !== join(to, name)) await copyFile(path, join(to, name));

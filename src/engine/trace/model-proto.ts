@@ -12,17 +12,20 @@ const MICROSOFT_OPSET = 1;
 /** AttributeProto.AttributeType */
 const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, tensor: 4, ints: 7 };
 
-export function modelProto(graph: Graph): Uint8Array {
+/** Dimensions of graph inputs and outputs by value name, in place of those in the graph; text names a free one. */
+export type SymbolicDims = Readonly<Record<string, readonly (string | number)[]>>;
+
+export function modelProto(graph: Graph, symbols: SymbolicDims = {}): Uint8Array {
   return new ProtobufWriter(1 << 20)
     .int(1, IR_VERSION)
     .string(2, "troupe")
-    .message(7, (writer) => writeGraph(writer, graph))
+    .message(7, (writer) => writeGraph(writer, graph, symbols))
     .message(8, (opset) => opset.string(1, "").int(2, ONNX_OPSET))
     .message(8, (opset) => opset.string(1, "com.microsoft").int(2, MICROSOFT_OPSET))
     .finish();
 }
 
-function writeGraph(writer: ProtobufWriter, graph: Graph): void {
+function writeGraph(writer: ProtobufWriter, graph: Graph, symbols: SymbolicDims): void {
   graph.nodes.forEach((node, index) => {
     writer.message(1, (proto) => {
       for (const input of node.inputs) proto.string(1, input);
@@ -38,8 +41,12 @@ function writeGraph(writer: ProtobufWriter, graph: Graph): void {
   for (const initializer of graph.initializers) {
     writer.message(5, (proto) => writeTensor(proto, initializer, initializer.name));
   }
-  for (const input of graph.inputs) writer.message(11, (proto) => writeValueInfo(proto, input));
-  for (const output of graph.outputs) writer.message(12, (proto) => writeValueInfo(proto, output));
+  const dimsOf = ({ name, dims }: ValueInfo) => symbols[name] ?? dims;
+  for (const input of graph.inputs)
+    writer.message(11, (proto) => writeValueInfo(proto, input, dimsOf(input)));
+  for (const output of graph.outputs) {
+    writer.message(12, (proto) => writeValueInfo(proto, output, dimsOf(output)));
+  }
 }
 
 function writeAttribute(writer: ProtobufWriter, name: string, value: Attribute): void {
@@ -60,12 +67,14 @@ function writeTensor(writer: ProtobufWriter, tensor: ConstantTensor, name: strin
   writer.int(2, ONNX_TYPE_CODE[tensor.dtype]).string(8, name).bytes(9, tensor.bytes);
 }
 
-function writeValueInfo(writer: ProtobufWriter, info: ValueInfo): void {
+function writeValueInfo(writer: ProtobufWriter, info: ValueInfo, dims: readonly (string | number)[]): void {
   writer.string(1, info.name).message(2, (type) =>
     type.message(1, (tensor) => {
       tensor.int(1, ONNX_TYPE_CODE[info.dtype]);
       tensor.message(2, (shape) => {
-        for (const dim of info.dims) shape.message(1, (dimension) => dimension.int(1, dim));
+        for (const dim of dims) {
+          shape.message(1, (proto) => (typeof dim === "number" ? proto.int(1, dim) : proto.string(2, dim)));
+        }
       });
     }),
   );

@@ -1,0 +1,80 @@
+/** Writes a model in a format that other programs read. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { copyTokenizerFiles, loadModelDir, saveModelDir } from "../models/checkpoint-dir.js";
+import { mergeAdapterDir } from "../models/lora-files.js";
+import { readFolderJson } from "../models/model-files.js";
+import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../models/model-spec.js";
+import { configError, storageError } from "../shared/errors.js";
+import { isJsonObject } from "../shared/strict-json.js";
+import { onnxDecoder } from "./onnx-decoder.js";
+
+export const EXPORT_FORMATS = ["hf", "onnx"] as const;
+export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+
+export interface ExportModelOptions {
+  /** Hugging Face model folder. */
+  readonly model: string;
+  readonly format: ExportFormat;
+  /** Folder to write; made when it does not exist. */
+  readonly out: string;
+  /** PEFT adapter folder to merge in first. */
+  readonly adapter?: string;
+}
+
+export interface ExportedModel {
+  readonly spec: ModelSpec;
+  readonly parameters: number;
+  /** What a reader should know. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ *   hf    config.json, model.safetensors in float32, tokenizer: what transformers loads
+ *   onnx  the same folder with onnx/model.onnx: what transformers.js' pipeline("text-generation") loads
+ *
+ * @throws {TroupeError} DATA when the model or adapter cannot be read; CONFIG when the format cannot hold it
+ */
+export async function exportModel({
+  model,
+  format,
+  out,
+  adapter,
+}: ExportModelOptions): Promise<ExportedModel> {
+  if (resolve(model) === resolve(out)) {
+    throw configError(`--out ${out} is the model itself; name another folder`);
+  }
+  const { spec, values, warnings } = await loadModelDir(model, await headOf(model));
+  if (adapter !== undefined) await mergeAdapterDir(adapter, spec, values);
+  if (format === "hf") await saveModelDir(out, spec, values, { tokenizerDir: model });
+  else await saveOnnxDir(out, model, spec, values);
+  return { spec, parameters: layoutOf(spec).size, warnings };
+}
+
+/** A folder says by its architecture which head its model has. */
+async function headOf(model: string): Promise<Head> {
+  const config = await readFolderJson(model, "config.json");
+  const architectures = isJsonObject(config) ? config.architectures : undefined;
+  const [name] = Array.isArray(architectures) ? architectures : [];
+  return typeof name === "string" && name.endsWith("ForSequenceClassification") ? "scalar" : "lm";
+}
+
+async function saveOnnxDir(out: string, model: string, spec: ModelSpec, values: Float32Array): Promise<void> {
+  const bytes = onnxDecoder(spec, values);
+  const config = toHfConfig(spec);
+  const { bos_token_id, eos_token_id, pad_token_id } = config;
+  const files: Record<string, unknown> = {
+    "config.json": config,
+    "generation_config.json": { bos_token_id, eos_token_id, pad_token_id },
+  };
+  try {
+    await mkdir(join(out, "onnx"), { recursive: true });
+    await writeFile(join(out, "onnx", "model.onnx"), bytes);
+    for (const [name, value] of Object.entries(files)) {
+      await writeFile(join(out, name), JSON.stringify(value, null, 2) + "\n");
+    }
+    await copyTokenizerFiles(model, out);
+  } catch (cause) {
+    throw storageError(`${out}: cannot be written`, { cause });
+  }
+}
