@@ -34,7 +34,7 @@ export interface AdamwStep {
 }
 
 /** PyTorch's guard in clip_grad_norm_ against dividing by a zero norm. */
-const CLIP_EPSILON = 1e-6;
+export const CLIP_EPSILON = 1e-6;
 
 /**
  * One AdamW update of one tensor (PyTorch's order of operations).
@@ -88,7 +88,7 @@ export function clipByGlobalNorm(grads: Tensors, clipNorm: number): { grads: Ten
 }
 
 /** Vectors: biases and norm weights. */
-const isVector = (_name: string, shape: readonly number[]): boolean => shape.length < 2;
+export const isVector = (_name: string, shape: readonly number[]): boolean => shape.length < 2;
 
 /**
  * One optimizer step over whole arenas.

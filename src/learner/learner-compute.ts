@@ -4,6 +4,7 @@
  */
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
+import { gradientNorm } from "../engine/host-adamw.js";
 import type { AdamwOptions } from "../engine/optim.js";
 import { writeAdapterFile } from "../models/lora-files.js";
 import type { LoraSettings } from "../models/lora.js";
@@ -58,7 +59,10 @@ export interface ShardsResult {
 }
 
 export interface ApplyRequest {
-  /** Sum over all micro-shards of the minibatch, laid out as `GradientNode.gradients`. */
+  /**
+   * Sum over all micro-shards of the minibatch, laid out as `GradientNode.gradients`. Taken over: a later gradient is
+   * written there.
+   */
   readonly gradients: Float32Array;
   readonly learningRates: Readonly<Record<string, number>>;
   /** This step's number, from 1. */
@@ -76,6 +80,9 @@ export interface ExportRequest {
   readonly ema?: boolean;
 }
 
+/** One to compute a shard in, one to be added to another. */
+const MAX_SPARE = 2;
+
 export class LearnerCompute {
   private constructor(
     private readonly settings: LearnerSettings,
@@ -84,6 +91,9 @@ export class LearnerCompute {
     private readonly models: readonly TrainedModel[],
     private appliedStep: number,
   ) {}
+
+  /** Gradients no longer needed: at a large model's size, touching fresh memory costs more than writing it. */
+  private readonly spare: Float32Array[] = [];
 
   /** Opens the engine and loads the models. */
   static async open(settings: LearnerSettings): Promise<LearnerCompute> {
@@ -126,18 +136,22 @@ export class LearnerCompute {
       denominators,
       shardCount,
     };
-    const sum = new TreeSum();
+    const sum = new TreeSum((values) => this.keep(values));
     const stats: ShardStats[] = [];
     for (const { index, rows } of shards) {
-      for (const { grads } of this.models) await grads.clear();
       const values: Record<string, number> = { rows: rows.rows.length };
+      const written = new Set<string>();
       for (const { role, program, inputs, statName } of tasksOf(rows, context)) {
         const { weights, grads } = this.modelOf(role);
-        const outputs = await (await this.engine.compile(program)).run({ ...weights, grads }, inputs);
+        // The first run of a shard overwrites the gradient; those after it add to it.
+        const executable = await this.engine.compile(written.has(role) ? program : program.overwriting);
+        written.add(role);
+        const outputs = await executable.run({ ...weights, grads }, inputs);
         for (const [output, [value]] of Object.entries(outputs)) {
           values[statName(output)] = (values[statName(output)] ?? 0) + value;
         }
       }
+      for (const { role, grads } of this.models) if (!written.has(role)) await grads.clear();
       sum.push({ level: 0, index, values: await this.readGradients() });
       stats.push({ shard: index, values });
     }
@@ -163,14 +177,16 @@ export class LearnerCompute {
     for (const [model, part] of parts) {
       if (learningRates[model.role] === undefined)
         throw dataError(`optimizer step ${optimizerStep}: no learning rate for model ${model.role}`);
-      gradNorms[model.role] = normOf(part);
+      gradNorms[model.role] = gradientNorm(part);
       if (!Number.isFinite(gradNorms[model.role])) {
         throw numericError(
           `optimizer step ${optimizerStep}: the gradient of model ${model.role} is not finite; no parameter was changed`,
         );
       }
     }
-    for (const [model, part] of parts) await model.apply(part, learningRates[model.role], optimizerStep);
+    for (const [model, part] of parts)
+      await model.apply(part, gradNorms[model.role], learningRates[model.role], optimizerStep);
+    this.keep(gradients);
     this.appliedStep = optimizerStep;
     return { gradNorms, isFinite: true };
   }
@@ -227,8 +243,12 @@ export class LearnerCompute {
     return model;
   }
 
+  private keep(gradients: Float32Array): void {
+    if (this.spare.length < MAX_SPARE) this.spare.push(gradients);
+  }
+
   private async readGradients(): Promise<Float32Array> {
-    const gradients = new Float32Array(this.parameterCount);
+    const gradients = this.spare.pop() ?? new Float32Array(this.parameterCount);
     for (const [model, part] of this.partsOf(gradients)) part.set(await model.grads.read());
     return gradients;
   }
@@ -242,11 +262,4 @@ export class LearnerCompute {
       return [model, part];
     });
   }
-}
-
-/** Euclidean norm; not finite when an element is not, or when the squares do not fit float32, as in the optimizer. */
-function normOf(values: Float32Array): number {
-  let squares = 0;
-  for (let i = 0; i < values.length; i++) squares += values[i] * values[i];
-  return Number.isFinite(Math.fround(squares)) ? Math.sqrt(squares) : squares * Infinity;
 }

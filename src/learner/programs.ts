@@ -25,7 +25,7 @@ const f32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "float32" });
 const i32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "int32" });
 
 /** Cross-entropy on target tokens: sft, and ptx with its coefficient. */
-export function makeLmGradProgram(spec: ModelSpec, shape: BatchShape, coef: number): Program {
+export function makeLmGradProgram(spec: ModelSpec, shape: BatchShape, coef: number): GradientProgram {
   const { rows, length } = shape;
   return gradProgram({
     key: `lm-grad ${specKey(spec)} B${rows} T${length} coef${coef}`,
@@ -42,7 +42,11 @@ export function makeLmGradProgram(spec: ModelSpec, shape: BatchShape, coef: numb
 export type RewardLossKind = "end-score" | "span";
 
 /** Bradley–Terry on pairs stacked as 2B rows, chosen first. */
-export function makeRewardGradProgram(spec: ModelSpec, shape: BatchShape, kind: RewardLossKind): Program {
+export function makeRewardGradProgram(
+  spec: ModelSpec,
+  shape: BatchShape,
+  kind: RewardLossKind,
+): GradientProgram {
   const { rows, length } = shape;
   return gradProgram({
     key: `reward-grad ${kind} ${specKey(spec)} B${rows} T${length}`,
@@ -75,7 +79,11 @@ export interface ActorOptions {
 }
 
 /** PPO's clipped surrogate on the policy. */
-export function makeActorGradProgram(spec: ModelSpec, shape: BatchShape, options: ActorOptions): Program {
+export function makeActorGradProgram(
+  spec: ModelSpec,
+  shape: BatchShape,
+  options: ActorOptions,
+): GradientProgram {
   const { rows, length } = shape;
   const column = f32(rows, length - 1);
   return gradProgram({
@@ -101,7 +109,7 @@ export function makeCriticGradProgram(
   spec: ModelSpec,
   shape: BatchShape,
   options: { readonly cliprangeValue: number },
-): Program {
+): GradientProgram {
   const { rows, length } = shape;
   const column = f32(rows, length - 1);
   return gradProgram({
@@ -165,19 +173,28 @@ interface GradProgram {
   readonly loss: (params: Tensors, inputs: Tensors) => { loss: Tensor; aux: Tensors };
 }
 
-function gradProgram({ key, spec, inputs, loss }: GradProgram): Program {
-  return {
-    key,
+/** Adds its gradient to arena `grads`. */
+export interface GradientProgram extends Program {
+  /** The same, but its gradient replaces what `grads` held. */
+  readonly overwriting: Program;
+}
+
+function gradProgram({ key, spec, inputs, loss }: GradProgram): GradientProgram {
+  const program = (programKey: string, adds: boolean): Program => ({
+    key: programKey,
     arenas: { ...weightArenas(spec), grads: { layout: trainedLayout(spec), access: "update" } },
     inputs,
     body: ({ params, frozen, grads }, tensors): ProgramResult => {
       const result = valueAndGradients(params, (current) => loss({ ...frozen, ...current }, tensors));
       return {
         outputs: result.aux,
-        updates: { grads: mapTensors(grads, (sum, name) => tf.add(sum, result.grads[name])) },
+        updates: {
+          grads: adds ? mapTensors(grads, (sum, name) => tf.add(sum, result.grads[name])) : result.grads,
+        },
       };
     },
-  };
+  });
+  return { ...program(key, true), overwriting: program(`${key} overwriting`, false) };
 }
 
 function weightArenas(spec: ModelSpec): Record<string, ArenaUse> {

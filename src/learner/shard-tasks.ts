@@ -1,5 +1,5 @@
 /** Which programs a micro-shard takes, and their inputs. */
-import type { HostArrays, Program } from "../engine/engine.js";
+import type { HostArrays } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
 import {
@@ -7,6 +7,7 @@ import {
   makeCriticGradProgram,
   makeLmGradProgram,
   makeRewardGradProgram,
+  type GradientProgram,
   type RewardLossKind,
 } from "./programs.js";
 import {
@@ -51,7 +52,7 @@ export interface Denominators {
 /** A gradient program to run for one model. */
 export interface ShardTask {
   readonly role: string;
-  readonly program: Program;
+  readonly program: GradientProgram;
   readonly inputs: HostArrays;
   /** Name of one of its sums among the shard's statistics. */
   readonly statName: (output: string) => string;

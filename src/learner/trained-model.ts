@@ -3,6 +3,7 @@
  * all of these cover what is trained only; the frozen base lies beside them.
  */
 import type { Arena, Engine } from "../engine/engine.js";
+import { adamwOnHost } from "../engine/host-adamw.js";
 import { makeAdamwProgram, type AdamwOptions } from "../engine/optim.js";
 import type { Layout } from "../engine/layout.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
@@ -111,15 +112,25 @@ export class TrainedModel {
   /**
    * Clips to the global norm, one AdamW step, then the moving average.
    * @param gradient      `[layout.size]` sum over the minibatch
+   * @param norm          its `gradientNorm`
    * @param optimizerStep this step's number, from 1 (bias correction)
    */
-  async apply(gradient: Float32Array, learningRate: number, optimizerStep: number): Promise<void> {
-    await this.grads.write(gradient);
-    const adamw = await this.engine.compile(makeAdamwProgram(this.layout, this.optimizer));
-    await adamw.run(
-      { params: this.params, grads: this.grads, m: this.memories.get("m")!, v: this.memories.get("v")! },
-      { learningRate: Float32Array.of(learningRate), step: Float32Array.of(optimizerStep) },
-    );
+  async apply(
+    gradient: Float32Array,
+    norm: number,
+    learningRate: number,
+    optimizerStep: number,
+  ): Promise<void> {
+    const state = { params: this.params, m: this.memories.get("m")!, v: this.memories.get("v")! };
+    const scalars = { learningRate, step: optimizerStep };
+    if (!adamwOnHost(state, gradient, norm, scalars, this.optimizer)) {
+      await this.grads.write(gradient);
+      const adamw = await this.engine.compile(makeAdamwProgram(this.layout, this.optimizer));
+      await adamw.run(
+        { ...state, grads: this.grads },
+        { learningRate: Float32Array.of(learningRate), step: Float32Array.of(optimizerStep) },
+      );
+    }
     const ema = this.memories.get("ema");
     if (ema === undefined || this.emaDecay === null) return;
     const average = await this.engine.compile(makeEmaProgram(this.spec, this.emaDecay));

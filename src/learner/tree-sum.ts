@@ -44,6 +44,9 @@ export function subtreesOf(first: number, last: number): TreePosition[] {
 export class TreeSum {
   private readonly roots: TreeNode[] = [];
 
+  /** @param onFree gets every vector that has been added to another and is no longer needed */
+  constructor(private readonly onFree: (values: Float32Array) => void = () => {}) {}
+
   push(node: TreeNode): void {
     const previous = this.roots.at(-1);
     if (previous !== undefined && endOf(previous) !== startOf(node)) {
@@ -61,6 +64,7 @@ export class TreeSum {
         index: left.index / 2,
         values: addInto(left.values, right.values),
       });
+      this.onFree(right.values);
     }
   }
 
