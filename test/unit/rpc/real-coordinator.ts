@@ -18,7 +18,8 @@ import { WorkerDirectory } from "../../../src/coordinator/worker-directory.js";
 import { createLogger } from "../../../src/observability/logger.js";
 import { createMetrics } from "../../../src/observability/metrics.js";
 import { EventBus } from "../../../src/observability/progress.js";
-import { JoinTokens, type Refusal } from "../../../src/rpc/auth.js";
+import type { JoinTokens } from "../../../src/rpc/auth.js";
+import { type Refusal } from "../../../src/rpc/auth.js";
 import { startRpcServer, type RpcServerOptions } from "../../../src/rpc/server.js";
 
 export const RUN_ID = "run-1";
