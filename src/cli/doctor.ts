@@ -1,13 +1,14 @@
 /** The checks of `troupe doctor`, one function per line of its report. */
-import { readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { createServer } from "node:net";
-import { availableParallelism, freemem, totalmem } from "node:os";
+import { availableParallelism } from "node:os";
 import { chooseEngine, hostFacts } from "../engine/choice.js";
 import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
 import { describeError } from "../shared/errors.js";
+import { gib, knobs, machineMemory } from "./memory-check.js";
+import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
 
 export interface DoctorOptions {
   readonly config?: string;
@@ -59,23 +60,9 @@ function checkCores(): Finding {
 }
 
 function checkMemory(): Finding {
-  const limit = containerLimitBytes();
-  const total = Math.min(totalmem(), limit ?? Infinity);
-  const text = `${gib(total)} usable${limit === undefined ? "" : " (container limit)"}, ${gib(freemem())} free on the host`;
-  return { verdict: total < 2 * 2 ** 30 ? "note" : "ok", subject: "memory", text };
-}
-
-function containerLimitBytes(): number | undefined {
-  for (const path of ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]) {
-    try {
-      const bytes = Number(readFileSync(path, "utf8").trim());
-      // Version 1 writes a number near 2^63 for "no limit", version 2 the word max.
-      if (Number.isFinite(bytes) && bytes < 2 ** 60) return bytes;
-    } catch {
-      // not this version of cgroups, or none
-    }
-  }
-  return undefined;
+  const { usableBytes, freeBytes, isContainerLimit } = machineMemory();
+  const text = `${gib(usableBytes)} usable${isContainerLimit ? " (container limit)" : ""}, ${gib(freeBytes)} free now`;
+  return { verdict: usableBytes < 2 * 2 ** 30 ? "note" : "ok", subject: "memory", text };
 }
 
 async function checkDisk(): Promise<Finding> {
@@ -156,26 +143,25 @@ function checkPort(port: number): Promise<Finding> {
 async function checkConfig(file: string, sets: readonly string[] | undefined): Promise<Finding[]> {
   const { config, warnings } = await loadConfig({ file, sets, env: process.env });
   const notes = warnings.map((text): Finding => ({ verdict: "note", subject: "config", text }));
-  const { estimateMemory } = await import("./memory-estimate.js");
-  const needs = await estimateMemory(config).catch((error: unknown) => describeError(error));
-  if (typeof needs === "string") return [...notes, { verdict: "FAIL", subject: "model", text: needs }];
+  const estimate = await estimateMemory(config).catch((error: unknown) => describeError(error));
+  if (typeof estimate === "string") return [...notes, { verdict: "FAIL", subject: "model", text: estimate }];
+  const perProcess = estimate.processes.map(({ role, count, stage, parts, bytes }): Finding => {
+    const sum = parts.map((part) => `${part.name} ${gib(part.bytes)}`).join(" + ");
+    return { verdict: "ok", subject: role, text: `${count} × ${gib(bytes)} at most, in ${stage}: ${sum}` };
+  });
   return [
     ...notes,
-    { verdict: "ok", subject: "model", text: `${(needs.parameters / 1e6).toFixed(1)} M parameters` },
-    {
-      verdict: "ok",
-      subject: "memory",
-      text: `learner about ${gib(needs.learnerBytes)}, rollout about ${gib(needs.rolloutBytes)}`,
-    },
-    memoryVerdict(config, needs),
+    { verdict: "ok", subject: "model", text: `${(estimate.parameters / 1e6).toFixed(1)} M parameters` },
+    ...perProcess,
+    memoryVerdict(config, estimate),
   ];
 }
 
-function memoryVerdict({ cluster }: Config, needs: { learnerBytes: number; rolloutBytes: number }): Finding {
-  const total = cluster.learners * needs.learnerBytes + cluster.rollouts * needs.rolloutBytes;
-  const available = Math.min(totalmem(), containerLimitBytes() ?? Infinity);
-  const text = `${cluster.learners} learners + ${cluster.rollouts} rollouts need about ${gib(total)} of ${gib(available)}`;
-  return { verdict: total > available ? "FAIL" : "ok", subject: "memory", text };
+function memoryVerdict(config: Config, { totalBytes }: MemoryEstimate): Finding {
+  const { usableBytes, freeBytes } = machineMemory();
+  const text = `the run needs about ${gib(totalBytes)} here; ${gib(usableBytes)} usable, ${gib(freeBytes)} free now`;
+  if (totalBytes > usableBytes) {
+    return { verdict: "FAIL", subject: "memory", text: `${text}. Lower ${knobs(config).join(", ")}` };
+  }
+  return { verdict: totalBytes > freeBytes ? "note" : "ok", subject: "memory", text };
 }
-
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

@@ -1,38 +1,181 @@
-/** How much memory each role of a run needs, from the size of its model. */
+/**
+ * How much memory each process of a run will need at its peak, from the config alone: nothing is loaded. The formulas
+ * and how far they were from measured processes are in docs/memory.md.
+ */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config/schema.js";
-import { freshGpt2Spec, layoutOf, parseModelConfig, type ModelSpec } from "../models/model-spec.js";
+import { bucketLength } from "../learner/shards.js";
 import { cacheLayout } from "../models/forward-pass.js";
+import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
+import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
+import { dataError } from "../shared/errors.js";
+
+export interface MemoryPart {
+  readonly name: string;
+  readonly bytes: number;
+}
+
+export interface ProcessEstimate {
+  readonly role: "coordinator" | "learner" | "rollout" | "launcher";
+  /** How many of them the launcher starts. */
+  readonly count: number;
+  /** Stage in which one needs most. */
+  readonly stage: string;
+  /** Of one process; they add up to `bytes`. */
+  readonly parts: readonly MemoryPart[];
+  readonly bytes: number;
+}
 
 export interface MemoryEstimate {
+  /** Of one language model. */
   readonly parameters: number;
-  readonly learnerBytes: number;
-  readonly rolloutBytes: number;
+  readonly processes: readonly ProcessEstimate[];
+  readonly totalBytes: number;
 }
 
 const FLOAT_BYTES = 4;
-/** Node, its libraries and compiled programs. A learner of a 17 k parameter model peaked at 221 MiB, a rollout worker at 177. */
-const BASE_BYTES = 250 * 2 ** 20;
-/** Parameters, gradients, two moments. */
-const TRAINED_COPIES = 4;
+const MIB = 2 ** 20;
+/** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
+const BASELINE_BYTES = {
+  coordinator: 165 * MIB,
+  learner: 265 * MIB,
+  rollout: 195 * MIB,
+  launcher: 120 * MIB,
+};
+/** Sequences of one scoring pass, and prompts of one prefill (src/rollout/scorer.ts, generator.ts). */
+const SCORING_ROWS = 4;
+const PREFILL_ROWS = 4;
 
-/**
- * Parameters and caches only; activations come on top and depend on the batch.
- *
- *   learner = base + (actor + critic) · 4 copies        rollout = base + 4 models + KV cache
- */
-export async function estimateMemory({ model, generation, data }: Config): Promise<MemoryEstimate> {
-  const spec = model.path === null ? freshSpec(model) : await specOf(model.path);
-  const parameters = layoutOf(spec).size;
-  const cacheTokens = Math.min(spec.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
-  const cacheSize = cacheLayout(spec, generation.slots, cacheTokens).size;
+/** @throws {TroupeError} DATA when `model.path` cannot be read; CONFIG when its lengths or adapters do not fit */
+export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
+  const spec = config.model.path === null ? freshSpec(config.model) : await specOf(config.model.path);
+  const { cluster } = config;
+  const learner = heaviest(config.stages.map((stage) => learnerIn(stage, spec, config)));
+  const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
+  const processes = [
+    total("launcher", 1, "every stage", launcher),
+    total("coordinator", 1, learner.stage, coordinatorParts(learner.gradientBytes, config)),
+    total("learner", cluster.learners, learner.stage, learner.parts),
+    ...(config.stages.includes("ppo")
+      ? [total("rollout", cluster.rollouts, "ppo", rolloutParts(spec, config))]
+      : []),
+  ];
   return {
-    parameters,
-    learnerBytes: BASE_BYTES + 2 * TRAINED_COPIES * parameters * FLOAT_BYTES,
-    rolloutBytes: BASE_BYTES + (4 * parameters + cacheSize) * FLOAT_BYTES,
+    parameters: layoutOf(spec).size,
+    processes,
+    totalBytes: processes.reduce((sum, { count, bytes }) => sum + count * bytes, 0),
   };
 }
+
+function total(
+  role: ProcessEstimate["role"],
+  count: number,
+  stage: string,
+  parts: readonly MemoryPart[],
+): ProcessEstimate {
+  return { role, count, stage, parts, bytes: sumOf(parts) };
+}
+
+const sumOf = (parts: readonly MemoryPart[]): number => parts.reduce((sum, { bytes }) => sum + bytes, 0);
+
+interface LearnerEstimate {
+  readonly stage: string;
+  readonly parts: readonly MemoryPart[];
+  readonly gradientBytes: number;
+}
+
+const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
+  estimates.reduce((a, b) => (sumOf(b.parts) > sumOf(a.parts) ? b : a));
+
+/**
+ *   parameters   all of them; with adapters the frozen base once
+ *   moments      2 per trained parameter, and the actor's average if kept
+ *   gradients    per trained parameter: the arena, one micro-shard's, the pending sums of the tree, the sum of all learners
+ *   programs     what forward and backward keep for one micro-shard, and the gradients they make before adding them
+ */
+function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Config): LearnerEstimate {
+  const { data, generation, sft, reward, ppo, cluster, model } = config;
+  const adapted = model.lora === null ? base : withLora(base, model.lora);
+  const language = adapted;
+  const scalar = withHead(adapted, "scalar");
+  const rowsOf = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
+  const trainingTokens = lengthOf(base, data.maxPromptTokens + data.maxResponseTokens);
+  const sampledTokens = lengthOf(base, data.maxPromptTokens + generation.maxNewTokens);
+  const [models, rows, tokens] = {
+    sft: [[language], rowsOf(sft.batchSize), trainingTokens] as const,
+    reward: [[scalar], 2 * rowsOf(reward.batchSize), trainingTokens] as const,
+    ppo: [[language, scalar], rowsOf(ppo.minibatchSize), sampledTokens] as const,
+  }[stage];
+  const trained = sizeOf(models, (spec) => trainedLayout(spec).size);
+  const frozen = sizeOf(models, (spec) => frozenLayout(spec)?.size ?? 0);
+  const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
+  const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
+  const pendingSums = Math.log2(shardsEach) / 2 + 1;
+  const programs = sizeOf(models, (spec) => activations(spec, rows, tokens) + trainedLayout(spec).size);
+  return {
+    stage,
+    gradientBytes: FLOAT_BYTES * trained,
+    parts: [
+      { name: "node", bytes: BASELINE_BYTES.learner },
+      { name: "parameters", bytes: FLOAT_BYTES * (trained + frozen) },
+      { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average) },
+      { name: "gradients", bytes: FLOAT_BYTES * trained * (2 + pendingSums) },
+      { name: "programs", bytes: FLOAT_BYTES * programs },
+    ],
+  };
+}
+
+function rolloutParts(spec: ModelSpec, { data, generation }: Config): MemoryPart[] {
+  const tokens = Math.min(spec.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
+  const cache = cacheLayout(spec, Math.max(2, generation.slots), tokens).size;
+  const scalar = withHead(spec, "scalar");
+  const models = 2 * layoutOf(spec).size + 2 * layoutOf(scalar).size;
+  const passes =
+    forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
+    2 * forwardOnly(spec, SCORING_ROWS, lengthOf(spec, tokens)) +
+    generation.slots * spec.vocabularySize * 2;
+  return [
+    { name: "node", bytes: BASELINE_BYTES.rollout },
+    { name: "parameters", bytes: FLOAT_BYTES * models },
+    { name: "cache", bytes: FLOAT_BYTES * cache },
+    { name: "programs", bytes: FLOAT_BYTES * passes },
+    // A new version is read whole before it replaces the old one.
+    { name: "loading", bytes: FLOAT_BYTES * layoutOf(spec).size },
+  ];
+}
+
+/** What every learner sends is added where it came first. Weights stay on disk. */
+function coordinatorParts(gradientBytes: number, { cluster }: Config): MemoryPart[] {
+  return [
+    { name: "node", bytes: BASELINE_BYTES.coordinator },
+    { name: "gradients", bytes: gradientBytes * Math.max(1, cluster.learners) },
+  ];
+}
+
+const sizeOf = (models: readonly ModelSpec[], size: (spec: ModelSpec) => number): number =>
+  models.reduce((sum, spec) => sum + size(spec), 0);
+
+/** float32 elements that forward and backward keep for B rows of T tokens. */
+function activations(spec: ModelSpec, rows: number, tokens: number): number {
+  const { hidden, intermediate, heads, layers } = spec;
+  const positions = rows * tokens;
+  // Kept for the backward pass: residual stream, norms, q, k, v, attended and both sides of the MLP; the scores once,
+  // and twice more in the layer being differentiated.
+  const perLayer = positions * (9 * hidden + 2 * intermediate) + rows * heads * tokens * tokens;
+  const working = 2 * rows * heads * tokens * tokens + positions * 4 * intermediate;
+  return layers * perLayer + working + (spec.head === "lm" ? 3 * positions * spec.vocabularySize : 0);
+}
+
+/** The same without a backward pass: one layer's values at a time. */
+function forwardOnly(spec: ModelSpec, rows: number, tokens: number): number {
+  const positions = rows * tokens;
+  const logits = spec.head === "lm" ? 2 * positions * spec.vocabularySize : 0;
+  return positions * (6 * spec.hidden + 2 * spec.intermediate) + 2 * rows * spec.heads * tokens ** 2 + logits;
+}
+
+const lengthOf = (spec: ModelSpec, tokens: number): number =>
+  bucketLength(Math.min(tokens, spec.contextTokens), spec.contextTokens);
 
 function freshSpec({ fresh, tokenizer }: Config["model"]): ModelSpec {
   const { layers, hidden, heads, contextTokens } = fresh;
@@ -50,5 +193,15 @@ function freshSpec({ fresh, tokenizer }: Config["model"]): ModelSpec {
   });
 }
 
-const specOf = async (path: string): Promise<ModelSpec> =>
-  parseModelConfig(JSON.parse(await readFile(join(path, "config.json"), "utf8")), "lm");
+async function specOf(path: string): Promise<ModelSpec> {
+  const file = join(path, "config.json");
+  const text = await readFile(file, "utf8").catch((cause: unknown) => {
+    throw dataError(`${file}: cannot be read; expected a Hugging Face model directory`, { cause });
+  });
+  try {
+    return parseModelConfig(JSON.parse(text), "lm");
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw dataError(`${file} is not valid JSON`, { cause });
+  }
+}

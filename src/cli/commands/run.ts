@@ -18,6 +18,9 @@ export async function runConfig(
   flags: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const loaded = await loadForCommand(file, options, { ...configFlags(options), ...flags });
+  const { checkMemoryFits } = await import("../memory-check.js");
+  const memoryNote = await checkMemoryFits(loaded.config);
+  if (memoryNote !== null) console.error(`note: ${memoryNote}`);
   const [{ performRun }, { defaultRunDirectory }, { parseGpuList }] = await Promise.all([
     import("../../launcher/perform-run.js"),
     import("../../launcher/run-directory.js"),

@@ -1,0 +1,94 @@
+import { describe, expect, it } from "vitest";
+import { checkMemoryFits, knobs, machineMemory } from "../../../src/cli/memory-check.js";
+import { estimateMemory, type ProcessEstimate } from "../../../src/cli/memory-estimate.js";
+import { configSchema, type Config } from "../../../src/config/schema.js";
+
+const MIB = 2 ** 20;
+const fresh = (hidden: number, layers: number) => ({
+  fresh: { hidden, layers, heads: 8, contextTokens: 128 },
+  tokenizer: { type: "train" as const, vocabularySize: 1000 },
+});
+const config = (change: Record<string, unknown> = {}): Config =>
+  configSchema.parse({ data: { path: "x.jsonl" }, model: fresh(512, 16), ...change });
+
+const processOf = async (of: Config, role: string): Promise<ProcessEstimate> =>
+  (await estimateMemory(of)).processes.find((process) => process.role === role)!;
+const part = (process: ProcessEstimate, name: string): number =>
+  process.parts.find((one) => one.name === name)!.bytes;
+
+describe("estimateMemory", () => {
+  it("counts four copies of what is trained, for actor and critic", async () => {
+    const { parameters } = await estimateMemory(config());
+    expect(parameters).toBe(16 * (12 * 512 ** 2 + 13 * 512) + (1000 + 128) * 512 + 2 * 512);
+    const learner = await processOf(config(), "learner");
+    expect(learner.stage).toBe("ppo");
+    const both = 4 * (2 * parameters + 512); // the critic's head
+    expect(part(learner, "parameters")).toBe(both);
+    expect(part(learner, "moments")).toBe(2 * both);
+    expect(part(learner, "gradients")).toBeGreaterThanOrEqual(2 * both);
+  });
+
+  it("counts the actor's moving average once", async () => {
+    const { parameters } = await estimateMemory(config());
+    const without = part(await processOf(config(), "learner"), "moments");
+    const averaged = config({ ppo: { ema: {} } });
+    expect(part(await processOf(averaged, "learner"), "moments") - without).toBe(4 * parameters);
+  });
+
+  it("gives frozen parameters neither gradients nor moments", async () => {
+    const adapted = config({ model: { ...fresh(512, 16), lora: { rank: 8 } } });
+    const [whole, lora] = [await processOf(config(), "learner"), await processOf(adapted, "learner")];
+    expect(part(lora, "parameters")).toBeGreaterThan(part(whole, "parameters"));
+    for (const name of ["moments", "gradients"])
+      expect(part(lora, name)).toBeLessThan(0.05 * part(whole, name));
+  });
+
+  it("grows the cache with slots and tokens, and the programs with batch and length", async () => {
+    const rollout = (change: Record<string, unknown>) => processOf(config(change), "rollout");
+    const cache = async (slots: number) => part(await rollout({ generation: { slots } }), "cache");
+    expect(await cache(16)).toBe(2 * (await cache(8)));
+    // 16 layers, keys and values, 16 slots, 112 tokens of 512 numbers.
+    expect(await cache(16)).toBe(4 * 16 * 2 * 16 * 112 * 512);
+    const programs = async (batchSize: number) =>
+      part(await processOf(config({ stages: ["sft"], sft: { batchSize } }), "learner"), "programs");
+    expect(await programs(256)).toBeGreaterThan(2 * (await programs(32)));
+  });
+
+  it("has no rollout workers without ppo, and a total over all processes", async () => {
+    const supervised = await estimateMemory(config({ stages: ["sft", "reward"] }));
+    expect(supervised.processes.map(({ role }) => role)).toEqual(["launcher", "coordinator", "learner"]);
+    const { processes, totalBytes } = await estimateMemory(config({ cluster: { learners: 3, rollouts: 5 } }));
+    expect(totalBytes).toBe(processes.reduce((sum, { count, bytes }) => sum + count * bytes, 0));
+    expect(processes.map(({ count }) => count)).toEqual([1, 1, 3, 5]);
+    for (const { parts, bytes } of processes)
+      expect(parts.reduce((sum, one) => sum + one.bytes, 0)).toBe(bytes);
+  });
+});
+
+describe("checkMemoryFits", () => {
+  const machine = (usable: number, free = usable) => ({
+    usableBytes: usable * MIB,
+    freeBytes: free * MIB,
+    isContainerLimit: false,
+  });
+
+  it("refuses a run that the machine cannot hold, with the settings that lower it", async () => {
+    const refusal = checkMemoryFits(config({ cluster: { learners: 4, rollouts: 2 } }), machine(4096));
+    await expect(refusal).rejects.toThrow(
+      /does not fit this machine: .* 4 learners of .* and it has 4\.0 GiB/,
+    );
+    await expect(refusal).rejects.toThrow(/cluster\.learners \(4; .*cluster\.rollouts \(2\).*model\.lora/);
+  });
+
+  it("only notes that little is free now, and says nothing when it fits", async () => {
+    const tiny = config({ model: fresh(64, 2) });
+    expect(await checkMemoryFits(tiny, machine(8192, 512))).toMatch(/512 MiB of memory are free now/);
+    expect(await checkMemoryFits(tiny, machine(8192))).toBeNull();
+    expect(machineMemory().freeBytes).toBeLessThanOrEqual(machineMemory().usableBytes);
+  });
+
+  it("names no setting that cannot be lowered", () => {
+    const least = config({ cluster: { learners: 1, rollouts: 1 }, model: { ...fresh(64, 2), lora: {} } });
+    expect(knobs(least).join()).not.toMatch(/cluster|lora/);
+  });
+});
