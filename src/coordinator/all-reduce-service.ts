@@ -103,7 +103,8 @@ export class AllReduceService {
       }
     });
     call.on("end", () => {
-      if (header === undefined) fail(protocolError("GradientChunk: expected a header first, the stream ended"));
+      if (header === undefined)
+        fail(protocolError("GradientChunk: expected a header first, the stream ended"));
     });
     call.on("cancelled", () => {
       if (session !== undefined && session === this.session && !session.sum?.isComplete)
