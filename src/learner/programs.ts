@@ -78,16 +78,20 @@ export interface ActorOptions {
   readonly temperature: number;
 }
 
-/** PPO's clipped surrogate on the policy. */
+/**
+ * PPO's clipped surrogate on the policy.
+ * @param from index below which the mask is 0 in every row: prompts need no language-model head. @default 0
+ */
 export function makeActorGradProgram(
   spec: ModelSpec,
   shape: BatchShape,
   options: ActorOptions,
+  from = 0,
 ): GradientProgram {
   const { rows, length } = shape;
   const column = f32(rows, length - 1);
   return gradProgram({
-    key: `actor-grad ${specKey(spec)} B${rows} T${length} clip${options.cliprange} temp${options.temperature}`,
+    key: `actor-grad ${specKey(spec)} B${rows} T${length} from${from} clip${options.cliprange} temp${options.temperature}`,
     spec,
     inputs: {
       ids: i32(rows, length),
@@ -97,8 +101,19 @@ export function makeActorGradProgram(
       denominator: f32(),
     },
     loss: (params, { ids, mask, oldLogprobs, advantages, denominator }) => {
-      const { logprobs } = responseLogprobs(spec, params, ids, options);
-      const { loss, sums } = policyLoss({ logprobs, oldLogprobs, advantages, mask, denominator }, options);
+      const { temperature } = options;
+      const { logprobs } = responseLogprobs(spec, params, ids, { temperature, from });
+      const counted = (x: Tensor) => tf.slice(x, [0, from], [rows, length - 1 - from]);
+      const { loss, sums } = policyLoss(
+        {
+          logprobs,
+          oldLogprobs: counted(oldLogprobs),
+          advantages: counted(advantages),
+          mask: counted(mask),
+          denominator,
+        },
+        options,
+      );
       return { loss, aux: { policyLoss: loss, ...sums } };
     },
   });

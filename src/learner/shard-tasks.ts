@@ -168,7 +168,7 @@ function ppoTasks(
   });
   const actor = specOf("actor", context);
   const critic = specOf("critic", context);
-  const actorProgram = makeActorGradProgram(actor, shapeFor(actor), hyper);
+  const actorProgram = makeActorGradProgram(actor, shapeFor(actor), hyper, firstResponse(rows));
   const criticProgram = makeCriticGradProgram(critic, shapeFor(critic), hyper);
   return chunksOf(rows, context.rowsPerRun).flatMap((chunk): ShardTask[] => {
     const forActor = padPpo(chunk, shapeFor(actor), context.padId);
@@ -201,6 +201,17 @@ function ppoTasks(
     ];
   });
 }
+
+/** Index of the earliest response token of any row, rounded down so that a run compiles a handful of programs. */
+function firstResponse(rows: readonly PpoRow[]): number {
+  const first = Math.min(
+    ...rows.map(({ promptIds, responseIds }) => promptIds.length - (responseIds.length === 0 ? 2 : 1)),
+  );
+  return Math.max(0, Math.floor(first / HEAD_STEP) * HEAD_STEP);
+}
+
+/** Tokens. */
+const HEAD_STEP = 32;
 
 function specOf(role: string, { specs, settings }: TaskContext): ModelSpec {
   const spec = specs.get(role);

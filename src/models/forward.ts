@@ -30,22 +30,25 @@ export function headWeight(spec: ModelSpec, params: Tensors): Tensor {
  * For P prompt and R response tokens, response token i (sequence position P + i) is at index P + i − 1.
  *
  * @param ids int32 `[B, T]`, left-aligned, right-padded
- * @returns logprobs `[B, T−1]`, differentiable; entropy `[B, T−1]` in nats, a metric without gradient. Both are
- *   meaningless where token t + 1 is a pad: mask them.
+ * @param options.from first index t that is wanted; the head skips the positions before it. @default 0
+ * @returns logprobs `[B, T−1−from]`, differentiable; entropy of the same shape in nats, a metric without gradient. Both
+ *   are meaningless where token t + 1 is a pad: mask them.
  */
 export function responseLogprobs(
   spec: ModelSpec,
   params: Tensors,
   ids: Tensor,
-  options: { readonly temperature: number },
+  options: { readonly temperature: number; readonly from?: number },
 ): { readonly logprobs: Tensor; readonly entropy: Tensor } {
   const [batch, length] = ids.shape as [number, number];
   const hidden = tf.reshape(hiddenStates(spec, params, ids), [batch, length, spec.hidden]);
-  const predicting = tf.reshape(tf.slice(hidden, [0, 0, 0], [batch, length - 1, spec.hidden]), [
-    batch * (length - 1),
+  const { from = 0 } = options;
+  const count = length - 1 - from;
+  const predicting = tf.reshape(tf.slice(hidden, [0, from, 0], [batch, count, spec.hidden]), [
+    batch * count,
     spec.hidden,
   ]);
-  const labels = tf.reshape(tf.slice(ids, [0, 1], [batch, length - 1]), [batch * (length - 1)]);
+  const labels = tf.reshape(tf.slice(ids, [0, from + 1], [batch, count]), [batch * count]);
   const { logprobs, entropy } = headLogprobs(
     predicting,
     headWeight(spec, params),
@@ -53,8 +56,8 @@ export function responseLogprobs(
     options.temperature,
   );
   return {
-    logprobs: tf.reshape(logprobs, [batch, length - 1]),
-    entropy: tf.reshape(entropy, [batch, length - 1]),
+    logprobs: tf.reshape(logprobs, [batch, count]),
+    entropy: tf.reshape(entropy, [batch, count]),
   };
 }
 
