@@ -43,6 +43,8 @@ const BASELINE_BYTES = {
   rollout: 195 * MIB,
   launcher: 120 * MIB,
 };
+/** Chunks of weights that wait for the garbage collector, at most. */
+const MAX_STREAM_GARBAGE_BYTES = 90 * MIB;
 /** Sequences of one scoring pass, and prompts of one prefill (src/rollout/scorer.ts, generator.ts). */
 const SCORING_ROWS = 4;
 const PREFILL_ROWS = 4;
@@ -55,7 +57,12 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
-    total("coordinator", 1, learner.stage, coordinatorParts(learner.gradientBytes, config)),
+    total(
+      "coordinator",
+      1,
+      learner.stage,
+      coordinatorParts(learner.gradientBytes, FLOAT_BYTES * layoutOf(spec).size, config),
+    ),
     total("learner", cluster.learners, learner.stage, learner.parts),
     ...(config.stages.includes("ppo")
       ? [total("rollout", cluster.rollouts, "ppo", rolloutParts(spec, config))]
@@ -122,6 +129,8 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
       { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average) },
       { name: "gradients", bytes: FLOAT_BYTES * trained * (2 + pendingSums) },
       { name: "programs", bytes: FLOAT_BYTES * programs },
+      // Frozen weights are never replaced by an optimizer step: what splitting and merging them took stays on top.
+      ...(frozen > 0 ? [{ name: "merging", bytes: FLOAT_BYTES * 2 * layoutOf(scalar).size }] : []),
     ],
   };
 }
@@ -145,11 +154,13 @@ function rolloutParts(spec: ModelSpec, { data, generation }: Config): MemoryPart
   ];
 }
 
-/** What every learner sends is added where it came first. Weights stay on disk. */
-function coordinatorParts(gradientBytes: number, { cluster }: Config): MemoryPart[] {
+/** Gradients are added where they came first; weights are streamed to and from disk and leave garbage for a while. */
+function coordinatorParts(gradientBytes: number, modelBytes: number, { cluster }: Config): MemoryPart[] {
+  const gradients = gradientBytes * Math.max(1, cluster.learners);
   return [
     { name: "node", bytes: BASELINE_BYTES.coordinator },
-    { name: "gradients", bytes: gradientBytes * Math.max(1, cluster.learners) },
+    { name: "gradients", bytes: gradients },
+    { name: "weights", bytes: Math.max(0, Math.min(modelBytes, MAX_STREAM_GARBAGE_BYTES) - gradients) },
   ];
 }
 
