@@ -20,8 +20,8 @@ export function gradientNorm(gradient: Float32Array): number {
 }
 
 /**
- * The step of `makeAdamwProgram` on state in host memory, one pass over it instead of one per operation: a sixth of the
- * time on large models, and no scratch memory.
+ * The step of `makeAdamwProgram` on state in host memory: one pass over it instead of one per operation, and no scratch
+ * memory.
  *
  * @param gradient `[layout.size]`, read in place  @param norm its `gradientNorm`
  * @param step this step's number, from 1
