@@ -241,7 +241,9 @@ export class Supervisor {
     const restartInMs = Math.max(leaveDelayMs, this.#budget.backoffMs(name, child.uptimeMs));
     // One that leaves just before the coordinator ends the run is not worth a report.
     await sleep(leaveDelayMs, signal);
-    while (!signal.aborted && slot.role !== "coordinator" && this.#isCoordinatorDown())
+    // Nor is one that leaves because the results are written: the coordinator only has to close its files.
+    const isIdle = () => this.#isCoordinatorDown() || this.options.isFinished?.() === true;
+    while (!signal.aborted && slot.role !== "coordinator" && isIdle())
       await sleep(COORDINATOR_POLL_MS, signal);
     if (signal.aborted) return;
     this.options.onEvent({ type: "left", role: slot.role, name, restartInMs });
