@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { freemem, totalmem } from "node:os";
 import type { Config } from "../config/schema.js";
-import { configError } from "../shared/errors.js";
+import { configError, errorCodeOf } from "../shared/errors.js";
 import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
 
 export interface MachineMemory {
@@ -47,11 +47,18 @@ function containerLimitBytes(): number | undefined {
 }
 
 /**
- * A note when the run needs more than is free now, null when it does not.
+ * A note when the run needs more than is free now, null when it does not, or when that cannot be told because the
+ * model cannot be read: the run itself says what is wrong with it.
  * @throws {TroupeError} CONFIG when it needs more than the machine has, naming what would lower it
  */
 export async function checkMemoryFits(config: Config, machine = machineMemory()): Promise<string | null> {
-  const estimate = await estimateMemory(config);
+  let estimate: MemoryEstimate;
+  try {
+    estimate = await estimateMemory(config);
+  } catch (error) {
+    if (errorCodeOf(error) === "DATA") return null;
+    throw error;
+  }
   const needs = `${describeNeeds(estimate)} need about ${gib(estimate.totalBytes)}`;
   if (estimate.totalBytes > machine.usableBytes) {
     throw configError(
