@@ -143,6 +143,8 @@ export class Checkpointer {
     host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
     // A restart reads the checkpoint that the journal names: the older ones go only once it names this one.
     await host.settled();
+    // Replaced meanwhile: the journal still names one of the older ones.
+    signal.throwIfAborted();
     await this.prune(stage);
     const bytes = files.reduce((total, file) => total + file.sizeBytes, 0);
     const elapsedMs = performance.now() - startedMs;
