@@ -66,6 +66,8 @@ export class LearnerSession {
 
   async run(): Promise<void> {
     const { call, session } = this;
+    // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
+    call.on("error", () => undefined);
     const askToLeave = () => this.send({ draining: {} });
     const cancel = () => call.cancel();
     session.draining.addEventListener("abort", askToLeave, { once: true });

@@ -57,6 +57,8 @@ export class RolloutSession {
 
   async run(): Promise<void> {
     const { call, session, tasks } = this;
+    // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
+    call.on("error", () => undefined);
     const askToLeave = () => void this.send({ draining: {} });
     const cancel = () => call.cancel();
     session.draining.addEventListener("abort", askToLeave, { once: true });
