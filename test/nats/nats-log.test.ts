@@ -4,6 +4,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connectNats } from "../../src/coordinator/journal/nats-connection.js";
 import { openNatsLog } from "../../src/coordinator/journal/nats-log.js";
+import { sleep } from "../../src/shared/abort.js";
 import { frame } from "../../src/coordinator/journal/encoding.js";
 import {
   admitted,
@@ -162,6 +163,23 @@ describe.skipIf(!hasNatsServer)(`nats log${WHY_SKIPPED}`, () => {
     await log.close();
   });
 
+  it("asks once more after its process was stopped past its patience, and hears that it was replaced", async () => {
+    const run = newRun();
+    const old = await openAs("old", run, { patienceMs: 3_000 });
+    await old.append([epoch(1)]);
+    const current = await openAs("current", run);
+    await current.append([epoch(2)]);
+    server.pause();
+    const append = failureOf(old.append([epoch(2)]));
+    await sleep(100); // the request is on its way
+    stopThisProcess(4_000);
+    await sleep(50); // the overdue timers come before the answer
+    server.resume();
+    expect((await append).code).toBe("FENCED");
+    await old.close();
+    await current.close();
+  });
+
   it("says STORAGE when no server answers for longer than its patience, and appends nothing after that", async () => {
     const other = await NatsServer.start();
     const lone = await connectNats(
@@ -178,6 +196,9 @@ describe.skipIf(!hasNatsServer)(`nats log${WHY_SKIPPED}`, () => {
     await other.stop();
   });
 });
+
+/** What SIGSTOP does to timers: nothing runs, and all of them are overdue afterwards. */
+const stopThisProcess = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 
 it("names the servers when none answers", async () => {
   const options = { servers: ["127.0.0.1:1"], tokenFile: null, replicas: 1, run: "unused" };

@@ -37,6 +37,15 @@ export class NatsServer {
     if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, "exit");
   }
 
+  /** Stops it from answering; what reaches its sockets waits. */
+  pause(): void {
+    this.child.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.child.kill("SIGCONT");
+  }
+
   /** Starts it again on the same port and folder. */
   async restart(): Promise<void> {
     const port = Number(this.url.split(":").at(-1));

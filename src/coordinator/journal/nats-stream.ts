@@ -148,8 +148,9 @@ export class NatsStream {
 
   private async publishPart(data: Uint8Array, part: string, expected: number | undefined): Promise<number> {
     const msgID = `${this.writer}-${++this.published}`;
-    const giveUpAtMs = performance.now() + this.patienceMs;
+    let waitedMs = 0;
     for (;;) {
+      const startedMs = performance.now();
       const header = headers();
       header.set(PART_HEADER, part);
       try {
@@ -171,7 +172,10 @@ export class NatsStream {
             { cause: error },
           );
         }
-        if (!isPassing(error) || this.isClosed || performance.now() > giveUpAtMs)
+        // A process that was stopped for a minute has not waited a minute: only the time an attempt may take counts,
+        // so that it asks once more and hears whether it was replaced meanwhile.
+        waitedMs += Math.min(performance.now() - startedMs, PUBLISH_TIMEOUT_MS);
+        if (!isPassing(error) || this.isClosed || waitedMs > this.patienceMs)
           throw natsError(`NATS stream ${this.name} cannot be written`, error);
         await sleep(100);
       }
