@@ -173,7 +173,7 @@ describe.skipIf(!hasNatsServer)(`nats log${WHY_SKIPPED}`, () => {
     const append = failureOf(old.append([epoch(2)]));
     await sleep(100); // the request is on its way
     stopThisProcess(4_000);
-    await sleep(50); // the overdue timers come before the answer
+    await sleep(300); // the overdue timers come before the answer
     server.resume();
     expect((await append).code).toBe("FENCED");
     await old.close();
