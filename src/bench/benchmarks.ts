@@ -1,5 +1,7 @@
 /** The benchmarks: what each measures, with which models, and how its numbers become rows. */
 import { contest, ourSide, peerSide, type SideCommand, type SideConfig, type Standing } from "./contest.js";
+import { MODELS, NO_PEER, type ModelName } from "./models.js";
+import { clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { ratioOf, type BenchRow } from "./row.js";
 import type { SideName } from "./sides/index.js";
 
@@ -11,13 +13,6 @@ export interface BenchOptions {
 }
 
 export type Benchmark = (options: BenchOptions) => AsyncGenerator<BenchRow>;
-
-const NO_PEER = "set TROUPE_PEER_PYTHON to compare (bench/peers/requirements.txt)";
-
-const SMALL = { layers: 4, hidden: 256, heads: 4, vocabulary: 4096, context: 256 };
-const GPT2 = { layers: 12, hidden: 768, heads: 12, vocabulary: 50257, context: 1024 };
-const MODELS = { "L4 d256 h4 V4096": SMALL, "GPT-2 small": GPT2 } as const;
-type ModelName = keyof typeof MODELS;
 
 interface Case {
   readonly model: ModelName;
@@ -154,7 +149,7 @@ const varlen: Benchmark = async function* ({ threads, rounds, only }) {
   const batch = 32;
   const full = new Array<number>(batch).fill(256);
   const mixed = full.map((_, i) => Math.round(16 + (240 * i) / (batch - 1)));
-  const shared = { ...SMALL, batch, length: 256, shards: 4, threads };
+  const shared = { ...MODELS["L4 d256 h4 V4096"], batch, length: 256, shards: 4, threads };
   const [ofMixed, ofFull] = await contest(
     [
       ourSide("train-step", { ...shared, lengths: mixed }, "mixed"),
@@ -180,6 +175,8 @@ const varlen: Benchmark = async function* ({ threads, rounds, only }) {
 export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   "train-step": trainStep,
   "ppo-update": ppoUpdate,
+  "ppo-iteration": ppoIteration,
+  "cluster-overhead": clusterOverhead,
   prefill,
   decode,
   varlen,

@@ -13,12 +13,13 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (line.trim() !== "go") break;
   const cpu = process.cpuUsage();
   const started = performance.now();
-  const units = await side.repeat();
-  const seconds = (performance.now() - started) / 1000;
+  const lap = await side.repeat();
+  const elapsed = { seconds: (performance.now() - started) / 1000 };
   const { user, system } = process.cpuUsage(cpu);
   // ru_maxrss of this process, KiB
   const peakMb = process.resourceUsage().maxRSS / 1024;
-  say({ seconds, cpuSeconds: (user + system) / 1e6, units, peakMb });
+  const counted = typeof lap === "number" ? { units: lap, ...elapsed } : lap;
+  say({ ...counted, cpuSeconds: (user + system) / 1e6, peakMb });
 }
 await side.close();
 process.exit(0);

@@ -2,6 +2,8 @@
 export const SIDES = {
   "train-step": () => import("./train-step.js"),
   "ppo-update": () => import("./ppo-update.js"),
+  "ppo-iteration": () => import("./ppo-iteration.js"),
+  "cluster-iteration": () => import("./cluster-iteration.js"),
   prefill: () => import("./prefill.js"),
   decode: () => import("./decode.js"),
 } as const;

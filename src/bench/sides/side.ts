@@ -1,7 +1,13 @@
+/** What a side has measured by itself, because the work happens in other processes or only a part of it counts. */
+export interface Lap {
+  readonly units: number;
+  readonly seconds: number;
+}
+
 /** One program under measurement. */
 export interface Side {
-  /** Does the work once. @returns units of it */
-  readonly repeat: () => Promise<number>;
+  /** Does the work once. @returns units of it, timed from outside unless it says otherwise */
+  readonly repeat: () => Promise<number | Lap>;
   readonly close: () => Promise<void>;
   /** Numbers about its start, for example seconds to compile. */
   readonly facts?: Readonly<Record<string, number>>;

@@ -1,0 +1,118 @@
+/**
+ * The iterations of ./ppo-iteration by a real cluster: `troupe ppo` with a coordinator, one rollout worker and one
+ * learner, each a process. A turn is a whole run; its time is the median between the ends of two iterations, as the
+ * run itself wrote them down.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stringify } from "yaml";
+import type { PartialConfig } from "../../config/presets.js";
+import { writeWordTokenizer } from "../../data/tokenizer-files.js";
+import { saveModelDir } from "../../models/checkpoint-dir.js";
+import { initParams } from "../../models/model-spec.js";
+import { dataError } from "../../shared/errors.js";
+import { packageRoot } from "../../shared/paths.js";
+import { medianOf } from "../contest.js";
+import { benchIds, benchSpec, BENCH_OPTIMIZER } from "./bench-model.js";
+import type { PpoIterationConfig } from "./ppo-iteration.js";
+import type { Lap, Side } from "./side.js";
+
+/** The first iterations compile programs. */
+const WARM_UP_ITERATIONS = 2;
+const MEASURED_ITERATIONS = 5;
+/** `<eos>`, `<pad>`, `<unk>` come before the words. */
+const SPECIAL_TOKENS = 3;
+
+export async function open(config: PpoIterationConfig): Promise<Side> {
+  const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"));
+  const configFile = await writeInputs(folder, config);
+  let turn = 0;
+  const repeat = async (): Promise<Lap> => {
+    const runDir = join(folder, `run-${turn++}`);
+    await runToEnd(["ppo", configFile, "--run-dir", runDir]);
+    const ends = iterationEnds(runDir);
+    const seconds = ends.slice(1).map((end, i) => (end - ends[i]) / 1000);
+    rmSync(runDir, { recursive: true, force: true });
+    return { units: 1, seconds: medianOf(seconds.slice(WARM_UP_ITERATIONS - 1)) };
+  };
+  return { repeat, close: async () => rmSync(folder, { recursive: true, force: true }) };
+}
+
+async function writeInputs(folder: string, config: PpoIterationConfig): Promise<string> {
+  const { vocabulary, context, batch, minibatch, microShards, promptTokens, responseTokens, threads } =
+    config;
+  const words = Array.from(
+    { length: vocabulary - SPECIAL_TOKENS },
+    (_, i) => `w${String(i).padStart(5, "0")}`,
+  );
+  await writeWordTokenizer(join(folder, "tokenizer"), words);
+  for (const [name, head, seed] of [
+    ["policy", "lm", 1],
+    ["reward", "scalar", 2],
+  ] as const) {
+    const spec = benchSpec(config, head);
+    const tokenizerDir = join(folder, "tokenizer");
+    await saveModelDir(join(folder, name), spec, initParams(spec, seed), { tokenizerDir });
+  }
+  const rows = Array.from({ length: 4 * batch }, (_, row) => {
+    const ids = benchIds(promptTokens, vocabulary - SPECIAL_TOKENS, row + 1);
+    return JSON.stringify({ prompt: Array.from(ids, (id) => words[id]).join("") });
+  });
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, "prompts.jsonl"), `${rows.join("\n")}\n`);
+  const optimizer = { ...BENCH_OPTIMIZER, learningRate: 1e-5, schedule: "constant" as const };
+  const run: PartialConfig = {
+    stages: ["ppo"],
+    model: { path: join(folder, "policy") },
+    reward: { path: join(folder, "reward") },
+    data: {
+      path: join(folder, "prompts.jsonl"),
+      split: [0, 0, 1],
+      maxPromptTokens: promptTokens,
+      maxResponseTokens: responseTokens,
+    },
+    generation: { minNewTokens: responseTokens, maxNewTokens: responseTokens },
+    ppo: {
+      iterations: WARM_UP_ITERATIONS + MEASURED_ITERATIONS,
+      rolloutBatchSize: batch,
+      minibatchSize: minibatch,
+      normalizeScores: false,
+      actor: optimizer,
+      critic: optimizer,
+    },
+    cluster: { rollouts: 1, learners: 1, microShards, promptsPerTask: batch },
+    checkpoint: { everyIterations: 0 },
+    engine: { name: "onnx", threads },
+    eval: { prompts: 0, samples: 0 },
+  };
+  if (context < promptTokens + responseTokens)
+    throw dataError(`a context of ${context} tokens does not hold ${promptTokens} + ${responseTokens}`);
+  const file = join(folder, "bench.yaml");
+  await writeFile(file, stringify(run));
+  return file;
+}
+
+async function runToEnd(args: readonly string[]): Promise<void> {
+  const child = spawn(process.execPath, [join(packageRoot, "bin", "troupe.mjs"), ...args], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { ...process.env, NO_COLOR: "1" },
+  });
+  let errors = "";
+  child.stderr.on("data", (text: Buffer) => (errors = (errors + text.toString()).slice(-4000)));
+  const [code] = (await once(child, "close")) as [number | null];
+  if (code !== 0) throw dataError(`troupe ${args.join(" ")} ended with ${code}: ${errors.trim()}`);
+}
+
+/** Unix ms at which each iteration of the run ended. */
+function iterationEnds(runDir: string): number[] {
+  return readFileSync(join(runDir, "metrics.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { kind: string; stage: string; time: string })
+    .filter(({ kind, stage }) => kind === "progress" && stage === "ppo")
+    .map(({ time }) => Date.parse(time));
+}
