@@ -3,7 +3,7 @@
  * on its own with float32 additions, products, divisions and roots, which the standard fixes to the bit: the same
  * numbers on every machine.
  */
-import { assemble, loop, op, type WasmFunction } from "./assembler.js";
+import { assemble, loop, op, type WasmFunction } from "../../kernels/assembler.js";
 
 /** Elements per block: four blocks (parameter, gradient, two moments) stay in a core's second-level cache. */
 const BLOCK = 8192;
