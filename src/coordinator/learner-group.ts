@@ -23,6 +23,7 @@ import type { CoreHost } from "./core-host.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests } from "./learner-requests.js";
+import { StepVotes, type VoteTotals } from "./step-votes.js";
 import { STREAM_PATIENCE_MS, StreamRegistry, isOpen } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
@@ -60,19 +61,8 @@ export interface StepRequest {
   readonly isFinalUse: boolean;
 }
 
-export interface StepResult {
+export interface StepResult extends VoteTotals {
   readonly outcome: "committed" | "skipped";
-  /** Metric sums over the whole minibatch, added in shard order; empty when the step was answered from the journal. */
-  readonly sums: Readonly<Record<string, number>>;
-  readonly computeMs: number;
-  readonly allReduceMs: number;
-}
-
-interface Votes {
-  readonly generation: number;
-  readonly byShard: Map<number, Readonly<Record<string, number>>>;
-  computeMs: number;
-  allReduceMs: number;
 }
 
 export interface LearnerGroupOptions {
@@ -94,7 +84,7 @@ export class LearnerGroup {
   /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
   private earlyStep: StartStep | undefined;
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
-  private votes: Votes | undefined;
+  private readonly votes = new StepVotes();
   private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
   /** Gradient norms before clipping of the last applied step, by model role. */
   gradientNorms: Readonly<Record<string, number>> = {};
@@ -136,7 +126,9 @@ export class LearnerGroup {
     });
     host.on("StepFinished", ({ step, outcome }) => {
       this.allReduce.close("the step is finished");
-      if (this.waiting?.step === step) this.waiting.done.resolve({ outcome, ...this.takeVotes() });
+      const totals = this.votes.take();
+      this.active = undefined;
+      if (this.waiting?.step === step) this.waiting.done.resolve({ outcome, ...totals });
     });
     host.on("StepRefused", ({ step, reason, missing }) => {
       const what =
@@ -276,12 +268,8 @@ export class LearnerGroup {
     const { host, logger } = this.options;
     if (this.requests.settle(message, from.workerId)) return;
     if (message.vote) {
-      const { generation, step, isFinite, gradientCrc32, stats, computeMs, allReduceMs } = message.vote;
-      if (this.votes?.generation === generation) {
-        for (const { shard, sums } of stats) this.votes.byShard.set(shard, sums);
-        this.votes.computeMs = Math.max(this.votes.computeMs, computeMs);
-        this.votes.allReduceMs = Math.max(this.votes.allReduceMs, allReduceMs);
-      }
+      const { generation, step, isFinite, gradientCrc32 } = message.vote;
+      this.votes.add(message.vote);
       host.dispatch({
         type: "StepVote",
         ...from,
@@ -327,7 +315,7 @@ export class LearnerGroup {
     }
     this.active = { generation, step };
     this.allReduce.open(generation, step, shardCount, members);
-    this.votes = { generation, byShard: new Map(), computeMs: 0, allReduceMs: 0 };
+    this.votes.open(generation);
     if (this.inputs?.step !== step)
       this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
@@ -376,17 +364,6 @@ export class LearnerGroup {
         return learners.map(({ workerId }) => workerId).sort();
       await abortable(sleep(READY_POLL_MS, signal), signal);
     }
-  }
-
-  private takeVotes(): Omit<StepResult, "outcome"> {
-    const { votes } = this;
-    this.votes = undefined;
-    this.active = undefined;
-    const sums: Record<string, number> = {};
-    const shards = [...(votes?.byShard.entries() ?? [])].sort(([a], [b]) => a - b);
-    for (const [, values] of shards)
-      for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
-    return { sums, computeMs: votes?.computeMs ?? 0, allReduceMs: votes?.allReduceMs ?? 0 };
   }
 
   private fail(error: unknown): void {
