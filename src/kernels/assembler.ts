@@ -34,6 +34,7 @@ export const op = {
   i32: (value: number): number[] => [0x41, ...signedLeb(value)],
   addI32: [0x6a],
   lessI32: [0x49],
+  shiftI32: [0x74],
   addF64: [0xa0],
   load: memory(0x00),
   store: memory(0x0b),
@@ -48,6 +49,20 @@ export const op = {
   addF64x2: simd(0xf0),
   mulF64x2: simd(0xf2),
   laneF64: (lane: number): number[] => [...simd(0x21), lane],
+  and: simd(0x4e),
+  or: simd(0x50),
+  /** Bits of the first operand where the third has ones, of the second elsewhere. */
+  select: simd(0x52),
+  notEqual: simd(0x42),
+  splatI32: simd(0x11),
+  equalI32x4: simd(0x37),
+  addI32x4: simd(0xae),
+  mulI32x4: simd(0xb5),
+  /** By the count on the stack, zeros shifted in. */
+  shiftLeft: simd(0xab),
+  shiftRight: simd(0xad),
+  /** Bytes `lanes` of the two operands, numbered 0..31. */
+  shuffle: (...lanes: number[]): number[] => [...simd(0x0d), ...lanes],
   /** Lanes 2 and 3 of the first operand, then of the second. */
   highHalves: [...simd(0x0d), 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31],
 } as const;
