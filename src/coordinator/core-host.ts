@@ -6,8 +6,7 @@ import type { Logger } from "../observability/logger.js";
 import { errorCodeOf, describeError, TroupeError } from "../shared/errors.js";
 import type { ExperienceId } from "../rl/types.js";
 import {
-  compareExperienceIds,
-  iterationOf,
+  collectedIds,
   nextDeadlineMs,
   reduce,
   type CoordinatorEvent,
@@ -62,14 +61,9 @@ export class CoreHost {
     this.schedule();
   }
 
-  /** Ids of the iteration's admitted experiences whose data still exists, in id order. */
+  /** The iteration's experiences as the train loop got them, in id order. */
   experienceIdsOf(iteration: number): ExperienceId[] {
-    const { experiences, retained } = this.state.durable;
-    const ids = new Set<ExperienceId>();
-    for (const [id, entry] of experiences)
-      if (entry.iteration === iteration && entry.policyVersion >= 0) ids.add(id);
-    for (const id of retained.keys()) if (iterationOf(id) === iteration) ids.add(id);
-    return [...ids].sort(compareExperienceIds);
+    return collectedIds(this.state.durable, iteration);
   }
 
   /** Resolves when every effect decided so far was carried out. */

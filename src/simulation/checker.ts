@@ -5,6 +5,7 @@
  *   I1 everything asked for is made        I2 admitted exactly once          I3 trained or dropped exactly once
  *   I4 steps contiguous, never lost        I5 one state on all learners      I6 only live incarnations act
  *   I7 faults do not change the result     I8 staleness bounded              I9 buffer bounded
+ *   I10 payloads stay while a step may be repeated, and a repeated step reads the same ones
  *   I11 nothing hangs                      I12 refusals change nothing       C1 leases follow true time
  *   W2 policy versions only grow
  */
@@ -35,6 +36,7 @@ export function checkRun(scenario: Scenario, history: History): Violation[] {
   checkMembership(history, report);
   const ledger = checkLedger(scenario, history, report);
   checkSteps(scenario, history, report);
+  checkPayloads(history, report);
   if (
     history.isFinished &&
     scenario.maxStalenessVersions === 0 &&
@@ -81,6 +83,19 @@ function checkMembership(history: History, report: Report): void {
         `${entry.experienceId} ${entry.outcome} from ${entry.workerId}, incarnation ${entry.incarnation}, which is over`,
       );
     }
+  }
+}
+
+/** I10: nobody reads in vain, and whoever does a step again starts from the same collection. */
+function checkPayloads(history: History, report: Report): void {
+  const collections = new Map<number, string>();
+  for (const entry of history.entries) {
+    if (entry.type === "unreadable") report("I10", `${entry.experienceId} was deleted although it is needed`);
+    if (entry.type !== "started") continue;
+    const read = entry.collections.join("; ");
+    const before = collections.get(entry.step) ?? read;
+    if (before !== read) report("I10", `step ${entry.step} reads ${read}, before it was ${before}`);
+    collections.set(entry.step, read);
   }
 }
 

@@ -40,6 +40,8 @@ export type HistoryEntry =
       readonly step: number;
       readonly incarnations: readonly number[];
       readonly isReplay: boolean;
+      /** The whole collections its experiences belong to, ids joined. */
+      readonly collections: readonly string[];
     }
   | {
       readonly type: "committed";
@@ -48,6 +50,8 @@ export type HistoryEntry =
       readonly hash: string;
       readonly durable: number;
     }
+  /** Somebody needed a payload that is gone. */
+  | { readonly type: "unreadable"; readonly experienceId: string }
   /** A learner changed its parameters. */
   | { readonly type: "applied"; readonly workerId: string; readonly step: number; readonly hash: string }
   /** The ledger as the product reports it. */

@@ -16,6 +16,7 @@ export const PLANTED_BUGS = [
   "skip-finite-check",
   "wall-clock-lease",
   "no-fence",
+  "forget-skipped",
 ] as const;
 export type Planted = "none" | (typeof PLANTED_BUGS)[number];
 
@@ -34,6 +35,8 @@ export function reduceWith(
       return reduce(state, event.type === "StepVote" ? { ...event, isFinite: true } : event, nowMs);
     case "no-fence":
       return reduce(state, asLiveMember(state, event), nowMs);
+    case "forget-skipped":
+      return forgetSkipped(state, reduce(state, event, nowMs));
     case "none":
     case "ack-before-journal": // done by the shell, which sends before it syncs
     case "wall-clock-lease": // done by the shell, which reads the wrong clock
@@ -52,6 +55,16 @@ function admitAgain(event: CoordinatorEvent, effects: Effect[]): Effect[] {
       { type: "journal", record, putPayload: experienceId },
       { ...effect, outcome: "admitted" },
     ];
+  });
+}
+
+/** What a skipped step dropped is deleted with it. */
+function forgetSkipped(state: CoordinatorState, effects: Effect[]): Effect[] {
+  return effects.map((effect): Effect => {
+    if (effect.type !== "journal" || effect.record.type !== "StepSkipped") return effect;
+    const { step } = effect.record;
+    const manifest = state.durable.manifests.find((finished) => finished.step === step);
+    return { ...effect, deletePayloads: manifest?.isFinalUse ? manifest.experienceIds : [] };
   });
 }
 

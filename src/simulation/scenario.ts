@@ -53,6 +53,10 @@ export interface Scenario {
   readonly capacityBytes: number;
   /** Iterations between checkpoints; 0 = none. */
   readonly checkpointEvery: number;
+  /** How many of them can be gone on from, the starting model included. */
+  readonly keptCheckpoints: number;
+  /** Whether the newest checkpoint is damaged whenever the coordinator dies; only with an older state to go on from. */
+  readonly damagesCheckpoints: boolean;
   /** Records between snapshots of the journal; 0 = none. */
   readonly compactEvery: number;
   /** Ids whose generation kills the worker, and ids whose result is not finite. */
@@ -109,6 +113,7 @@ export function makeScenario(seed: number): Scenario {
           jitterMs: random.pick([0, 10, isHarsh ? 150 : 10]),
         },
     faults: isComparison ? [makeCorruption(random)] : makeFaults(random),
+    ...makeKeeping(random),
   };
 }
 
@@ -131,6 +136,11 @@ const KINDS: readonly FaultKind[] = [
   "drainLearner",
   "clockJump",
 ];
+
+function makeKeeping(random: Random): Pick<Scenario, "keptCheckpoints" | "damagesCheckpoints"> {
+  const keptCheckpoints = random.pick([1, 2, 3]);
+  return { keptCheckpoints, damagesCheckpoints: keptCheckpoints > 1 && random.chance(0.3) };
+}
 
 function makeCorruption(random: Random): Fault {
   const atMs = random.between(100, 1_500);

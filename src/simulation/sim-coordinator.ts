@@ -3,6 +3,8 @@
  * contract (records durable first, effects in order), which can die at every point of that contract.
  */
 import {
+  collectedIds,
+  iterationOf,
   makeState,
   nextDeadlineMs,
   type CoordinatorEvent,
@@ -112,12 +114,27 @@ export class SimCoordinator {
 
   sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
     if (!this.isAlive || this.round?.generation !== generation) return;
-    const contents = experienceIds.map((id) => {
-      const content = this.contents.get(id);
-      if (content === undefined) throw new Error(`payload of ${id} was deleted although a step needs it`);
-      return content;
-    });
+    // Advantages are whitened over the whole collection, so all of it is read.
+    for (const collection of this.collectionsOf(experienceIds)) this.readContents(collection.split(" "));
+    const contents = this.readContents(experienceIds);
     this.send(workerId, { type: "BatchContents", generation, contents });
+  }
+
+  /** A payload that is gone ends the run. */
+  readContents(experienceIds: readonly string[]): number[] {
+    return experienceIds.map((id) => {
+      const content = this.contents.get(id);
+      if (content !== undefined) return content;
+      this.world.history.entries.push({ type: "unreadable", experienceId: id });
+      this.isStopped = true;
+      return -1;
+    });
+  }
+
+  /** The whole collections these experiences belong to, ids joined. */
+  private collectionsOf(experienceIds: readonly string[]): string[] {
+    const iterations = new Set(experienceIds.map(iterationOf));
+    return [...iterations].map((iteration) => collectedIds(this.state.durable, iteration).join(" "));
   }
 
   receiveContribution(
@@ -239,10 +256,18 @@ export class SimCoordinator {
   private die(downMs: number): void {
     this.isAlive = false;
     this.dieAt = null;
+    this.damageCheckpoint();
     this.log.crash();
     this.world.scheduler.after(downMs, () => {
       if (!this.isAlive) this.start();
     });
+  }
+
+  /** At most one a run, so that there is always an older one to go on from. */
+  private damageCheckpoint(): void {
+    const { scenario, checkpoints, damaged } = this.world;
+    const newest = [...checkpoints.keys()].at(-1);
+    if (scenario.damagesCheckpoints && damaged.size === 0 && newest !== undefined) damaged.add(newest);
   }
 
   private tell(effects: readonly Effect[]): void {
@@ -270,8 +295,16 @@ export class SimCoordinator {
       case "CancelTask":
       case "RefreshPolicy":
       case "AckEvaluation":
-      case "HealLearner":
         return this.send(effect.workerId, effect);
+      case "HealLearner": {
+        const { source } = effect;
+        if (source.kind !== "checkpoint" || !this.world.damaged.has(source.checkpointId))
+          return this.send(effect.workerId, effect);
+        const { checkpointId } = source;
+        return this.later(1, () =>
+          this.dispatch({ type: "CheckpointDamaged", checkpointId, reason: `${checkpointId} is damaged` }),
+        );
+      }
       case "StartStep": {
         const { generation, step, members, isReplay } = effect;
         entries.push({
@@ -280,6 +313,7 @@ export class SimCoordinator {
           step,
           incarnations: members.map((member) => member.incarnation),
           isReplay,
+          collections: this.collectionsOf(effect.experienceIds),
         });
         this.round = { generation, step, members, gradients: members.map(() => null), result: null };
         for (const member of members) this.send(member.workerId, effect);

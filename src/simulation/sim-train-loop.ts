@@ -99,6 +99,7 @@ export class SimTrainLoop {
   private train(ids: readonly string[]): void {
     const { ppoEpochs, minibatchSize, maxStalenessVersions } = this.world.scenario;
     this.ids = [...ids];
+    this.coordinator.readContents(ids);
     this.minibatches = [];
     for (let epoch = 0; epoch < ppoEpochs; epoch++) {
       for (let first = 0; first < this.ids.length; first += minibatchSize) {

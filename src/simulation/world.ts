@@ -23,6 +23,8 @@ export class World {
   /** Durable outside the journal: checkpoint and published weights. */
   readonly checkpoints = new Map<string, number>();
   readonly weights = new Map<number, number>();
+  /** Checkpoints that cannot be read any more. */
+  readonly damaged = new Set<string>();
   /** Wall clock minus true time; only a planted bug reads the wall clock. */
   wallOffsetMs = 0;
   private readonly processes = new Map<string, SimProcess>();
@@ -148,6 +150,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     maxSkippedSteps: 3,
     minLearners: scenario.minLearners,
     maxStalenessVersions: scenario.maxStalenessVersions,
+    keptCheckpoints: scenario.keptCheckpoints,
     capacityExperiences: (scenario.maxStalenessVersions + 1) * scenario.prompts,
     capacityBytes: scenario.capacityBytes,
   };

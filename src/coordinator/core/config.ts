@@ -22,6 +22,8 @@ export interface CoreConfig {
   readonly minLearners: number;
   /** Largest allowed `policyVersion(now) − policyVersion(sampled)` of a trained experience; 0 is synchronous. */
   readonly maxStalenessVersions: number;
+  /** Newest checkpoints from which the run can go on: the steps since the oldest of them stay repeatable. */
+  readonly keptCheckpoints: number;
   /** Experiences that may be requested and not yet trained or dropped: `(maxStalenessVersions + 1) · B`. */
   readonly capacityExperiences: number;
   /** Payload bytes of buffered experiences. */
@@ -41,6 +43,7 @@ export const DEFAULT_CORE_CONFIG: CoreConfig = {
   maxSkippedSteps: 3,
   minLearners: 1,
   maxStalenessVersions: 0,
+  keptCheckpoints: 1,
   capacityExperiences: 128,
   capacityBytes: 1024 ** 3,
 };

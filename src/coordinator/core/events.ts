@@ -216,7 +216,7 @@ export interface VersionPublished {
   readonly policyVersion: number;
   readonly sha256: string;
 }
-/** A checkpoint is durable under its final name; earlier steps need not be repeatable any more. */
+/** A checkpoint is durable under its final name; steps before the oldest one kept need not be repeatable any more. */
 export interface CheckpointSaved {
   readonly type: "CheckpointSaved";
   readonly checkpointId: string;
@@ -224,6 +224,13 @@ export interface CheckpointSaved {
   /** Optimizer step it holds. */
   readonly step: number;
   readonly resume: JsonValue;
+}
+/** A checkpoint does not hold what its manifest says; it must not be used again. */
+export interface CheckpointDamaged {
+  readonly type: "CheckpointDamaged";
+  readonly checkpointId: string;
+  /** For people. */
+  readonly reason: string;
 }
 /** Someone asked for another number of workers of a role. */
 export interface ScaleRequested {
@@ -258,6 +265,7 @@ export type TrainLoopEvent =
   | StepRequested
   | VersionPublished
   | CheckpointSaved
+  | CheckpointDamaged
   | ScaleRequested;
 
 export type CoordinatorEvent =

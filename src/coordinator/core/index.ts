@@ -11,8 +11,8 @@ export { DEFAULT_CORE_CONFIG, type CoreConfig } from "./config.js";
 export * from "./events.js";
 export * from "./effects.js";
 export * from "./records.js";
+export { applyRecord } from "./apply-record.js";
 export {
-  applyRecord,
   emptyDurableState,
   type DurableState,
   type ExperienceEntry,
@@ -21,9 +21,9 @@ export {
 } from "./durable.js";
 export type { LedgerCounts } from "./durable.js";
 export { compareExperienceIds, iterationOf } from "./experience-id.js";
+export { collectedIds, livePayloadIds } from "./retention.js";
 export { makeState, type CoordinatorState } from "./state.js";
 export { LEASE_EXPIRED } from "./lifecycle.js";
 export { reduce } from "./reduce.js";
 export { nextDeadlineMs } from "./deadlines.js";
-export { livePayloadIds } from "./ledger.js";
 export { status, type CoordinatorStatus, type MemberStatus } from "./status.js";

@@ -6,12 +6,12 @@
  * exceed the buffer and a redelivered task always finds its place free.
  */
 import type { ExperienceId } from "../../rl/types.js";
-import { isReplayed, type DurableState } from "./durable.js";
 import type { ExperienceOutcome } from "./effects.js";
 import type { CollectRequested, ExperienceReceived } from "./events.js";
 import { iterationOf } from "./experience-id.js";
 import type { Outbox } from "./outbox.js";
 import type { AbandonReason, DropReason } from "./records.js";
+import { isListed } from "./retention.js";
 import type { CoordinatorState, Member } from "./state.js";
 import { addTask, canDrain, endTask, releaseLease, reportCollection } from "./tasks.js";
 
@@ -207,14 +207,7 @@ function dropBuffered(
   out: Outbox,
 ): void {
   if (ids.length === 0) return;
-  const deletePayloads = ids.filter((id) => !isReplayed(state.durable, state.durable.experiences.get(id)!));
+  const deletePayloads = ids.filter((id) => !isListed(state.durable.experiences.get(id)!));
   out.record({ type: "ExperiencesDropped", experienceIds: ids, reason }, { deletePayloads });
   out.send({ type: "ExperiencesDropped", experienceIds: ids, reason });
-}
-
-/** Ids whose payload may still be read: buffered ones, and those a replay after the newest checkpoint would train. */
-export function livePayloadIds(durable: DurableState): Set<ExperienceId> {
-  const ids = new Set<ExperienceId>(durable.retained.keys());
-  for (const [id, entry] of durable.experiences) if (entry.status === "buffered") ids.add(id);
-  return ids;
 }

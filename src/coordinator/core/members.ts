@@ -11,6 +11,7 @@ import type {
   WorkerReady,
   WorkerRegistered,
 } from "./events.js";
+import { hashAfter } from "./durable.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
 
@@ -104,14 +105,6 @@ export function usableStep(state: CoordinatorState, position: LearnerPosition | 
   if (position === null || position.stage !== durable.stage) return -1;
   if (!Number.isInteger(position.step) || position.step < 0 || position.step > durable.finishedStep)
     return -1;
-  const known = hashAfter(state, position.step);
+  const known = hashAfter(durable, position.step);
   return position.hash !== "" && known !== "" && position.hash !== known ? -1 : position.step;
-}
-
-/** The hash the group voted for `step`; "" when unknown (step 0, older than the checkpoint, or a skipped step). */
-function hashAfter(state: CoordinatorState, step: number): string {
-  const { durable } = state;
-  const first = durable.manifests[0];
-  if (first !== undefined && step >= first.step) return durable.manifests[step - first.step]?.hash ?? "";
-  return durable.checkpoint?.step === step ? durable.checkpoint.hash : "";
 }

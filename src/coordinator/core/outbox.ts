@@ -1,6 +1,6 @@
 import type { ErrorCode } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
-import { applyRecord } from "./durable.js";
+import { applyRecord } from "./apply-record.js";
 import type { Effect, JournalEffect } from "./effects.js";
 import type { DurableRecord } from "./records.js";
 import type { CoordinatorState } from "./state.js";

@@ -1,7 +1,15 @@
 /** What the train loop reports: stages, iterations, policy versions, checkpoints. Repeating a report is harmless. */
-import type { CheckpointSaved, IterationCommitted, IterationStarted, VersionPublished } from "./events.js";
+import type {
+  CheckpointDamaged,
+  CheckpointSaved,
+  IterationCommitted,
+  IterationStarted,
+  VersionPublished,
+} from "./events.js";
 import { closeIterations, dropStale } from "./ledger.js";
 import type { Outbox } from "./outbox.js";
+import { keptCheckpoints } from "./durable.js";
+import { releasable } from "./retention.js";
 import type { CoordinatorState } from "./state.js";
 import { abort } from "./steps.js";
 
@@ -22,7 +30,7 @@ export function finishStage(state: CoordinatorState, stage: string, out: Outbox)
   abort(state, "stageEnded", `stage ${stage} is over`, out, false);
   volatile.stepRequest = null;
   closeIterations(state, Infinity, "stageEnd", "stageEnd", out);
-  out.record({ type: "StageFinished", stage }, { deletePayloads: [...durable.retained.keys()] });
+  out.record({ type: "StageFinished", stage }, { deletePayloads: [...durable.retained] });
   volatile.groupStep = -1;
   volatile.regroupAtMs = null;
   volatile.isRestoring = false;
@@ -52,7 +60,8 @@ export function commitIteration(state: CoordinatorState, event: IterationCommitt
     abort(state, "stageEnded", "its iteration ended", out, false);
   if (volatile.stepRequest?.experienceIds.some(isOver)) volatile.stepRequest = null;
   closeIterations(state, iteration, "iterationEnd", "unused", out);
-  out.record({ type: "IterationCommitted", iteration, promptCursor, resume });
+  const deletePayloads = releasable(durable, { committedIteration: iteration });
+  out.record({ type: "IterationCommitted", iteration, promptCursor, resume }, { deletePayloads });
 }
 
 /** A newer policy: rollouts are told, and whatever it makes too stale is dropped or sampled again. */
@@ -67,13 +76,30 @@ export function publishVersion(state: CoordinatorState, event: VersionPublished,
   out.send({ type: "AnnounceVersion", policyVersion, sha256 });
 }
 
-/** The steps up to the checkpoint can be forgotten, and with them the payloads only they would read again. */
+/** The steps up to the oldest kept checkpoint can be forgotten, and with them the payloads only they would read again. */
 export function saveCheckpoint(state: CoordinatorState, event: CheckpointSaved, out: Outbox): void {
-  const { durable } = state;
+  const { durable, config } = state;
   const { checkpointId, stage, step, resume } = event;
   if (stage !== durable.stage || step > durable.finishedStep || step < (durable.checkpoint?.step ?? 0))
     return;
-  const deletePayloads: string[] = [];
-  for (const [id, lastUsedStep] of durable.retained) if (lastUsedStep <= step) deletePayloads.push(id);
-  out.record({ type: "CheckpointSaved", checkpointId, stage, step, resume }, { deletePayloads });
+  const older = keptCheckpoints(durable).map((checkpoint) => checkpoint.step);
+  // The starting model is the stage's checkpoint 0.
+  const steps = new Set([...(durable.keptFrom === 0 ? [0] : []), ...older, step]);
+  const keptFrom = [...steps].slice(-config.keptCheckpoints)[0];
+  const deletePayloads = releasable(durable, { keptFrom });
+  out.record({ type: "CheckpointSaved", checkpointId, stage, step, keptFrom, resume }, { deletePayloads });
+}
+
+/** Learners are restored from the next older checkpoint, or from the starting model while all steps are known. */
+export function quarantineCheckpoint(state: CoordinatorState, event: CheckpointDamaged, out: Outbox): void {
+  const { durable, volatile } = state;
+  const { checkpointId } = event;
+  if (!keptCheckpoints(durable).some((checkpoint) => checkpoint.checkpointId === checkpointId)) return;
+  out.record({ type: "CheckpointQuarantined", checkpointId });
+  for (const member of volatile.members.values()) {
+    const source = member.heal?.source;
+    if (source?.kind === "checkpoint" && source.checkpointId === checkpointId) member.heal = null;
+  }
+  if (durable.checkpoint !== null || durable.keptFrom === 0) return;
+  out.stop("DATA", `no checkpoint of stage ${durable.stage} is whole (last: ${event.reason})`);
 }

@@ -100,13 +100,19 @@ export interface VersionPublishedRecord {
   readonly policyVersion: number;
   readonly sha256: string;
 }
-/** Steps up to this one need not be repeatable any more. */
+/** Steps up to `keptFrom` need not be repeatable any more: the oldest checkpoint kept (or, at 0, the starting model) stands there. */
 export interface CheckpointSavedRecord {
   readonly type: "CheckpointSaved";
   readonly checkpointId: string;
   readonly stage: string;
   readonly step: number;
+  readonly keptFrom: number;
   readonly resume: JsonValue;
+}
+/** The checkpoint turned out damaged: learners are restored from the one before, and the steps since are repeated. */
+export interface CheckpointQuarantinedRecord {
+  readonly type: "CheckpointQuarantined";
+  readonly checkpointId: string;
 }
 export interface ScaleSetRecord {
   readonly type: "ScaleSet";
@@ -130,4 +136,5 @@ export type DurableRecord =
   | StepSkippedRecord
   | VersionPublishedRecord
   | CheckpointSavedRecord
+  | CheckpointQuarantinedRecord
   | ScaleSetRecord;

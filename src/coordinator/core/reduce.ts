@@ -29,6 +29,7 @@ import {
   commitIteration,
   finishStage,
   publishVersion,
+  quarantineCheckpoint,
   saveCheckpoint,
   startIteration,
   startStage,
@@ -89,6 +90,8 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return publishVersion(state, event, out);
     case "CheckpointSaved":
       return saveCheckpoint(state, event, out);
+    case "CheckpointDamaged":
+      return quarantineCheckpoint(state, event, out);
     case "ScaleRequested":
       if (durable.desired[event.role] === event.desired) return;
       out.record({ type: "ScaleSet", role: event.role, desired: event.desired });

@@ -8,7 +8,7 @@
  *   - one non-finite vote skips the step for everybody; anything else that goes wrong aborts the generation and does
  *     the same step again with whoever is left
  */
-import { isReplayed, type StepManifest } from "./durable.js";
+import type { StepManifest } from "./durable.js";
 import type { AbortReason, StepMember } from "./effects.js";
 import type { LearnerBehind, ReduceFailed, StepRequested, StepVote } from "./events.js";
 import { fence, removeMember } from "./members.js";
@@ -165,12 +165,9 @@ function commit(state: CoordinatorState, active: ActiveStep, hash: string, out: 
 function skip(state: CoordinatorState, active: ActiveStep, voter: Member, out: Outbox): void {
   const { durable, config } = state;
   const stage = durable.stage ?? "";
-  const { generation, members, manifest } = active;
-  const { step } = manifest;
-  const deletePayloads = manifest.isFinalUse
-    ? manifest.experienceIds.filter((id) => !isReplayed(durable, durable.experiences.get(id)!))
-    : [];
-  out.record({ type: "StepSkipped", stage, generation, step, reason: "nonfinite" }, { deletePayloads });
+  const { generation, members } = active;
+  const { step } = active.manifest;
+  out.record({ type: "StepSkipped", stage, generation, step, reason: "nonfinite" });
   out.send({ type: "SkipStep", stage, generation, step, reason: "nonfinite", members });
   closeFinished(state, active, step);
   out.send({ type: "StepFinished", stage, step, outcome: "skipped", hash: "" });

@@ -68,7 +68,7 @@ export function decodeSnapshot(key: string, value: Uint8Array): Snapshot {
     sequence: number;
     collections: { iteration: number; policyVersion: number; tasks: [] }[];
     experiences: [string, never][];
-    retained: [string, number][];
+    retained: string[];
   };
   const { sequence, collections, experiences, retained, ...plain } = parse(
     key,
@@ -81,7 +81,7 @@ export function decodeSnapshot(key: string, value: Uint8Array): Snapshot {
       ...plain,
       collections: new Map(collections.map((collection) => [collection.iteration, collection])),
       experiences: new Map(experiences),
-      retained: new Map(retained),
+      retained: new Set(retained),
     },
   };
 }
