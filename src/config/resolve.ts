@@ -167,18 +167,12 @@ function checkModel({ stages, model, data, generation }: Config, contradict: Con
 }
 
 function checkSampling({ generation }: Config, contradict: Contradict): void {
-  const off = { topK: 0, topP: 1, repetitionPenalty: 1 } as const;
+  const off = { topK: 0, topP: 1, minNewTokens: 0, repetitionPenalty: 1 } as const;
   for (const [key, neutral] of Object.entries(off) as [keyof typeof off, number][]) {
     if (generation[key] === neutral) continue;
     contradict(
       [`generation.${key}`, "stages"],
       `generation.${key} must be off (${neutral}) for ppo, got ${generation[key]}: cut or bent sampling makes the policy ratio compare two different distributions`,
-    );
-  }
-  if (generation.minNewTokens > generation.maxNewTokens) {
-    contradict(
-      ["generation.minNewTokens", "generation.maxNewTokens"],
-      `generation.minNewTokens ${generation.minNewTokens} is above generation.maxNewTokens ${generation.maxNewTokens}`,
     );
   }
 }

@@ -164,7 +164,9 @@ const generationSchema = z.strictObject({
   temperature: z.number().positive().default(1).describe("also applied to every log-probability PPO uses"),
   topK: nonNegativeInt.default(0).describe("0 = off; ppo needs 0"),
   topP: z.number().gt(0).max(1).default(1).describe("1 = off; ppo needs 1"),
-  minNewTokens: nonNegativeInt.default(0).describe("the end token is impossible before this many"),
+  minNewTokens: nonNegativeInt
+    .default(0)
+    .describe("the end token is impossible before this many; ppo needs 0"),
   maxNewTokens: positiveInt.default(48).describe("answers are cut here"),
   repetitionPenalty: z.number().positive().default(1).describe("1 = off; ppo needs 1"),
   slots: positiveInt

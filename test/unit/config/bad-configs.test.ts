@@ -213,9 +213,9 @@ const CONTRADICTIONS: readonly (readonly [string, string, ...string[]])[] = [
     "generation.repetitionPenalty must be off (1) for ppo, got 1.2",
   ],
   [
-    "shortest answer above the longest",
-    "generation: {minNewTokens: 49}",
-    "generation.minNewTokens 49 is above generation.maxNewTokens 48",
+    "min new tokens in ppo",
+    "generation: {minNewTokens: 4}",
+    "generation.minNewTokens must be off (0) for ppo, got 4",
   ],
   [
     "lease shorter than 4 heartbeats",
