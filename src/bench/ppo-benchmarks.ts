@@ -1,6 +1,6 @@
 /** Benchmarks of the whole PPO iteration: against TRL's trainer, and of what it costs to spread it over processes. */
 import type { BenchOptions, Benchmark } from "./benchmarks.js";
-import { contest, ourSide, peerSide, type SideConfig } from "./contest.js";
+import { contest, ourSide, peerSide, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER } from "./models.js";
 import { ratioOf } from "./row.js";
 
@@ -11,7 +11,7 @@ const CASES = [
   },
   {
     model: "GPT-2 small",
-    work: { batch: 8, minibatch: 4, microShards: 1, promptTokens: 32, responseTokens: 32 },
+    work: { batch: 8, minibatch: 4, microShards: 2, promptTokens: 32, responseTokens: 32 },
   },
 ] as const;
 
@@ -22,27 +22,41 @@ function casesOf({ threads, only }: BenchOptions): { label: string; config: Side
   })).filter(({ label }) => label.includes(only));
 }
 
-/** Generate, score, one pass of updates, all in one process a side. */
+/**
+ * Generate, score, one pass of updates: in one process, and as users run it, with a rollout worker and a learner of one
+ * thread for each thread that the peer has.
+ */
 export const ppoIteration: Benchmark = async function* (options) {
   for (const { label, config } of casesOf(options)) {
+    const cluster = { ...config, threads: 1, workers: options.threads };
     const peer = peerSide("ppo_iteration", config, "TRL");
-    const sides = [ourSide("ppo-iteration", config), ...(peer === null ? [] : [peer])];
-    const [ours, theirs] = await contest(sides, { rounds: options.rounds, warmups: 1 });
-    const row = { name: "ppo-iteration", config: label, peerName: theirs?.version ?? NO_PEER };
-    yield {
+    const sides = [
+      ourSide("ppo-iteration", config),
+      ourSide("cluster-iteration", cluster, "cluster"),
+      ...(peer === null ? [] : [peer]),
+    ];
+    const [single, spread, theirs] = await contest(sides, { rounds: options.rounds, warmups: 1 });
+    const row = { name: "ppo-iteration", peerName: theirs?.version ?? NO_PEER };
+    const timed = (ours: Standing, unit: string) => ({
       ...row,
-      unit: "ms (less is better)",
+      config: label,
+      unit,
       ours: ours.seconds * 1000,
       peer: theirs === undefined ? null : theirs.seconds * 1000,
       ratio: ratioOf(ours.seconds, theirs?.seconds ?? null),
-      ...(theirs === undefined ? {} : { cpuRatio: ours.cpuSeconds / theirs.cpuSeconds }),
+    });
+    yield {
+      ...timed(single, "ms in one process (less is better)"),
+      ...(theirs === undefined ? {} : { cpuRatio: single.cpuSeconds / theirs.cpuSeconds }),
     };
+    yield timed(spread, `ms with ${options.threads}+${options.threads} workers (less is better)`);
     yield {
       ...row,
-      unit: "MB peak (less is better)",
-      ours: ours.peakMb,
+      config: label,
+      unit: "MB peak in one process (less is better)",
+      ours: single.peakMb,
       peer: theirs?.peakMb ?? null,
-      ratio: ratioOf(ours.peakMb, theirs?.peakMb ?? null),
+      ratio: ratioOf(single.peakMb, theirs?.peakMb ?? null),
     };
   }
 };
@@ -51,7 +65,7 @@ export const ppoIteration: Benchmark = async function* (options) {
 export const clusterOverhead: Benchmark = async function* (options) {
   for (const { label, config } of casesOf(options)) {
     const sides = [
-      ourSide("cluster-iteration", config, "cluster"),
+      ourSide("cluster-iteration", { ...config, workers: 1 }, "cluster"),
       ourSide("ppo-iteration", config, "single"),
     ];
     const [cluster, single] = await contest(sides, { rounds: options.rounds, warmups: 1 });

@@ -1,6 +1,6 @@
 /**
- * The iterations of ./ppo-iteration by a real cluster: `troupe ppo` with a coordinator, one rollout worker and one
- * learner, each a process. A turn is a whole run; its time is the median between the ends of two iterations, as the
+ * The iterations of ./ppo-iteration by a real cluster: `troupe ppo` with a coordinator and `workers` rollout workers
+ * and learners, each a process. A turn is a whole run; its time is the median between the ends of two iterations, as the
  * run itself wrote them down.
  */
 import { spawn } from "node:child_process";
@@ -21,13 +21,19 @@ import { benchIds, benchSpec, BENCH_OPTIMIZER } from "./bench-model.js";
 import type { PpoIterationConfig } from "./ppo-iteration.js";
 import type { Lap, Side } from "./side.js";
 
+export interface ClusterIterationConfig extends PpoIterationConfig {
+  /** Of each role. */
+  readonly workers: number;
+}
+
 /** The first iterations compile programs. */
 const WARM_UP_ITERATIONS = 2;
 const MEASURED_ITERATIONS = 5;
 /** `<eos>`, `<pad>`, `<unk>` come before the words. */
 const SPECIAL_TOKENS = 3;
+const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 
-export async function open(config: PpoIterationConfig): Promise<Side> {
+export async function open(config: ClusterIterationConfig): Promise<Side> {
   const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"));
   const configFile = await writeInputs(folder, config);
   let turn = 0;
@@ -42,13 +48,10 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
   return { repeat, close: async () => rmSync(folder, { recursive: true, force: true }) };
 }
 
-async function writeInputs(folder: string, config: PpoIterationConfig): Promise<string> {
-  const { vocabulary, context, batch, minibatch, microShards, promptTokens, responseTokens, threads } =
-    config;
-  const words = Array.from(
-    { length: vocabulary - SPECIAL_TOKENS },
-    (_, i) => `w${String(i).padStart(5, "0")}`,
-  );
+async function writeInputs(folder: string, config: ClusterIterationConfig): Promise<string> {
+  const { vocabulary, context, batch, minibatch, microShards, promptTokens, responseTokens } = config;
+  const { threads, workers } = config;
+  const words = Array.from({ length: vocabulary - SPECIAL_TOKENS }, (_, i) => wordOf(i));
   await writeWordTokenizer(join(folder, "tokenizer"), words);
   for (const [name, head, seed] of [
     ["policy", "lm", 1],
@@ -75,7 +78,7 @@ async function writeInputs(folder: string, config: PpoIterationConfig): Promise<
       maxPromptTokens: promptTokens,
       maxResponseTokens: responseTokens,
     },
-    generation: { minNewTokens: responseTokens, maxNewTokens: responseTokens },
+    generation: { maxNewTokens: responseTokens },
     ppo: {
       iterations: WARM_UP_ITERATIONS + MEASURED_ITERATIONS,
       rolloutBatchSize: batch,
@@ -84,7 +87,7 @@ async function writeInputs(folder: string, config: PpoIterationConfig): Promise<
       actor: optimizer,
       critic: optimizer,
     },
-    cluster: { rollouts: 1, learners: 1, microShards, promptsPerTask: batch },
+    cluster: { rollouts: workers, learners: workers, microShards, promptsPerTask: batch / workers },
     checkpoint: { everyIterations: 0 },
     engine: { name: "onnx", threads },
     eval: { prompts: 0, samples: 0 },
@@ -95,6 +98,10 @@ async function writeInputs(folder: string, config: PpoIterationConfig): Promise<
   await writeFile(file, stringify(run));
   return file;
 }
+
+/** A space and letters only, so that it stays one token between others. */
+const wordOf = (index: number): string =>
+  " " + Array.from(index.toString(26).padStart(4, "0"), (digit) => LETTERS[parseInt(digit, 26)]).join("");
 
 async function runToEnd(args: readonly string[]): Promise<void> {
   const child = spawn(process.execPath, [join(packageRoot, "bin", "troupe.mjs"), ...args], {

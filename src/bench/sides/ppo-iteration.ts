@@ -79,7 +79,7 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
     temperature: 1,
     topK: 0,
     topP: 1,
-    minNewTokens: responseTokens,
+    minNewTokens: 0,
     maxNewTokens: responseTokens,
     repetitionPenalty: 1,
     greedy: false,
