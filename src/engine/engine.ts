@@ -45,7 +45,11 @@ export interface Program {
 
 export interface ArenaUse {
   readonly layout: Layout;
-  readonly access: "read" | "update";
+  /**
+   * "frozen" is "read" of values that many runs share: the engine may work on a rearranged copy of them, which it makes
+   * anew once `Arena.write`, `Arena.clear` or a program has changed them. It does not see writes through `Arena.read`.
+   */
+  readonly access: "read" | "frozen" | "update";
 }
 
 export interface ProgramResult {
@@ -73,12 +77,16 @@ export interface Arena {
 export interface Executable {
   /**
    * Runs the program once, updates arenas in place, returns the outputs as fresh host arrays (scalars have
-   * length 1).
+   * length 1); with `borrows` they may be overwritten by the next run of this executable, which saves a copy.
    * @param arenas one arena per alias in `program.arenas`, created by the same engine with an equal layout
    * @param inputs one host array per name in `program.inputs`, length = product of its shape
    * @throws {TroupeError} SHAPE when a length, alias or name does not fit
    */
-  run(arenas: Readonly<Record<string, Arena>>, inputs: HostArrays): Promise<HostArrays>;
+  run(
+    arenas: Readonly<Record<string, Arena>>,
+    inputs: HostArrays,
+    options?: { readonly borrows?: boolean },
+  ): Promise<HostArrays>;
 }
 
 export interface Engine {

@@ -5,6 +5,8 @@ import type { Layout } from "./layout.js";
 /** An arena in host memory: `read` returns the live values. */
 export class HostArena implements Arena {
   readonly values: Float32Array;
+  /** Grows whenever the values are replaced; copies of them are good for one revision. */
+  revision = 0;
 
   constructor(
     readonly layout: Layout,
@@ -26,6 +28,7 @@ export class HostArena implements Arena {
 
   async clear(): Promise<void> {
     this.values.fill(0);
+    this.revision++;
   }
 
   dispose(): void {}
@@ -33,6 +36,7 @@ export class HostArena implements Arena {
   #copyFrom(values: Float32Array): void {
     checkArenaLength(this.layout, values);
     this.values.set(values);
+    this.revision++;
   }
 }
 

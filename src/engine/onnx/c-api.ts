@@ -29,9 +29,10 @@ const POSITION = {
   releaseValue: 96,
   releaseSessionOptions: 100,
   addSessionConfigEntry: 130,
+  addExternalInitializers: 210,
 } as const;
 
-const TABLE_LENGTH = 131;
+const TABLE_LENGTH = 211;
 
 /** An address in native memory. */
 export type Pointer = unknown;
@@ -54,6 +55,7 @@ export class OrtCApi {
   readonly #setIntraOpNumThreads: Callable;
   readonly #setInterOpNumThreads: Callable;
   readonly #addSessionConfigEntry: Callable;
+  readonly #addExternalInitializers: Callable;
   readonly #releaseSessionOptions: Callable;
   readonly #createSession: Callable;
   readonly #releaseSession: Callable;
@@ -95,6 +97,12 @@ export class OrtCApi {
     this.#setIntraOpNumThreads = at("setIntraOpNumThreads", ["void *", "int"]);
     this.#setInterOpNumThreads = at("setInterOpNumThreads", ["void *", "int"]);
     this.#addSessionConfigEntry = at("addSessionConfigEntry", ["void *", "str", "str"]);
+    this.#addExternalInitializers = at("addExternalInitializers", [
+      "void *",
+      "const char **",
+      "void **",
+      "size_t",
+    ]);
     this.#releaseSessionOptions = at("releaseSessionOptions", ["void *"], "void");
     this.#createSession = at("createSessionFromArray", ["void *", "void *", "size_t", "void *", out]);
     this.#releaseSession = at("releaseSession", ["void *"], "void");
@@ -118,13 +126,22 @@ export class OrtCApi {
     this.#releaseValue(value);
   }
 
-  createSession(model: Uint8Array, threads: number): Pointer {
+  /** @param options.constants values of the model's external tensors, alive until the session is released */
+  createSession(
+    model: Uint8Array,
+    { threads, constants = [] }: { threads: number; constants?: readonly SessionConstant[] },
+  ): Pointer {
     const options = this.#out(this.#createSessionOptions);
     try {
       this.#check(this.#setIntraOpNumThreads(options, threads));
       this.#check(this.#setInterOpNumThreads(options, 1));
       // Pool threads stop spinning when a run ends: several processes share the cores.
       this.#check(this.#addSessionConfigEntry(options, "session.force_spinning_stop", "1"));
+      if (constants.length > 0) {
+        const names = constants.map(({ name }) => name);
+        const values = constants.map(({ value }) => value);
+        this.#check(this.#addExternalInitializers(options, names, values, constants.length));
+      }
       return this.#out(this.#createSession, this.#environment, model, model.byteLength, options);
     } finally {
       this.#releaseSessionOptions(options);
@@ -178,6 +195,14 @@ function functionAt(address: Pointer, result: string, parameters: ParameterType[
 
 /** OrtLoggingLevel ORT_LOGGING_LEVEL_ERROR */
 const LOG_ERRORS = 3;
+
+/** A model's tensor whose values are in the caller's memory. */
+export interface SessionConstant {
+  readonly name: string;
+  readonly value: Pointer;
+  /** Kept from being collected. */
+  readonly memory: ArrayBufferView;
+}
 
 export interface RunCall {
   readonly session: Pointer;

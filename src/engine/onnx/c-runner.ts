@@ -1,8 +1,11 @@
 import { isMainThread } from "node:worker_threads";
 import type { HostArray } from "../engine.js";
 import { ONNX_TYPE_CODE, type Graph, type ValueInfo } from "../trace/graph.js";
-import { OrtCApi, type Pointer } from "./c-api.js";
+import { OrtCApi, type Pointer, type SessionConstant } from "./c-api.js";
 import type { BoundRun, Runner, RunnerOptions, Session } from "./runner.js";
+
+/** A run shorter than this holds up the event loop less than handing it to another thread would hold up the run. */
+const SHORT_MS = 5;
 
 let api: OrtCApi | null = null;
 
@@ -13,6 +16,7 @@ let api: OrtCApi | null = null;
 export class CRunner implements Runner {
   readonly description: string;
   readonly writesInPlace = true;
+  readonly freezes = true;
 
   /** @throws when the library cannot be used this way here */
   constructor(private readonly options: RunnerOptions) {
@@ -20,8 +24,14 @@ export class CRunner implements Runner {
     this.description = `ONNX Runtime ${api.version} (C API), cpu, ${options.threads} threads`;
   }
 
-  async load(model: Uint8Array, graph: Graph): Promise<Session> {
-    return new CSession(api!, api!.createSession(model, this.options.threads), graph);
+  async load(model: Uint8Array, graph: Graph, frozen: readonly HostArray[] = []): Promise<Session> {
+    const constants = (graph.frozen ?? []).map(({ name, dims, dtype }, i) => ({
+      name,
+      value: api!.createTensor(frozen[i], dims, ONNX_TYPE_CODE[dtype]),
+      memory: frozen[i],
+    }));
+    const session = api!.createSession(model, { threads: this.options.threads, constants });
+    return new CSession(api!, session, graph, constants);
   }
 
   async dispose(): Promise<void> {}
@@ -35,6 +45,8 @@ class CSession implements Session {
     private readonly api: OrtCApi,
     private readonly session: Pointer,
     private readonly graph: Graph,
+    /** The session reads these where they are. */
+    private readonly constants: readonly SessionConstant[],
   ) {
     this.#inputNames = graph.inputs.map(({ name }) => name);
     this.#outputNames = graph.outputs.map(({ name }) => name);
@@ -50,11 +62,14 @@ class CSession implements Session {
       outputNames: this.#outputNames,
       outputs: this.graph.outputs.map((info, i) => tensor(info, outputs[i])),
     };
+    let lastMs = Infinity;
     const kept = [inputs, outputs]; // native code holds these addresses
     return {
       run: async () => {
-        if (isMainThread) await this.api.run(call);
+        const started = performance.now();
+        if (isMainThread && lastMs > SHORT_MS) await this.api.run(call);
         else this.api.runSync(call);
+        lastMs = performance.now() - started;
       },
       dispose: () => {
         for (const value of [...call.inputs, ...call.outputs]) this.api.releaseTensor(value);
@@ -65,5 +80,6 @@ class CSession implements Session {
 
   async dispose(): Promise<void> {
     this.api.releaseSession(this.session);
+    for (const { value } of this.constants) this.api.releaseTensor(value);
   }
 }

@@ -13,6 +13,8 @@ export class NodeRunner implements Runner {
     this.description = `onnxruntime-node ${packageVersion()}, cpu, ${options.threads} threads`;
   }
 
+  readonly freezes = false;
+
   async load(model: Uint8Array, graph: Graph): Promise<Session> {
     const session = await ort.InferenceSession.create(model, {
       executionProviders: ["cpu"],

@@ -10,7 +10,13 @@ export interface Runner {
    * false: outputs arrive in their arrays after the run.
    */
   readonly writesInPlace: boolean;
-  load(model: Uint8Array, graph: Graph): Promise<Session>;
+  /** true: `load` takes the values of frozen constants from memory, and rearranges weights for fast products. */
+  readonly freezes: boolean;
+  /**
+   * @param frozen values of `graph.frozen`, in its order; they must stay alive, in place and unchanged until the session
+   *   is disposed of
+   */
+  load(model: Uint8Array, graph: Graph, frozen?: readonly HostArray[]): Promise<Session>;
   dispose(): Promise<void>;
 }
 

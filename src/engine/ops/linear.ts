@@ -40,15 +40,16 @@ export function linear(x: Tensor, w: Tensor, bias: Tensor | null, options: Linea
 }
 
 /**
- * `linear` for the few rows of a decode step, without gradient: a row's result has the same bits for any number of
- * rows from 1 to 16, whatever the others hold (`linear` takes another kernel for a single row).
+ * `linear` for the few rows of a decode step, without gradient: a row's result has the same bits whatever the other rows
+ * hold, and for any number of rows where `w` is frozen, else from 1 to 16.
  *
- * @param x `[B, K]`, B in 1..16  @param w `[K, M]` or, twice as fast, `[M, K]`  @param bias `[M]` or null
+ * @param x `[B, K]`  @param w `[K, M]` or, twice as fast, `[M, K]`  @param bias `[M]` or null
  * @returns `[B, M]`
  */
 export function smallLinear(x: Tensor, w: Tensor, bias: Tensor | null, options: LinearOptions = {}): Tensor {
   const trace = activeTrace();
-  if (trace === null) return linear(x, w, bias, options);
+  // A frozen weight was packed when it was loaded: one kernel for any number of rows, and nothing to copy.
+  if (trace === null || trace.graph.isFrozen(trace.name(w))) return linear(x, w, bias, options);
   if (!options.weightIsOutIn) {
     if (x.shape[0] > 1) return linear(x, w, bias);
     return tf.slice(linear(tf.concat([x, x], 0), w, bias), [0, 0], [1, w.shape[1]!]);

@@ -43,6 +43,8 @@ export interface ValueInfo {
 export interface Graph {
   nodes: GraphNode[];
   initializers: (ConstantTensor & { readonly name: string })[];
+  /** Constants whose values are given when the model is loaded, from the caller's memory. */
+  readonly frozen?: readonly ValueInfo[];
   readonly inputs: readonly ValueInfo[];
   readonly outputs: readonly ValueInfo[];
 }
@@ -70,11 +72,22 @@ export class GraphBuilder implements Graph {
   initializers: (ConstantTensor & { readonly name: string })[] = [];
   readonly inputs: ValueInfo[] = [];
   readonly outputs: ValueInfo[] = [];
+  readonly frozen: ValueInfo[] = [];
   readonly #shared = new Map<string, string>();
   #count = 0;
 
   /** @param prefix starts every generated name; graphs that will be joined need different ones */
   constructor(private readonly prefix = "") {}
+
+  /** Declares a constant whose values are given when the model is loaded. */
+  freeze(info: ValueInfo): string {
+    this.frozen.push(info);
+    return info.name;
+  }
+
+  isFrozen(name: string): boolean {
+    return this.frozen.some((info) => info.name === name);
+  }
 
   /** Declares a graph input. */
   input(info: ValueInfo): string {

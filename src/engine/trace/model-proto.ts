@@ -12,6 +12,9 @@ const MICROSOFT_OPSET = 1;
 /** AttributeProto.AttributeType */
 const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, tensor: 4, ints: 7 };
 
+/** TensorProto.DataLocation */
+const EXTERNAL_DATA = 1;
+
 /** Dimensions of graph inputs and outputs by value name, in place of those in the graph; text names a free one. */
 export type SymbolicDims = Readonly<Record<string, readonly (string | number)[]>>;
 
@@ -40,6 +43,14 @@ function writeGraph(writer: ProtobufWriter, graph: Graph, symbols: SymbolicDims)
   writer.string(2, "program");
   for (const initializer of graph.initializers) {
     writer.message(5, (proto) => writeTensor(proto, initializer, initializer.name));
+  }
+  for (const { name, dims, dtype } of graph.frozen ?? []) {
+    writer.message(5, (proto) => {
+      for (const dim of dims) proto.int(1, dim);
+      proto.int(2, ONNX_TYPE_CODE[dtype]).string(8, name);
+      // A location is compulsory; the values given at loading take its place.
+      proto.message(13, (entry) => entry.string(1, "location").string(2, "memory")).int(14, EXTERNAL_DATA);
+    });
   }
   const dimsOf = ({ name, dims }: ValueInfo) => symbols[name] ?? dims;
   for (const input of graph.inputs)

@@ -35,12 +35,17 @@ export interface TracedProgram {
   readonly graph: Graph;
   /** In the order of `graph.inputs`; values the computation does not use are left out. */
   readonly inputs: readonly (ArenaValue | CallValue)[];
+  /** In the order of `graph.frozen`. */
+  readonly frozen: readonly ArenaValue[];
   /** In the order of `graph.outputs`. */
   readonly outputs: readonly (UpdateValue | CallValue)[];
 }
 
-/** Runs a program's body once on the recording backend and returns its computation as a graph for `target`. */
-export function traceProgram(program: Program, target: Target): TracedProgram {
+/**
+ * Runs a program's body once on the recording backend and returns its computation as a graph for `target`.
+ * @param freezes tensors of frozen arenas become constants instead of inputs
+ */
+export function traceProgram(program: Program, target: Target, freezes = false): TracedProgram {
   registerTraceKernels();
   const backend = traceBackend();
   const graph = new GraphBuilder();
@@ -50,7 +55,7 @@ export function traceProgram(program: Program, target: Target): TracedProgram {
   backend.trace(graph, () =>
     tf.tidy(() => {
       const result = program.body(
-        arenaInputs(program, backend, inputs),
+        arenaInputs(program, backend, inputs, freezes),
         callInputs(program, backend, inputs),
       );
       for (const [name, tensor] of Object.entries(result.outputs)) {
@@ -68,16 +73,21 @@ export function traceProgram(program: Program, target: Target): TracedProgram {
   foldOutputIdentities(graph);
   lower(graph, target);
   const used = new Set(graph.nodes.flatMap((node) => node.inputs));
-  const usedInputs = [...inputs.values()].filter(({ info }) => used.has(info.name));
+  const isFrozen = ({ info }: ArenaValue | CallValue) => graph.isFrozen(info.name);
+  const usedValues = [...inputs.values()].filter(({ info }) => used.has(info.name));
+  const usedInputs = usedValues.filter((value) => !isFrozen(value));
+  const frozen = usedValues.filter(isFrozen) as ArenaValue[];
   const inPlace = safeInPlace(graph, aliasedPairs(outputs));
   return {
     graph: {
       nodes: graph.nodes,
       initializers: graph.initializers,
+      frozen: frozen.map(({ info }) => info),
       inputs: usedInputs.map(({ info }) => info),
       outputs: graph.outputs,
     },
     inputs: usedInputs,
+    frozen,
     outputs: outputs.map((output) =>
       output.kind === "call" ? output : { ...output, isInPlace: inPlace.has(output.info.name) },
     ),
@@ -90,14 +100,16 @@ function arenaInputs(
   program: Program,
   backend: TraceBackend,
   inputs: Map<string, ArenaValue | CallValue>,
+  freezes: boolean,
 ): Record<string, Tensors> {
   const arenas: Record<string, Tensors> = {};
-  for (const [alias, { layout }] of Object.entries(program.arenas)) {
+  for (const [alias, { layout, access }] of Object.entries(program.arenas)) {
     const tensors: Record<string, Tensor> = {};
     for (const { name: tensorName, shape } of layout.entries) {
       const info: ValueInfo = { name: arenaInputName(alias, tensorName), dtype: "float32", dims: shape };
       inputs.set(info.name, { kind: "arena", alias, tensorName, info });
-      tensors[tensorName] = backend.tensor(backend.graph.input(info), shape, "float32");
+      const value = freezes && access === "frozen" ? backend.graph.freeze(info) : backend.graph.input(info);
+      tensors[tensorName] = backend.tensor(value, shape, "float32");
     }
     arenas[alias] = tensors;
   }

@@ -164,6 +164,35 @@ describe.each(enginesUnderTest)("engine $title", ({ missing, open }) => {
     }
   });
 
+  it("runs on the newest values of a frozen arena, whoever wrote them", async () => {
+    const layout = makeLayout({ w: [3, 2] });
+    const use = (access: "frozen" | "update") => ({ arena: { layout, access } });
+    const x = tf.tensor2d([1, 2, 3], [1, 3]);
+    const product = await engine.compile({
+      key: "frozen product",
+      arenas: use("frozen"),
+      inputs: {},
+      body: ({ arena }) => ({ outputs: { y: tf.matMul(x, arena.w) } }),
+    });
+    const doubling = await engine.compile({
+      key: "doubling",
+      arenas: use("update"),
+      inputs: {},
+      body: ({ arena }) => ({ outputs: {}, updates: { arena: { w: tf.mul(arena.w, 2) } } }),
+    });
+    const arena = engine.createArena(layout, Float32Array.of(1, 0, 0, 1, 1, 1));
+    const other = engine.createArena(layout, Float32Array.of(0, 0, 0, 0, 0, 1));
+    const result = async (of = arena) => [...(await product.run({ arena: of }, {})).y];
+    expect(await result()).toEqual([4, 5]);
+    await arena.write(Float32Array.of(1, 1, 1, 1, 1, 1));
+    expect(await result()).toEqual([6, 6]);
+    expect(await result(other)).toEqual([0, 3]);
+    await doubling.run({ arena }, {});
+    expect(await result()).toEqual([12, 12]);
+    await arena.clear();
+    expect(await result()).toEqual([0, 0]);
+  });
+
   it("prefills one cache row and leaves the others as they were", async () => {
     const [rows, slots, prompt] = [3, 8, 4];
     const layout = cacheLayout(TINY, rows, slots);

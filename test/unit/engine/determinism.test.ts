@@ -43,11 +43,11 @@ describe("training on the onnx engine", () => {
 const GPT: TinyGpt = { layers: 2, hidden: 128, heads: 4, vocabulary: 509, context: 32 };
 const SLOTS = 24;
 
-function decodeProgram(batch: number): Program {
+function decodeProgram(batch: number, access: "read" | "frozen"): Program {
   return {
-    key: `decode ${batch}`,
+    key: `decode ${batch} ${access}`,
     arenas: {
-      params: { layout: tinyLayout(GPT), access: "read" },
+      params: { layout: tinyLayout(GPT), access },
       cache: { layout: cacheLayout(GPT, batch, SLOTS), access: "update" },
     },
     inputs: { ids: { shape: [batch], dtype: "int32" }, lengths: { shape: [batch], dtype: "int32" } },
@@ -69,11 +69,16 @@ describe.each([1, 2])("decoding on the onnx engine with %d threads", (threads) =
   afterAll(() => engine.dispose());
 
   /** Logits of one fixed sequence at `row`, among `batch` rows whose other contents come from `seed`. */
-  async function logitsOf(batch: number, row: number, seed: number): Promise<Float32Array> {
+  async function logitsOf(
+    batch: number,
+    row: number,
+    seed: number,
+    access: "read" | "frozen" = "read",
+  ): Promise<Float32Array> {
     const layout = tinyLayout(GPT);
     const params = engine.createArena(layout, tinyParams(layout, 1, 0.1));
     const cache = engine.createArena(cacheLayout(GPT, batch, SLOTS));
-    const decode = await engine.compile(decodeProgram(batch));
+    const decode = await engine.compile(decodeProgram(batch, access));
     const random = new TestRandom(seed);
     const offsets = random.ints(batch, SLOTS - 6);
     let logits = new Float32Array();
@@ -98,6 +103,21 @@ describe.each([1, 2])("decoding on the onnx engine with %d threads", (threads) =
       ]) {
         expectIdentical(
           { [`row ${row} of ${batch}`]: await logitsOf(batch, row, seed) },
+          { [`row ${row} of ${batch}`]: alone },
+        );
+      }
+    }
+  });
+
+  it("with frozen weights, for any number of rows", async () => {
+    const alone = await logitsOf(1, 0, 0, "frozen");
+    for (const batch of [2, 7, 16, 17, 32, 47, 64]) {
+      for (const [row, seed] of [
+        [0, 1],
+        [batch - 1, 2],
+      ]) {
+        expectIdentical(
+          { [`row ${row} of ${batch}`]: await logitsOf(batch, row, seed, "frozen") },
           { [`row ${row} of ${batch}`]: alone },
         );
       }
