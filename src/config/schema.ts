@@ -170,9 +170,11 @@ const generationSchema = z.strictObject({
   maxNewTokens: positiveInt.default(48).describe("answers are cut here"),
   repetitionPenalty: z.number().positive().default(1).describe("1 = off; ppo needs 1"),
   slots: positiveInt
-    .max(16)
+    .max(64)
     .default(16)
-    .describe("sequences decoded together; at most 16 keeps tokens independent of batch composition"),
+    .describe(
+      "sequences decoded together; 32 take less time per token than 16 where there are as many prompts",
+    ),
 });
 
 const klControllerSchema = z.discriminatedUnion("type", [

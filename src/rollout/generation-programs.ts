@@ -1,10 +1,13 @@
-import type { Program } from "../engine/engine.js";
+import * as tf from "@tensorflow/tfjs";
+import type { Tensor } from "@tensorflow/tfjs";
+import type { Program, TensorSpec } from "../engine/engine.js";
 import type { Layout } from "../engine/layout.js";
 import { embedding, smallLinear } from "../engine/ops.js";
 import { familyOf } from "../models/families.js";
 import { decodePass, prefillPass } from "../models/forward-pass.js";
 import { headWeight, specKey } from "../models/forward.js";
 import type { ModelSpec } from "../models/model-spec.js";
+import { SUM_BLOCK } from "./logit-row.js";
 
 /** Shapes that a generator's programs are compiled for. */
 export interface GenerationShape {
@@ -17,11 +20,37 @@ export interface GenerationShape {
   readonly slotTokens: number;
 }
 
+/** Divides the logits. */
+const INVERSE_TEMPERATURE: TensorSpec = { shape: [1], dtype: "float32" };
+
+/**
+ * Logits and what a draw from their softmax needs to read only a part of them (see `LogitRow`).
+ *
+ *   highest_b = max_v logits_bv        sums_bj = Σ_{v in block j} exp((logits_bv − highest_b) · inverseTemperature)
+ */
+function drawable(logits: Tensor, inverseTemperature: Tensor): Record<string, Tensor> {
+  const [rows, vocabulary] = logits.shape as [number, number];
+  const highest = tf.max(logits, 1, true);
+  const weights = tf.exp(tf.mul(tf.sub(logits, highest), inverseTemperature));
+  const blocks = Math.ceil(vocabulary / SUM_BLOCK);
+  const padding = blocks * SUM_BLOCK - vocabulary;
+  const padded =
+    padding === 0
+      ? weights
+      : tf.pad(weights, [
+          [0, 0],
+          [0, padding],
+        ]);
+  const sums = tf.sum(tf.reshape(padded, [rows, blocks, SUM_BLOCK]), 2);
+  return { logits, highest: tf.reshape(highest, [rows]), sums };
+}
+
 /**
  * Reads prompts into cache slots and returns the logits that predict each one's first response token.
  *
- * Inputs: ids int32 `[rows, tokens]`; slots int32 `[rows]`; last int32 `[rows]`, flat index of each prompt's last token.
- * Outputs: logits `[rows, V]`.
+ * Inputs: ids int32 `[rows, tokens]`; slots int32 `[rows]`; last int32 `[rows]`, flat index of each prompt's last token;
+ * inverseTemperature float32 `[1]`.
+ * Outputs: those of `drawable` for `rows` rows.
  */
 export function prefillProgram(shape: GenerationShape, rows: number, tokens: number): Program {
   const { spec } = shape;
@@ -35,12 +64,13 @@ export function prefillProgram(shape: GenerationShape, rows: number, tokens: num
       ids: { shape: [rows, tokens], dtype: "int32" },
       slots: { shape: [rows], dtype: "int32" },
       last: { shape: [rows], dtype: "int32" },
+      inverseTemperature: INVERSE_TEMPERATURE,
     },
-    body: ({ params, cache }, { ids, slots, last }) => {
+    body: ({ params, cache }, { ids, slots, last, inverseTemperature }) => {
       const pass = prefillPass(ids, slots, cache);
       const hidden = embedding(familyOf(spec).hiddenStates(spec, params, pass), last);
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
-      return { outputs: { logits }, updates: { cache: pass.updates } };
+      return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },
   };
 }
@@ -48,23 +78,28 @@ export function prefillProgram(shape: GenerationShape, rows: number, tokens: num
 /**
  * One token of every slot.
  *
- * Inputs: ids int32 `[C]`, the newest token of each slot; lengths int32 `[C]`, tokens its cache holds already.
- * Outputs: logits `[C, V]`, predicting the token after `ids`.
+ * Inputs: ids int32 `[C]`, the newest token of each slot; lengths int32 `[C]`, tokens its cache holds already;
+ * inverseTemperature float32 `[1]`.
+ * Outputs: those of `drawable` for C rows, predicting the token after `ids`.
  */
 export function decodeProgram(shape: GenerationShape): Program {
   const { spec, slots } = shape;
   return {
     key: `decode ${specKey(spec)} C${slots} S${shape.slotTokens}`,
     arenas: {
-      params: { layout: shape.params, access: "read" },
+      params: { layout: shape.params, access: "frozen" },
       cache: { layout: shape.cache, access: "update" },
     },
-    inputs: { ids: { shape: [slots], dtype: "int32" }, lengths: { shape: [slots], dtype: "int32" } },
-    body: ({ params, cache }, { ids, lengths }) => {
+    inputs: {
+      ids: { shape: [slots], dtype: "int32" },
+      lengths: { shape: [slots], dtype: "int32" },
+      inverseTemperature: INVERSE_TEMPERATURE,
+    },
+    body: ({ params, cache }, { ids, lengths, inverseTemperature }) => {
       const pass = decodePass(ids, lengths, cache);
       const hidden = familyOf(spec).hiddenStates(spec, params, pass);
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
-      return { outputs: { logits }, updates: { cache: pass.updates } };
+      return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },
   };
 }

@@ -1,23 +1,25 @@
-import type { Arena, Engine } from "../engine/engine.js";
+import type { Arena, Engine, HostArrays } from "../engine/engine.js";
 import { cacheLayout } from "../models/forward-pass.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import type { FinishReason } from "../rl/types.js";
 import { configError, dataError } from "../shared/errors.js";
 import { uniformAt } from "../shared/rng.js";
 import { decodeProgram, prefillProgram, type GenerationShape } from "./generation-programs.js";
+import { logitRow } from "./logit-row.js";
 import { TokenSampler, type SamplingOptions } from "./sampling.js";
 import { Sequence } from "./sequence.js";
 import { bucketOf } from "./token-buckets.js";
 
 /** Prompts are padded to a multiple of this many tokens. */
 const PROMPT_BUCKET = 16;
-/** Above 16 rows some engines pick another matrix kernel, and with it other bits. */
-export const MAX_SLOTS = 16;
+const DEFAULT_SLOTS = 16;
+/** More of them would only take more memory: matrix products are at their fastest by then. */
+export const MAX_SLOTS = 64;
 
 export interface GeneratorOptions {
   readonly engine: Engine;
   readonly spec: ModelSpec;
-  /** Sequences decoded together, 1 to 16. @default 16 */
+  /** Sequences decoded together, 1 to 64. @default 16 */
   readonly slots?: number;
   /** Longest prompt + response; at most the model's context. */
   readonly maxSequenceTokens: number;
@@ -56,7 +58,7 @@ export interface Generated {
  *
  * A sequence's tokens and log-probabilities depend on (weights, seed, key, prompt, sampling options) only: shapes are
  * fixed, rows do not see each other, and each draw has its own random number, keyed by (seed, key, token index). The
- * last bits also depend on the engine, on `prefillRows` and, where onnx splits a small matrix over threads, on their
+ * last bits also depend on the engine, on `prefillRows`, beyond 16 slots without ONNX Runtime's C API on `slots`, and, where onnx splits a small matrix over threads, on their
  * number: give every worker of a run the same.
  */
 export class Generator {
@@ -68,7 +70,7 @@ export class Generator {
   private readonly stopIds: readonly number[];
 
   constructor(private readonly options: GeneratorOptions) {
-    const { engine, spec, maxSequenceTokens, slots = MAX_SLOTS } = options;
+    const { engine, spec, maxSequenceTokens, slots = DEFAULT_SLOTS } = options;
     if (spec.head !== "lm") throw configError(`generator: needs a model with an lm head, got ${spec.head}`);
     if (!Number.isInteger(slots) || slots < 1 || slots > MAX_SLOTS) {
       throw configError(`generator: slots must be 1 to ${MAX_SLOTS}, got ${slots}`);
@@ -152,10 +154,14 @@ export class Generator {
       last[row] = row * tokens + promptIds.length - 1;
     }
     const program = await this.options.engine.compile(prefillProgram(this.shape, rows, tokens));
-    const { logits } = await program.run({ params, cache: this.cache }, { ids, slots: targets, last });
+    const outputs = await program.run(
+      { params, cache: this.cache },
+      { ids, slots: targets, last, inverseTemperature: inverseTemperature(sampling) },
+      { borrows: true },
+    );
     batch.forEach((sequence, row) => {
       slots[free[row]] = sequence;
-      this.extend(sequence, logits as Float32Array, row, sampling);
+      this.extend(sequence, outputs, row, sampling);
     });
     this.release(slots);
     this.options.onTokens?.(batch.length);
@@ -167,21 +173,24 @@ export class Generator {
     const ids = Int32Array.from(slots, (sequence) => sequence?.lastToken ?? 0);
     const lengths = Int32Array.from(slots, (sequence) => (sequence === null ? 0 : sequence.length - 1));
     const program = await this.options.engine.compile(decodeProgram(this.shape));
-    const { logits } = await program.run({ params, cache: this.cache }, { ids, lengths });
+    const outputs = await program.run(
+      { params, cache: this.cache },
+      { ids, lengths, inverseTemperature: inverseTemperature(sampling) },
+      { borrows: true },
+    );
     let running = 0;
     slots.forEach((sequence, slot) => {
       if (sequence === null) return;
-      this.extend(sequence, logits as Float32Array, slot, sampling);
+      this.extend(sequence, outputs, slot, sampling);
       running++;
     });
     this.release(slots);
     this.options.onTokens?.(running);
   }
 
-  private extend(sequence: Sequence, logits: Float32Array, row: number, sampling: SamplingOptions): void {
-    const size = this.shape.spec.vocabularySize;
+  private extend(sequence: Sequence, outputs: HostArrays, row: number, sampling: SamplingOptions): void {
     const index = sequence.responseTokens;
-    const drawn = this.sampler.draw(logits.subarray(row * size, (row + 1) * size), sampling, {
+    const drawn = this.sampler.drawRow(logitRow(outputs, row, this.shape.spec.vocabularySize), sampling, {
       uniform: uniformAt(sampling.seed, sequence.stream, index),
       seen: sequence.seen,
       forbidden: index < sampling.minNewTokens ? [...this.eosIds, ...this.stopIds] : [],
@@ -235,6 +244,9 @@ export class Generator {
     }
   }
 }
+
+const inverseTemperature = ({ temperature }: SamplingOptions): Float32Array =>
+  Float32Array.of(1 / temperature);
 
 function checkSampling(sampling: SamplingOptions): void {
   const { temperature, topK, topP, minNewTokens, maxNewTokens, repetitionPenalty } = sampling;

@@ -23,7 +23,7 @@ export interface RolloutSettings {
   readonly models: readonly RolloutModel[];
   /** Tokens that end an answer. Empty: the actor's own. */
   readonly eosIds: readonly number[];
-  /** Sequences decoded together, 1 to 16. */
+  /** Sequences decoded together, 1 to 64. */
   readonly slots: number;
   /** Longest prompt + response. @default the actor's context */
   readonly maxSequenceTokens?: number;

@@ -1,5 +1,6 @@
 import { numericError } from "../shared/errors.js";
 import { expNegative } from "./exponential.js";
+import { drawByBlocks, type LogitRow } from "./logit-row.js";
 
 /** How answers are sampled. Travels on the wire; every field is set. */
 export interface SamplingOptions {
@@ -58,6 +59,21 @@ export class TokenSampler {
     this.scores = new Float64Array(vocabularySize);
     this.weights = new Float64Array(vocabularySize);
     this.ids = new Int32Array(vocabularySize);
+  }
+
+  /**
+   * `draw` on a row of a generation program's outputs: the same distribution, from one block of the row's tokens where
+   * nothing is cut off or penalised. The engine made the sums in float32: log-probabilities are good to about 1e-6.
+   *
+   * @throws {TroupeError} NUMERIC when logits are not finite numbers
+   */
+  drawRow(row: LogitRow, options: SamplingOptions, draw: Draw): SampledToken {
+    const isWhole = options.topP === 1 && (options.topK === 0 || options.topK >= row.logits.length);
+    if (isWhole && !options.greedy && draw.seen === null) {
+      const drawn = drawByBlocks(row, 1 / options.temperature, draw.forbidden, draw.uniform);
+      if (drawn !== null && Number.isFinite(drawn.logprob)) return drawn;
+    }
+    return this.draw(row.logits, options, draw);
   }
 
   /**

@@ -69,8 +69,8 @@ const FIELD_FAULTS: readonly (readonly [string, string, ...string[]])[] = [
   ["top-p above 1", "generation: {topP: 1.1}", "generation.topP", "got 1.1"],
   [
     "too many slots",
-    "generation: {slots: 32}",
-    "generation.slots: expected a whole number from 1 to 16, got 32",
+    "generation: {slots: 65}",
+    "generation.slots: expected a whole number from 1 to 64, got 65",
   ],
   [
     "port out of range",

@@ -44,7 +44,7 @@ describe.each(["reference", "onnx"] as const)("generator on %s", (engineName) =>
       ),
     );
     expect(new Set(expected.values()).size).toBeGreaterThan(15);
-    for (const slots of engineName === "reference" ? [1, 5] : [1, 2, 3, 5, 8, 16]) {
+    for (const slots of engineName === "reference" ? [1, 5] : [1, 2, 3, 5, 8, 16, 32]) {
       const generator = new Generator({ engine, spec, slots, maxSequenceTokens: 48 });
       const order = permutationOf(prompts.length, slots, streamOf("order"));
       const subset = [...order].slice(0, slots < 4 ? 7 : prompts.length).map((i) => prompts[i]);
