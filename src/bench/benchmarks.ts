@@ -144,12 +144,12 @@ const decode: Benchmark = (options) =>
 
 /** Time per token of mixed lengths against that of full rows; 1 = padding costs nothing. */
 const varlen: Benchmark = async function* ({ threads, rounds, only }) {
-  const label = `L4 d256 h4 V4096 B32, lengths 16..256 against all 256, ${threads} threads`;
+  const label = `L4 d256 h4 V4096 B16, lengths 16..256 against all 256, ${threads} threads`;
   if (!label.includes(only)) return;
-  const batch = 32;
+  const batch = 16;
   const full = new Array<number>(batch).fill(256);
   const mixed = full.map((_, i) => Math.round(16 + (240 * i) / (batch - 1)));
-  const shared = { ...MODELS["L4 d256 h4 V4096"], batch, length: 256, shards: 4, threads };
+  const shared = { ...MODELS["L4 d256 h4 V4096"], batch, length: 256, shards: 2, threads };
   const [ofMixed, ofFull] = await contest(
     [
       ourSide("train-step", { ...shared, lengths: mixed }, "mixed"),

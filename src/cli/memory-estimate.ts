@@ -5,10 +5,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config/schema.js";
-import { bucketLength } from "../learner/shards.js";
+import { rowLength } from "../learner/packing.js";
 import { cacheLayout } from "../models/forward-pass.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
 import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
+import { PASS_TOKENS } from "../rollout/scorer.js";
 import { dataError } from "../shared/errors.js";
 
 export interface MemoryPart {
@@ -45,8 +46,7 @@ const BASELINE_BYTES = {
 };
 /** Chunks of weights that wait for the garbage collector, at most. */
 const MAX_STREAM_GARBAGE_BYTES = 90 * MIB;
-/** Sequences of one scoring pass, and prompts of one prefill (src/rollout/scorer.ts, generator.ts). */
-const SCORING_ROWS = 4;
+/** Prompts of one prefill (src/rollout/generator.ts). */
 const PREFILL_ROWS = 4;
 
 /** @throws {TroupeError} DATA when `model.path` cannot be read; CONFIG when its lengths or adapters do not fit */
@@ -102,18 +102,19 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
  *   programs     what forward and backward keep for one micro-shard, and the gradients they make before adding them
  */
 function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Config): LearnerEstimate {
-  const { data, generation, sft, reward, ppo, cluster, model } = config;
+  const { data, generation, sft, reward, ppo, cluster, model, engine } = config;
   const adapted = model.lora === null ? base : withLora(base, model.lora);
   const language = adapted;
   const scalar = withHead(adapted, "scalar");
   const rowsOf = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
   const trainingTokens = lengthOf(base, data.maxPromptTokens + data.maxResponseTokens);
   const sampledTokens = lengthOf(base, data.maxPromptTokens + generation.maxNewTokens);
-  const [models, rows, tokens] = {
+  const [models, shardRows, tokens] = {
     sft: [[language], rowsOf(sft.batchSize), trainingTokens] as const,
     reward: [[scalar], 2 * rowsOf(reward.batchSize), trainingTokens] as const,
     ppo: [[language, scalar], rowsOf(ppo.minibatchSize), sampledTokens] as const,
   }[stage];
+  const rows = Math.max(1, Math.min(shardRows, Math.floor(engine.microBatchTokens / tokens)));
   const trained = sizeOf(models, (spec) => trainedLayout(spec).size);
   const frozen = sizeOf(models, (spec) => frozenLayout(spec)?.size ?? 0);
   const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
@@ -142,7 +143,7 @@ function rolloutParts(spec: ModelSpec, { data, generation }: Config): MemoryPart
   const models = 2 * layoutOf(spec).size + 2 * layoutOf(scalar).size;
   const passes =
     forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
-    2 * forwardOnly(spec, SCORING_ROWS, lengthOf(spec, tokens)) +
+    2 * forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
     generation.slots * spec.vocabularySize * 2;
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
@@ -185,8 +186,7 @@ function forwardOnly(spec: ModelSpec, rows: number, tokens: number): number {
   return positions * (6 * spec.hidden + 2 * spec.intermediate) + 2 * rows * spec.heads * tokens ** 2 + logits;
 }
 
-const lengthOf = (spec: ModelSpec, tokens: number): number =>
-  bucketLength(Math.min(tokens, spec.contextTokens), spec.contextTokens);
+const lengthOf = (spec: ModelSpec, tokens: number): number => rowLength(Math.min(tokens, spec.contextTokens));
 
 function freshSpec({ fresh, tokenizer }: Config["model"]): ModelSpec {
   const { layers, hidden, heads, contextTokens } = fresh;

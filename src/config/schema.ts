@@ -386,6 +386,11 @@ const engineSchema = z.strictObject({
     .describe(
       "threads per process; null = 1. Results are bit-identical only between equal numbers: the kernels differ",
     ),
+  microBatchTokens: positiveInt
+    .default(1024)
+    .describe(
+      "tokens a learner runs forward and backward at once, padding included; a micro-shard takes as many runs as it needs. Memory grows with it",
+    ),
 });
 
 const evalSchema = z.strictObject({

@@ -1,20 +1,10 @@
 /** Forward passes without gradients, row by row. */
 import type { Arena, Engine } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
-import { makeLogprobsProgram, makeValuesProgram } from "./programs.js";
-import type { StageSettings } from "./shard-tasks.js";
-import {
-  bucketLength,
-  chunksOf,
-  longestSequence,
-  padPairs,
-  padPpo,
-  padSft,
-  type PpoRow,
-  type PreferencePair,
-  type SftRow,
-  type ShardRows,
-} from "./shards.js";
+import { layPairs, layPpo, laySft, type TokenRun } from "./packed-rows.js";
+import { makeLogprobsProgram, makePairScoresProgram } from "./programs.js";
+import { layOptions, type StageSettings } from "./shard-tasks.js";
+import type { PpoRow, PreferencePair, SftRow, ShardRows } from "./shards.js";
 
 export interface EvaluationContext {
   readonly engine: Engine;
@@ -25,7 +15,7 @@ export interface EvaluationContext {
   };
   readonly settings: StageSettings;
   readonly padId: number;
-  readonly rowsPerRun: number;
+  readonly microBatchTokens: number;
 }
 
 /**
@@ -56,17 +46,11 @@ async function evaluateSft(
   const nll = new Float64Array(rows.length);
   const tokens = new Float64Array(rows.length);
   const { spec, weights } = context.modelOf("model");
-  const shape = {
-    rows: context.rowsPerRun,
-    length: bucketLength(longestSequence({ kind: "sft", rows }), spec.contextTokens),
-  };
-  for (const [c, chunk] of chunksOf(rows, shape.rows).entries()) {
-    const { ids, mask } = padSft(chunk, shape, context.padId);
-    const executable = await context.engine.compile(makeLogprobsProgram(spec, shape, 1));
-    const { logprobs } = await executable.run(weights, { ids });
-    forEachCounted(mask, shape.length - 1, (b, i) => {
-      nll[c * shape.rows + b] -= logprobs[i];
-      tokens[c * shape.rows + b] += 1;
+  for (const run of laySft(rows, layOptions(spec, context))) {
+    const logprobs = await logprobsOf(run, spec, weights, 1, context);
+    run.sources.forEach(({ item }, n) => {
+      nll[item] -= logprobs[n];
+      tokens[item] += 1;
     });
   }
   return { nll, tokens };
@@ -79,21 +63,15 @@ async function evaluatePairs(
   const chosenScore = new Float64Array(pairs.length);
   const rejectedScore = new Float64Array(pairs.length);
   const { spec, weights } = context.modelOf("model");
-  const { settings, padId, rowsPerRun } = context;
+  const { settings, padId } = context;
   const endId = settings.stage === "reward" && settings.hyper.rewardLoss === "span" ? padId : null;
-  const shape = {
-    rows: rowsPerRun,
-    length: bucketLength(longestSequence({ kind: "reward", rows: pairs }), spec.contextTokens),
-  };
-  for (const [c, chunk] of chunksOf(pairs, shape.rows).entries()) {
-    const { ids, ends } = padPairs(chunk, shape, padId, endId);
-    const executable = await context.engine.compile(
-      makeValuesProgram(spec, { rows: 2 * shape.rows, length: shape.length }),
-    );
-    const { values } = await executable.run(weights, { ids });
-    forEachCounted(ends, shape.length, (b, i) => {
-      const scores = b < shape.rows ? chosenScore : rejectedScore;
-      scores[c * shape.rows + (b % shape.rows)] = values[i];
+  for (const { shape, items, ...run } of layPairs(pairs, layOptions(spec, context), endId)) {
+    const { ids, starts, chosenAt, rejectedAt } = run;
+    const executable = await context.engine.compile(makePairScoresProgram(spec, shape));
+    const { chosen, rejected } = await executable.run(weights, { ids, starts, chosenAt, rejectedAt });
+    items.forEach((item, p) => {
+      chosenScore[item] = chosen[p];
+      rejectedScore[item] = rejected[p];
     });
   }
   return { chosen_score: chosenScore, rejected_score: rejectedScore };
@@ -107,28 +85,26 @@ async function evaluatePpo(
   const tokens = new Float64Array(rows.length);
   const { spec, weights } = context.modelOf("actor");
   const temperature = context.settings.stage === "ppo" ? context.settings.hyper.temperature : 1;
-  const shape = {
-    rows: context.rowsPerRun,
-    length: bucketLength(longestSequence({ kind: "ppo", rows }), spec.contextTokens),
-  };
-  for (const [c, chunk] of chunksOf(rows, shape.rows).entries()) {
-    const { ids, mask, oldLogprobs } = padPpo(chunk, shape, context.padId);
-    const executable = await context.engine.compile(makeLogprobsProgram(spec, shape, temperature));
-    const { logprobs } = await executable.run(weights, { ids });
-    forEachCounted(mask, shape.length - 1, (b, i) => {
-      const row = c * shape.rows + b;
-      maxAbsLogRatio[row] = Math.max(maxAbsLogRatio[row], Math.abs(logprobs[i] - oldLogprobs[i]));
-      tokens[row] += 1;
+  for (const run of layPpo(rows, layOptions(spec, context))) {
+    const logprobs = await logprobsOf(run, spec, weights, temperature, context);
+    run.sources.forEach(({ item, index }, n) => {
+      const difference = Math.abs(logprobs[n] - rows[item].logprobs[index]);
+      maxAbsLogRatio[item] = Math.max(maxAbsLogRatio[item], difference);
+      tokens[item] += 1;
     });
   }
   return { max_abs_log_ratio: maxAbsLogRatio, tokens };
 }
 
-/** Visits entries with mask 1 as (row, flat index). */
-function forEachCounted(
-  mask: Float32Array,
-  width: number,
-  visit: (row: number, index: number) => void,
-): void {
-  for (let i = 0; i < mask.length; i++) if (mask[i] === 1) visit(Math.floor(i / width), i);
+/** Of the run's listed tokens. */
+async function logprobsOf(
+  { shape, ids, starts, at, labels }: TokenRun,
+  spec: ModelSpec,
+  weights: Readonly<Record<string, Arena>>,
+  temperature: number,
+  { engine }: EvaluationContext,
+): Promise<Float32Array> {
+  const executable = await engine.compile(makeLogprobsProgram(spec, shape, temperature));
+  const { logprobs } = await executable.run(weights, { ids, starts, at, labels });
+  return logprobs as Float32Array;
 }

@@ -22,8 +22,8 @@ export type LearnerSettings = StageSettings & {
   readonly engine: CreateEngineOptions;
   /** Fills padded positions; any id of the vocabulary. */
   readonly padId: number;
-  /** Rows of one program run. */
-  readonly microShardRows: number;
+  /** Tokens of one program run, see ./packing. @default 1024 */
+  readonly microBatchTokens?: number;
   readonly models: readonly ModelSettings[];
   /** Adapters of every model; null trains the models themselves. @default null */
   readonly lora?: LoraSettings | null;
@@ -80,6 +80,8 @@ export interface ExportRequest {
   readonly ema?: boolean;
 }
 
+/** `engine.microBatchTokens` of the config. */
+const DEFAULT_MICRO_BATCH_TOKENS = 1024;
 /** One to compute a shard in, one to be added to another. */
 const MAX_SPARE = 2;
 
@@ -132,7 +134,7 @@ export class LearnerCompute {
       settings,
       specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
       padId: settings.padId,
-      rowsPerRun: settings.microShardRows,
+      microBatchTokens: this.microBatchTokens,
       denominators,
       shardCount,
     };
@@ -198,7 +200,7 @@ export class LearnerCompute {
       modelOf: (role) => this.modelOf(role),
       settings: this.settings,
       padId: this.settings.padId,
-      rowsPerRun: this.settings.microShardRows,
+      microBatchTokens: this.microBatchTokens,
     });
   }
 
@@ -232,6 +234,10 @@ export class LearnerCompute {
   async close(): Promise<void> {
     for (const model of this.models) model.dispose();
     await this.engine.dispose();
+  }
+
+  private get microBatchTokens(): number {
+    return this.settings.microBatchTokens ?? DEFAULT_MICRO_BATCH_TOKENS;
   }
 
   private modelOf(role: string): TrainedModel {

@@ -3,8 +3,7 @@
  * the batch; sums of shards, the loss included, add up to those of the minibatch. An evaluation program returns numbers
  * per row or token and changes nothing.
  *
- * Index t of a `[B, T−1]` tensor is about token t + 1 (see ./shards): `responseLogprobs` and, without the last
- * position, `tokenValues` are aligned so.
+ * Their rows hold several sequences end to end, and losses run over lists of tokens: ./packed-rows names the inputs.
  *
  * `params` and `grads` hold what is trained (`trainedLayout`), `frozen` the base of a model with adapters.
  */
@@ -12,27 +11,26 @@ import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import type { ArenaUse, Program, ProgramResult, Tensors, TensorSpec } from "../engine/engine.js";
 import { valueAndGradients } from "../engine/gradients.js";
-import { responseLogprobs, specKey, tokenValues } from "../models/forward.js";
+import { packedLogprobs, packedValues, specKey } from "../models/forward.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { lmLoss } from "../rl/lm-loss.js";
 import { policyLoss } from "../rl/policy-loss.js";
 import { endScoreLoss, rewardSums, spanLoss } from "../rl/reward-loss.js";
 import { valueLoss } from "../rl/value-loss.js";
-import type { BatchShape } from "./shards.js";
+import type { PairShape, TokenShape } from "./packed-rows.js";
 
 const f32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "float32" });
 const i32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "int32" });
 
-/** Cross-entropy on target tokens: sft, and ptx with its coefficient. */
-export function makeLmGradProgram(spec: ModelSpec, shape: BatchShape, coef: number): GradientProgram {
-  const { rows, length } = shape;
+/** Cross-entropy on listed tokens: sft, and ptx with its coefficient. */
+export function makeLmGradProgram(spec: ModelSpec, shape: TokenShape, coef: number): GradientProgram {
   return gradProgram({
-    key: `lm-grad ${specKey(spec)} B${rows} T${length} coef${coef}`,
+    key: `lm-grad ${specKey(spec)} ${nameOf(shape)} coef${coef}`,
     spec,
-    inputs: { ids: i32(rows, length), mask: f32(rows, length - 1), denominator: f32() },
-    loss: (params, { ids, mask, denominator }) => {
-      const { logprobs } = responseLogprobs(spec, params, ids, { temperature: 1 });
+    inputs: { ...languageInputs(shape), mask: f32(shape.tokens), denominator: f32() },
+    loss: (params, { mask, denominator, ...inputs }) => {
+      const logprobs = logprobsOf(spec, params, inputs, 1);
       const { loss, sums } = lmLoss({ logprobs, mask, denominator }, coef);
       return { loss, aux: { loss, ...sums } };
     },
@@ -41,31 +39,36 @@ export function makeLmGradProgram(spec: ModelSpec, shape: BatchShape, coef: numb
 
 export type RewardLossKind = "end-score" | "span";
 
-/** Bradley–Terry on pairs stacked as 2B rows, chosen first. */
+/** Bradley–Terry on pairs: R rows of chosen answers above R rows of rejected ones. */
 export function makeRewardGradProgram(
   spec: ModelSpec,
-  shape: BatchShape,
+  shape: PairShape,
   kind: RewardLossKind,
 ): GradientProgram {
-  const { rows, length } = shape;
+  const { rows, length, pairs } = shape;
   return gradProgram({
-    key: `reward-grad ${kind} ${specKey(spec)} B${rows} T${length}`,
+    key: `reward-grad ${kind} ${specKey(spec)} ${nameOf(shape)}`,
     spec,
     inputs: {
-      ids: i32(2 * rows, length),
-      ends: f32(2 * rows, length),
-      pairMask: f32(rows),
+      ...gridInputs(2 * rows, length),
+      chosenAt: i32(pairs),
+      rejectedAt: i32(pairs),
+      pairMask: f32(pairs),
       denominator: f32(),
       ...(kind === "span" ? { spanWeights: f32(rows, length) } : {}),
     },
-    loss: (params, { ids, ends, pairMask, spanWeights, denominator }) => {
-      const rewards = tokenValues(spec, params, ids);
-      const [chosenScores, rejectedScores] = tf.split(tf.sum(tf.mul(rewards, ends), 1), 2);
+    loss: (params, { ids, starts, chosenAt, rejectedAt, pairMask, spanWeights, denominator }) => {
+      const ends = tf.concat([chosenAt, rejectedAt]);
+      const everywhere = tf.range(0, 2 * rows * length, 1, "int32");
+      const at = kind === "span" ? everywhere : ends;
+      const values = packedValues(spec, params, { ids, starts }, at);
+      const scores = kind === "span" ? (tf.gather(values, ends as tf.Tensor1D) as Tensor) : values;
+      const [chosenScores, rejectedScores] = tf.split(scores, 2);
       if (kind === "end-score") {
         const { loss, sums } = endScoreLoss({ chosenScores, rejectedScores, mask: pairMask, denominator });
         return { loss, aux: { loss, ...sums } };
       }
-      const [chosenRewards, rejectedRewards] = tf.split(rewards, 2);
+      const [chosenRewards, rejectedRewards] = tf.split(tf.reshape(values, [2 * rows, length]), 2);
       const loss = spanLoss({ chosenRewards, rejectedRewards, spanWeights, denominator });
       return { loss, aux: { loss, ...rewardSums(chosenScores, rejectedScores, pairMask) } };
     },
@@ -78,42 +81,26 @@ export interface ActorOptions {
   readonly temperature: number;
 }
 
-/**
- * PPO's clipped surrogate on the policy.
- * @param from index below which the mask is 0 in every row: prompts need no language-model head. @default 0
- */
+/** PPO's clipped surrogate on the policy. */
 export function makeActorGradProgram(
   spec: ModelSpec,
-  shape: BatchShape,
+  shape: TokenShape,
   options: ActorOptions,
-  from = 0,
 ): GradientProgram {
-  const { rows, length } = shape;
-  const column = f32(rows, length - 1);
+  const column = f32(shape.tokens);
   return gradProgram({
-    key: `actor-grad ${specKey(spec)} B${rows} T${length} from${from} clip${options.cliprange} temp${options.temperature}`,
+    key: `actor-grad ${specKey(spec)} ${nameOf(shape)} clip${options.cliprange} temp${options.temperature}`,
     spec,
     inputs: {
-      ids: i32(rows, length),
+      ...languageInputs(shape),
       mask: column,
       oldLogprobs: column,
       advantages: column,
       denominator: f32(),
     },
-    loss: (params, { ids, mask, oldLogprobs, advantages, denominator }) => {
-      const { temperature } = options;
-      const { logprobs } = responseLogprobs(spec, params, ids, { temperature, from });
-      const counted = (x: Tensor) => tf.slice(x, [0, from], [rows, length - 1 - from]);
-      const { loss, sums } = policyLoss(
-        {
-          logprobs,
-          oldLogprobs: counted(oldLogprobs),
-          advantages: counted(advantages),
-          mask: counted(mask),
-          denominator,
-        },
-        options,
-      );
+    loss: (params, { mask, oldLogprobs, advantages, denominator, ...inputs }) => {
+      const logprobs = logprobsOf(spec, params, inputs, options.temperature);
+      const { loss, sums } = policyLoss({ logprobs, oldLogprobs, advantages, mask, denominator }, options);
       return { loss, aux: { policyLoss: loss, ...sums } };
     },
   });
@@ -122,47 +109,72 @@ export function makeActorGradProgram(
 /** Clipped value regression on the critic. */
 export function makeCriticGradProgram(
   spec: ModelSpec,
-  shape: BatchShape,
+  shape: TokenShape,
   options: { readonly cliprangeValue: number },
 ): GradientProgram {
-  const { rows, length } = shape;
-  const column = f32(rows, length - 1);
+  const column = f32(shape.tokens);
   return gradProgram({
-    key: `critic-grad ${specKey(spec)} B${rows} T${length} clip${options.cliprangeValue}`,
+    key: `critic-grad ${specKey(spec)} ${nameOf(shape)} clip${options.cliprangeValue}`,
     spec,
-    inputs: { ids: i32(rows, length), mask: column, oldValues: column, returns: column, denominator: f32() },
-    loss: (params, { ids, mask, oldValues, returns, denominator }) => {
-      const values = tf.slice(tokenValues(spec, params, ids), [0, 0], [rows, length - 1]);
+    inputs: {
+      ...gridInputs(shape.rows, shape.length),
+      at: i32(shape.tokens),
+      mask: column,
+      oldValues: column,
+      returns: column,
+      denominator: f32(),
+    },
+    loss: (params, { ids, starts, at, mask, oldValues, returns, denominator }) => {
+      const values = packedValues(spec, params, { ids, starts }, at);
       const { loss, sums } = valueLoss({ values, oldValues, returns, mask, denominator }, options);
       return { loss, aux: { valueLoss: loss, ...sums } };
     },
   });
 }
 
-/** outputs: logprobs `[B, T−1]` */
-export function makeLogprobsProgram(spec: ModelSpec, shape: BatchShape, temperature: number): Program {
-  const { rows, length } = shape;
+/** outputs: logprobs `[N]` */
+export function makeLogprobsProgram(spec: ModelSpec, shape: TokenShape, temperature: number): Program {
   return {
-    key: `logprobs ${specKey(spec)} B${rows} T${length} temp${temperature}`,
+    key: `logprobs ${specKey(spec)} ${nameOf(shape)} temp${temperature}`,
     arenas: weightArenas(spec),
-    inputs: { ids: i32(rows, length) },
-    body: ({ params, frozen }, { ids }) => ({
-      outputs: { logprobs: responseLogprobs(spec, { ...frozen, ...params }, ids, { temperature }).logprobs },
+    inputs: languageInputs(shape),
+    body: ({ params, frozen }, inputs) => ({
+      outputs: { logprobs: logprobsOf(spec, { ...frozen, ...params }, inputs, temperature) },
     }),
   };
 }
 
-/** outputs: values `[B, T]` */
-export function makeValuesProgram(spec: ModelSpec, shape: BatchShape): Program {
-  const { rows, length } = shape;
+/** outputs: chosen `[P]`, rejected `[P]`, the scores of pairs */
+export function makePairScoresProgram(spec: ModelSpec, shape: PairShape): Program {
+  const { rows, length, pairs } = shape;
   return {
-    key: `values ${specKey(spec)} B${rows} T${length}`,
+    key: `pair-scores ${specKey(spec)} ${nameOf(shape)}`,
     arenas: weightArenas(spec),
-    inputs: { ids: i32(rows, length) },
-    body: ({ params, frozen }, { ids }) => ({
-      outputs: { values: tokenValues(spec, { ...frozen, ...params }, ids) },
-    }),
+    inputs: { ...gridInputs(2 * rows, length), chosenAt: i32(pairs), rejectedAt: i32(pairs) },
+    body: ({ params, frozen }, { ids, starts, chosenAt, rejectedAt }) => {
+      const at = tf.concat([chosenAt, rejectedAt]);
+      const scores = packedValues(spec, { ...frozen, ...params }, { ids, starts }, at);
+      const [chosen, rejected] = tf.split(scores, 2);
+      return { outputs: { chosen, rejected } };
+    },
   };
+}
+
+const nameOf = ({ rows, length, ...listed }: TokenShape | PairShape): string =>
+  `R${rows} L${length} N${Object.values(listed).join()}`;
+
+const gridInputs = (rows: number, length: number) => ({ ids: i32(rows, length), starts: i32(rows, length) });
+
+const languageInputs = ({ rows, length, tokens }: TokenShape) => ({
+  ...gridInputs(rows, length),
+  at: i32(tokens),
+  labels: i32(tokens),
+});
+
+/** `[N]` */
+function logprobsOf(spec: ModelSpec, params: Tensors, inputs: Tensors, temperature: number): Tensor {
+  const { ids, starts, at, labels } = inputs;
+  return packedLogprobs(spec, params, { ids, starts }, { at, labels, temperature });
 }
 
 /** ema ← decay·ema + (1 − decay)·params */

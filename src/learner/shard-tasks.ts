@@ -10,18 +10,8 @@ import {
   type GradientProgram,
   type RewardLossKind,
 } from "./programs.js";
-import {
-  bucketLength,
-  chunksOf,
-  denominatorOf,
-  longestSequence,
-  padPairs,
-  padPpo,
-  padSft,
-  type PpoRow,
-  type SftRow,
-  type ShardRows,
-} from "./shards.js";
+import { columnOf, layPairs, layPpo, laySft, type LayOptions } from "./packed-rows.js";
+import { denominatorOf, type PpoRow, type SftRow, type ShardRows } from "./shards.js";
 
 /** What the losses of a stage need to know beside their rows. */
 export type StageSettings =
@@ -62,8 +52,8 @@ export interface TaskContext {
   readonly settings: StageSettings;
   readonly specs: ReadonlyMap<string, ModelSpec>;
   readonly padId: number;
-  /** Rows of one program run; a larger micro-shard takes several, in order. */
-  readonly rowsPerRun: number;
+  /** Tokens of one program run; a larger micro-shard takes several, in order. */
+  readonly microBatchTokens: number;
   readonly denominators: Denominators;
   readonly shardCount: number;
 }
@@ -112,16 +102,11 @@ function lmTasks(
 ): ShardTask[] {
   if (rows.length === 0) return [];
   const spec = specOf(role, context);
-  const shape = {
-    rows: context.rowsPerRun,
-    length: bucketLength(longestSequence({ kind: "sft", rows }), spec.contextTokens),
-  };
-  const program = makeLmGradProgram(spec, shape, coef);
-  return chunksOf(rows, shape.rows).map((chunk) => ({
+  return laySft(rows, layOptions(spec, context)).map(({ shape, ids, starts, at, labels, mask }) => ({
     role,
-    program,
+    program: makeLmGradProgram(spec, shape, coef),
     statName,
-    inputs: { ...padSft(chunk, shape, context.padId), denominator: scalar(denominator) },
+    inputs: { ids, starts, at, labels, mask, denominator: scalar(denominator) },
   }));
 }
 
@@ -132,26 +117,21 @@ function rewardTasks(
 ): ShardTask[] {
   if (rows.length === 0) return [];
   const spec = specOf("model", context);
-  const shape = {
-    rows: context.rowsPerRun,
-    length: bucketLength(longestSequence({ kind: "reward", rows }), spec.contextTokens),
-  };
-  const program = makeRewardGradProgram(spec, shape, kind);
-  return chunksOf(rows, shape.rows).map((chunk) => {
-    const { spanWeights, ...inputs } = padPairs(
-      chunk,
-      shape,
-      context.padId,
-      kind === "span" ? context.padId : null,
-    );
-    const denominator = scalar(context.denominators.main);
-    return {
-      role: "model",
-      program,
-      statName: asIs,
-      inputs: kind === "span" ? { ...inputs, spanWeights, denominator } : { ...inputs, denominator },
-    };
-  });
+  const runs = layPairs(rows, layOptions(spec, context), kind === "span" ? context.padId : null);
+  return runs.map(({ shape, ids, starts, chosenAt, rejectedAt, pairMask, spanWeights }) => ({
+    role: "model",
+    program: makeRewardGradProgram(spec, shape, kind),
+    statName: asIs,
+    inputs: {
+      ids,
+      starts,
+      chosenAt,
+      rejectedAt,
+      pairMask,
+      denominator: scalar(context.denominators.main),
+      ...(kind === "span" ? { spanWeights } : {}),
+    },
+  }));
 }
 
 function ppoTasks(
@@ -161,57 +141,37 @@ function ppoTasks(
   context: TaskContext,
 ): ShardTask[] {
   if (rows.length === 0) return [];
-  const longest = longestSequence({ kind: "ppo", rows });
-  const shapeFor = (spec: ModelSpec) => ({
-    rows: context.rowsPerRun,
-    length: bucketLength(longest, spec.contextTokens),
-  });
   const actor = specOf("actor", context);
   const critic = specOf("critic", context);
-  const actorProgram = makeActorGradProgram(actor, shapeFor(actor), hyper, firstResponse(rows));
-  const criticProgram = makeCriticGradProgram(critic, shapeFor(critic), hyper);
-  return chunksOf(rows, context.rowsPerRun).flatMap((chunk): ShardTask[] => {
-    const forActor = padPpo(chunk, shapeFor(actor), context.padId);
-    const forCritic = padPpo(chunk, shapeFor(critic), context.padId);
-    return [
-      {
-        role: "actor",
-        program: actorProgram,
-        statName: asIs,
-        inputs: {
-          ids: forActor.ids,
-          mask: forActor.mask,
-          oldLogprobs: forActor.oldLogprobs,
-          advantages: forActor.advantages,
-          denominator: scalar(denominator),
-        },
-      },
-      {
-        role: "critic",
-        program: criticProgram,
-        statName: asIs,
-        inputs: {
-          ids: forCritic.ids,
-          mask: forCritic.mask,
-          oldValues: forCritic.oldValues,
-          returns: forCritic.returns,
-          denominator: scalar(denominator),
-        },
-      },
-    ];
+  const ofActor = layPpo(rows, layOptions(actor, context)).map((run) => {
+    const { shape, ids, starts, at, labels, mask } = run;
+    const oldLogprobs = columnOf(run, (item) => rows[item].logprobs);
+    const advantages = columnOf(run, (item) => rows[item].advantages);
+    return {
+      role: "actor",
+      program: makeActorGradProgram(actor, shape, hyper),
+      statName: asIs,
+      inputs: { ids, starts, at, labels, mask, oldLogprobs, advantages, denominator: scalar(denominator) },
+    };
   });
+  const ofCritic = layPpo(rows, layOptions(critic, context)).map((run) => {
+    const { shape, ids, starts, at, mask } = run;
+    const oldValues = columnOf(run, (item) => rows[item].values);
+    const returns = columnOf(run, (item) => rows[item].returns);
+    return {
+      role: "critic",
+      program: makeCriticGradProgram(critic, shape, hyper),
+      statName: asIs,
+      inputs: { ids, starts, at, mask, oldValues, returns, denominator: scalar(denominator) },
+    };
+  });
+  return [...ofActor, ...ofCritic];
 }
 
-/** Index of the earliest response token of any row, rounded down so that a run compiles a handful of programs. */
-function firstResponse(rows: readonly PpoRow[]): number {
-  const first = Math.min(
-    ...rows.map(({ promptIds, responseIds }) => promptIds.length - (responseIds.length === 0 ? 2 : 1)),
-  );
-  return Math.max(0, Math.floor(first / HEAD_STEP) * HEAD_STEP);
-}
-
-/** Tokens. */
-const HEAD_STEP = 32;
+export const layOptions = (
+  { hidden, contextTokens }: ModelSpec,
+  { padId, microBatchTokens }: Pick<TaskContext, "padId" | "microBatchTokens">,
+): LayOptions => ({ hidden, contextTokens, padId, budgetTokens: microBatchTokens });
 
 function specOf(role: string, { specs, settings }: TaskContext): ModelSpec {
   const spec = specs.get(role);

@@ -6,34 +6,31 @@ import { engineSettings } from "../worker/engine-settings.js";
 
 export function stageSettings(message: SetupStage__Output, config: Config) {
   const { stage } = message;
-  const { sft, reward, ppo, cluster, generation } = config;
+  const { sft, reward, ppo, generation } = config;
   const common = {
     engine: engineSettings(config),
     padId: message.tokenizer?.padId ?? 0,
     lora: config.model.lora,
+    microBatchTokens: config.engine.microBatchTokens,
   };
-  const rowsPerShard = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
   const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
   switch (stage) {
     case "sft":
       return {
         ...settings({ model: sft.optimizer }),
         stage,
-        microShardRows: rowsPerShard(sft.batchSize),
         hyper: {},
       };
     case "reward":
       return {
         ...settings({ model: reward.optimizer }),
         stage,
-        microShardRows: rowsPerShard(reward.batchSize),
         hyper: { rewardLoss: reward.loss },
       };
     case "ppo":
       return {
         ...settings({ actor: ppo.actor, critic: ppo.critic }),
         stage,
-        microShardRows: rowsPerShard(ppo.minibatchSize),
         hyper: {
           cliprange: ppo.cliprange,
           cliprangeValue: ppo.cliprangeValue,

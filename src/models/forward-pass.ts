@@ -8,6 +8,7 @@ import {
   linear,
   prefillAttention,
   qkvAttention,
+  sequenceMask,
   smallLinear,
   type CachedAttention,
   type LinearOptions,
@@ -28,7 +29,7 @@ export interface ForwardPass {
   readonly length: number;
   /** int32 `[B·T]` */
   readonly ids: Tensor;
-  /** int32 `[B]`: position of each row's token (decode); null: every row is at 0..T−1. */
+  /** int32 `[B·T]`: position of each token in its sequence; null: every row is at 0..T−1. */
   readonly positions: Tensor | null;
   linear(x: Tensor, w: Tensor, bias: Tensor | null, options?: LinearOptions): Tensor;
   /** Causal attention of a layer: q `[B, T, H, E]`, k and v `[B, T, G, E]` -> `[B, T, H, E]`. */
@@ -54,6 +55,24 @@ export function fullPass(ids: Tensor): ForwardPass {
     linear,
     attention: (_layer, q, k, v) => causalAttention(q, k, v),
     fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads),
+  };
+}
+
+/**
+ * Rows that hold several sequences end to end, no cache: a token sees the earlier ones of its own sequence only, and
+ * its position counts from that sequence's start. T may exceed the model's context, a sequence may not.
+ *
+ * @param ids    int32 `[B, T]`
+ * @param starts int32 `[B, T]`, the column where each token's sequence starts
+ */
+export function packedPass(ids: Tensor, starts: Tensor): ForwardPass {
+  const [batch, length] = ids.shape as [number, number];
+  const mask = sequenceMask(starts);
+  return {
+    ...fullPass(ids),
+    positions: tf.reshape(tf.sub(tf.range(0, length, 1, "int32"), starts), [batch * length]),
+    attention: (_layer, q, k, v) => causalAttention(q, k, v, { mask }),
+    fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads, { mask }),
   };
 }
 

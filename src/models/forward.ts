@@ -1,10 +1,10 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import type { Tensors } from "../engine/engine.js";
-import { headLogprobs, linear } from "../engine/ops.js";
+import { embedding, headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
 import { familyOf } from "./families.js";
-import { fullPass } from "./forward-pass.js";
+import { fullPass, packedPass } from "./forward-pass.js";
 import { withAdapters } from "./lora.js";
 import type { ModelSpec } from "./model-spec.js";
 
@@ -30,35 +30,74 @@ export function headWeight(spec: ModelSpec, params: Tensors): Tensor {
  * For P prompt and R response tokens, response token i (sequence position P + i) is at index P + i − 1.
  *
  * @param ids int32 `[B, T]`, left-aligned, right-padded
- * @param options.from first index t that is wanted; the head skips the positions before it. @default 0
- * @returns logprobs `[B, T−1−from]`, differentiable; entropy of the same shape in nats, a metric without gradient. Both
- *   are meaningless where token t + 1 is a pad: mask them.
+ * @returns logprobs `[B, T−1]`, differentiable; entropy of the same shape in nats, a metric without gradient. Both are
+ *   meaningless where token t + 1 is a pad: mask them.
  */
 export function responseLogprobs(
   spec: ModelSpec,
   params: Tensors,
   ids: Tensor,
-  options: { readonly temperature: number; readonly from?: number },
+  { temperature }: { readonly temperature: number },
 ): { readonly logprobs: Tensor; readonly entropy: Tensor } {
   const [batch, length] = ids.shape as [number, number];
+  const count = length - 1;
   const hidden = tf.reshape(hiddenStates(spec, params, ids), [batch, length, spec.hidden]);
-  const { from = 0 } = options;
-  const count = length - 1 - from;
-  const predicting = tf.reshape(tf.slice(hidden, [0, from, 0], [batch, count, spec.hidden]), [
+  const predicting = tf.reshape(tf.slice(hidden, [0, 0, 0], [batch, count, spec.hidden]), [
     batch * count,
     spec.hidden,
   ]);
-  const labels = tf.reshape(tf.slice(ids, [0, from + 1], [batch, count]), [batch * count]);
-  const { logprobs, entropy } = headLogprobs(
-    predicting,
-    headWeight(spec, params),
-    labels,
-    options.temperature,
-  );
+  const labels = tf.reshape(tf.slice(ids, [0, 1], [batch, count]), [batch * count]);
+  const { logprobs, entropy } = headLogprobs(predicting, headWeight(spec, params), labels, temperature);
   return {
     logprobs: tf.reshape(logprobs, [batch, count]),
     entropy: tf.reshape(entropy, [batch, count]),
   };
+}
+
+/** Rows that hold several sequences end to end, see `packedPass`. */
+export interface PackedSequences {
+  /** int32 `[R, L]` */
+  readonly ids: Tensor;
+  /** int32 `[R, L]` */
+  readonly starts: Tensor;
+}
+
+/**
+ * Log-probabilities of listed tokens; the head runs on their positions only.
+ *
+ * @param at     int32 `[N]`, flat index in `[R·L]` of the position that predicts each token
+ * @param labels int32 `[N]`, the tokens
+ * @returns `[N]`, differentiable
+ */
+export function packedLogprobs(
+  spec: ModelSpec,
+  params: Tensors,
+  sequences: PackedSequences,
+  { at, labels, temperature }: { readonly at: Tensor; readonly labels: Tensor; readonly temperature: number },
+): Tensor {
+  const predicting = embedding(packedHiddenStates(spec, params, sequences), at);
+  return headLogprobs(predicting, headWeight(spec, params), labels, temperature).logprobs;
+}
+
+/**
+ * The scalar head at listed positions.
+ * @param at int32 `[N]`, flat index in `[R·L]`
+ * @returns `[N]`
+ */
+export function packedValues(
+  spec: ModelSpec,
+  params: Tensors,
+  sequences: PackedSequences,
+  at: Tensor,
+): Tensor {
+  const listed = embedding(packedHiddenStates(spec, params, sequences), at);
+  const scores = linear(listed, params["score.weight"], null, { weightIsOutIn: true });
+  return tf.reshape(scores, at.shape);
+}
+
+/** `[R·L, D]` */
+function packedHiddenStates(spec: ModelSpec, params: Tensors, { ids, starts }: PackedSequences): Tensor {
+  return familyOf(spec).hiddenStates(spec, params, withAdapters(packedPass(ids, starts), spec, params));
 }
 
 /**

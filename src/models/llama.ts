@@ -129,7 +129,7 @@ export const llama: DecoderFamily = {
     const project = (x: tf.Tensor, name: string) =>
       pass.linear(x, params[`${name}.weight`], params[`${name}.bias`] ?? null, { weightIsOutIn: true });
     const positions =
-      pass.positions === null ? tf.range(0, length, 1, "int32") : tf.reshape(pass.positions, [batch, 1]);
+      pass.positions === null ? tf.range(0, length, 1, "int32") : tf.reshape(pass.positions, [batch, length]);
     const table = rotaryTable(positions, ropeFrequencies(spec));
     const headsOf = (x: tf.Tensor, heads: number, normName: string | null) => {
       const normed =

@@ -6,6 +6,8 @@ import { groupByBucket } from "./token-buckets.js";
 
 /** Sequences are padded to a multiple of this many tokens. */
 const SEQUENCE_BUCKET = 32;
+/** Tokens of a forward pass: enough for full-speed matrix products, and few enough to waste little on a short group. */
+export const PASS_TOKENS = 256;
 
 /** A model and the arena that holds its parameters. */
 export interface Replica {
@@ -26,11 +28,16 @@ export interface ScorableSequence {
  * (weights, sequence) only: the padded length follows from the sequence's own, and rows do not see each other.
  */
 export class Scorer {
-  /** @param rows sequences of one forward pass; short groups are filled by repeating one */
+  /** @param passTokens tokens of one forward pass, padding included; a longer sequence has a pass of its own */
   constructor(
     private readonly engine: Engine,
-    private readonly rows = 4,
+    private readonly passTokens = PASS_TOKENS,
   ) {}
+
+  /** Sequences of a pass over rows of `tokens`; short groups are filled by repeating one. */
+  private rowsOf(tokens: number): number {
+    return Math.max(1, Math.floor(this.passTokens / tokens));
+  }
 
   /**
    * log π(response token i) for every sequence, each `[R]`.
@@ -73,10 +80,11 @@ export class Scorer {
   }
 
   private program(spec: ModelSpec, tokens: number, what: string, body: Program["body"]): Program {
+    const rows = this.rowsOf(tokens);
     return {
-      key: `score ${what} ${specKey(spec)} B${this.rows} T${tokens}`,
+      key: `score ${what} ${specKey(spec)} B${rows} T${tokens}`,
       arenas: { params: { layout: layoutOf(spec), access: "read" } },
-      inputs: { ids: { shape: [this.rows, tokens], dtype: "int32" } },
+      inputs: { ids: { shape: [rows, tokens], dtype: "int32" } },
       body,
     };
   }
@@ -97,17 +105,18 @@ export class Scorer {
     for (const { tokens, members } of groupByBucket(lengths, {
       bucket: SEQUENCE_BUCKET,
       limit,
-      rows: this.rows,
+      rowsOf: (tokens) => this.rowsOf(tokens),
     })) {
-      const ids = new Int32Array(this.rows * tokens);
-      for (let row = 0; row < this.rows; row++) {
+      const rows = this.rowsOf(tokens);
+      const ids = new Int32Array(rows * tokens);
+      for (let row = 0; row < rows; row++) {
         const { promptIds, responseIds } = sequences[members[row] ?? members[0]];
         ids.set(promptIds, row * tokens);
         ids.set(responseIds, row * tokens + promptIds.length);
       }
       const executable = await this.engine.compile(programOf(tokens));
       const { perToken } = await executable.run({ params }, { ids });
-      const width = perToken.length / this.rows;
+      const width = perToken.length / rows;
       members.forEach((member, row) => {
         results[member] = (perToken as Float32Array).subarray(row * width, (row + 1) * width);
       });

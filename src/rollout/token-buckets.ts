@@ -7,20 +7,21 @@ export function bucketOf(tokens: number, bucket: number, limit: number): number 
   return Math.min(Math.ceil(tokens / bucket) * bucket, limit);
 }
 
-/** Indices of `lengths`, in order, grouped by bucket and cut into groups of at most `rows`. */
+/** Indices of `lengths`, in order, grouped by bucket and cut into groups of at most `rowsOf(bucket)`. */
 export function groupByBucket(
   lengths: readonly number[],
-  options: { readonly bucket: number; readonly limit: number; readonly rows: number },
+  options: { readonly bucket: number; readonly limit: number; readonly rowsOf: (tokens: number) => number },
 ): { readonly tokens: number; readonly members: readonly number[] }[] {
   const byTokens = new Map<number, number[]>();
   lengths.forEach((length, index) => {
     const tokens = bucketOf(length, options.bucket, options.limit);
     byTokens.set(tokens, [...(byTokens.get(tokens) ?? []), index]);
   });
-  return [...byTokens].flatMap(([tokens, indices]) =>
-    Array.from({ length: Math.ceil(indices.length / options.rows) }, (_, group) => ({
+  return [...byTokens].flatMap(([tokens, indices]) => {
+    const rows = options.rowsOf(tokens);
+    return Array.from({ length: Math.ceil(indices.length / rows) }, (_, group) => ({
       tokens,
-      members: indices.slice(group * options.rows, (group + 1) * options.rows),
-    })),
-  );
+      members: indices.slice(group * rows, (group + 1) * rows),
+    }));
+  });
 }

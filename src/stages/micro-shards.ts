@@ -14,10 +14,10 @@ export function shardCountOf(rows: number, wanted: number): number {
 }
 
 /**
- * Rows of similar length share a shard, so that little padding is computed; neighbouring shards differ in length
- * (bit-reversed order), so that any contiguous range of shards, which is what a learner gets, is about equally long.
+ * Deals the rows out from long to short, there and back again: every shard gets long and short ones, which pack into
+ * full rows (src/learner/packing.ts), and nearly the same number of tokens, so any two learners have equal work.
  *
- * @param shardCount a power of two, at most `rows.length`
+ * @param shardCount at most `rows.length`
  * @returns `shardCount` groups of ⌊n/S⌋ or ⌈n/S⌉ rows
  */
 export function cutMicroShards<Row>(
@@ -25,21 +25,14 @@ export function cutMicroShards<Row>(
   shardCount: number,
   lengthOf: (row: Row) => number,
 ): Row[][] {
-  const byLength = rows
+  const longestFirst = rows
     .map((row, i) => ({ row, i, length: lengthOf(row) }))
-    .sort((a, b) => a.length - b.length || a.i - b.i);
-  const bits = Math.log2(shardCount);
-  const shards = new Array<Row[]>(shardCount);
-  for (let group = 0; group < shardCount; group++) {
-    const first = Math.floor((group * rows.length) / shardCount);
-    const end = Math.floor(((group + 1) * rows.length) / shardCount);
-    shards[reverseBits(group, bits)] = byLength.slice(first, end).map(({ row }) => row);
-  }
+    .sort((a, b) => b.length - a.length || a.i - b.i);
+  const shards = Array.from({ length: shardCount }, (): Row[] => []);
+  longestFirst.forEach(({ row }, i) => {
+    const column = i % shardCount;
+    const isReturning = Math.floor(i / shardCount) % 2 === 1;
+    shards[isReturning ? shardCount - 1 - column : column].push(row);
+  });
   return shards;
-}
-
-function reverseBits(value: number, bits: number): number {
-  let reversed = 0;
-  for (let i = 0; i < bits; i++) reversed |= ((value >> i) & 1) << (bits - 1 - i);
-  return reversed;
 }

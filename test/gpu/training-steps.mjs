@@ -4,6 +4,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { createEngine } from "../../dist/src/engine/create-engine.js";
 import { makeAdamwProgram } from "../../dist/src/engine/optim.js";
+import { laySft } from "../../dist/src/learner/packed-rows.js";
 import { makeLmGradProgram } from "../../dist/src/learner/programs.js";
 import { layoutOf, parseModelConfig } from "../../dist/src/models/model-spec.js";
 
@@ -21,7 +22,12 @@ const { engine } = await createEngine({ name: "tensorflow", threads: 1 });
 const values = Float32Array.from({ length: layout.size }, (_, i) => Math.sin(i) * 0.1);
 const params = engine.createArena(layout, values);
 const [grads, m, v] = [0, 1, 2].map(() => engine.createArena(layout));
-const gradient = await engine.compile(makeLmGradProgram(spec, { rows, length }, 1));
+const sequences = Array.from({ length: rows }, (_, row) => ({
+  ids: Int32Array.from({ length }, (_, i) => (7 * (row * length + i)) % 61),
+  lossMask: new Uint8Array(length).fill(1),
+}));
+const [{ shape, ...run }] = laySft(sequences, { budgetTokens: 64, hidden: 32, contextTokens: 16, padId: 0 });
+const gradient = await engine.compile(makeLmGradProgram(spec, shape, 1));
 const adamw = await engine.compile(
   makeAdamwProgram(layout, { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 }),
 );
@@ -36,8 +42,7 @@ report(0, null);
 for (let step = 1; step <= Math.max(...sampleAfter); step++) {
   await grads.clear();
   const inputs = {
-    ids: Int32Array.from({ length: rows * length }, (_, i) => (7 * i) % 61),
-    mask: new Float32Array(rows * (length - 1)).fill(1),
+    ...{ ids: run.ids, starts: run.starts, at: run.at, labels: run.labels, mask: run.mask },
     denominator: Float32Array.of(rows * (length - 1)),
   };
   const { loss } = await gradient.run({ params, grads }, inputs);

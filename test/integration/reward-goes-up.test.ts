@@ -52,7 +52,6 @@ test("ppo raises the share of the rewarded token, and nothing else moves the fir
     stage: "ppo",
     engine: { name: "onnx" },
     padId: 1,
-    microShardRows: BATCH / SHARDS,
     models: [
       { role: "actor", hfConfigJson, head: "lm", file: null, initSeed: 1 },
       { role: "critic", hfConfigJson, head: "scalar", file: null, initSeed: 2 },

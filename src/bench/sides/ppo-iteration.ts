@@ -47,7 +47,6 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
     },
     engine,
     padId: 1,
-    microShardRows: Math.ceil(minibatch / microShards),
     models: [
       { role: "actor", head: "lm", initSeed: 1, hfConfigJson: hfConfigJson.lm, file: null },
       { role: "critic", head: "scalar", initSeed: 2, hfConfigJson: hfConfigJson.scalar, file: null },

@@ -31,7 +31,6 @@ export async function open(config: PpoUpdateConfig): Promise<Side> {
     },
     engine: { name: "onnx", threads },
     padId: 1,
-    microShardRows: batch,
     models: [model("actor", "lm", 1), model("critic", "scalar", 2)],
     optimizers: { actor: BENCH_OPTIMIZER, critic: BENCH_OPTIMIZER },
   });

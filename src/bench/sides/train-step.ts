@@ -21,7 +21,6 @@ export async function open(config: TrainStepConfig): Promise<Side> {
     hyper: {},
     engine: { name: "onnx", threads },
     padId: 1,
-    microShardRows: Math.ceil(batch / shards),
     models: [
       { role: "model", hfConfigJson: benchConfigJson(config, "lm"), head: "lm", file: null, initSeed: 1 },
     ],

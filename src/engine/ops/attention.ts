@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import { shapeError } from "../../shared/errors.js";
-import { activeTrace } from "../trace/backend.js";
+import { activeTrace, type TraceBackend } from "../trace/backend.js";
 import type { GraphBuilder } from "../trace/graph.js";
 import { fusedOp } from "./fused-op.js";
 
@@ -11,6 +11,11 @@ export const HIDDEN_SCORE = -1e9;
 export interface AttentionOptions {
   /** Multiplies q·k. @default 1/√E */
   readonly scale?: number;
+  /**
+   * `[B, 1, T, T]`, added to the scores in place of the causal mask: 0 where query t may read key s, HIDDEN_SCORE
+   * elsewhere. No gradient flows into it. @default causal
+   */
+  readonly mask?: Tensor;
 }
 
 /** Sizes of one attention. */
@@ -45,10 +50,11 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor, options: Attent
   const extent = { batch, length, heads, groups, width, scale: options.scale ?? 1 / Math.sqrt(width) };
   const trace = activeTrace();
   return trace === null
-    ? plainAttention(q, k, v, extent)
+    ? plainAttention(q, k, v, extent, options.mask)
     : fusedOp(trace, [q, k, v], (graph, names) => {
         const [query, key, value] = names.map((name) => graph.transpose(name, [0, 2, 1, 3]));
-        const { out, gradients } = fusedAttention(graph, query, key, value, extent);
+        const mask = maskName(trace, length, options.mask);
+        const { out, gradients } = fusedAttention(graph, [query, key, value], mask, extent);
         return {
           value: graph.transpose(out, [0, 2, 1, 3]),
           shape: q.shape,
@@ -64,13 +70,19 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor, options: Attent
  * @param qkv `[B·T, 3D]`
  * @returns `[B·T, D]`
  */
-export function qkvAttention(qkv: Tensor, batch: number, length: number, heads: number): Tensor {
+export function qkvAttention(
+  qkv: Tensor,
+  batch: number,
+  length: number,
+  heads: number,
+  options: Pick<AttentionOptions, "mask"> = {},
+): Tensor {
   const hidden = qkv.shape[1]! / 3;
   const width = hidden / heads;
   const trace = activeTrace();
   if (trace === null) {
     const [q, k, v] = tf.split(qkv, 3, -1).map((part) => tf.reshape(part, [batch, length, heads, width]));
-    return tf.reshape(causalAttention(q, k, v), [batch * length, hidden]);
+    return tf.reshape(causalAttention(q, k, v, options), [batch * length, hidden]);
   }
   const extent = { batch, length, heads, groups: heads, width, scale: 1 / Math.sqrt(width) };
   const tokens = batch * length;
@@ -80,7 +92,8 @@ export function qkvAttention(qkv: Tensor, batch: number, length: number, heads: 
     const [query, key, value] = graph
       .emit("Split", [stacked, graph.int64s([1, 1, 1])], 3, { axis: 0 })
       .map((part) => graph.reshape(part, [batch, heads, length, width]));
-    const { out, gradients } = fusedAttention(graph, query, key, value, extent);
+    const mask = maskName(trace, length, options.mask);
+    const { out, gradients } = fusedAttention(graph, [query, key, value], mask, extent);
     return {
       value: graph.reshape(graph.transpose(out, [0, 2, 1, 3]), [tokens, hidden]),
       shape: [tokens, hidden],
@@ -100,7 +113,12 @@ export function qkvAttention(qkv: Tensor, batch: number, length: number, heads: 
  *
  *   dV = Pᵀ·dO    dS = P ⊙ (dO·Vᵀ − rowsum(dO ⊙ O))    dQ = scale·dS·K    dK = scale·dSᵀ·Q
  */
-function fusedAttention(graph: GraphBuilder, query: string, key: string, value: string, extent: Extent) {
+function fusedAttention(
+  graph: GraphBuilder,
+  [query, key, value]: readonly string[],
+  mask: string,
+  extent: Extent,
+) {
   const { batch, length, heads, groups, width, scale } = extent;
   const rows = (heads / groups) * length;
   const isGrouped = groups !== heads;
@@ -112,7 +130,6 @@ function fusedAttention(graph: GraphBuilder, query: string, key: string, value: 
 
   const q = toGroups(query, width);
   const scores = toHeads(graph.matMul(q, key, { transB: true, alpha: scale, rank }), length);
-  const mask = graph.constant("float32", [length, length], causalMask(length), `causal mask ${length}`);
   const weights = toGroups(graph.op("Softmax", [graph.op("Add", [scores, mask])], { axis: -1 }), length);
   const grouped = graph.matMul(weights, value, { rank });
   return {
@@ -130,7 +147,13 @@ function fusedAttention(graph: GraphBuilder, query: string, key: string, value: 
   };
 }
 
-function plainAttention(q: Tensor, k: Tensor, v: Tensor, extent: Extent): Tensor {
+function maskName(trace: TraceBackend, length: number, mask: Tensor | undefined): string {
+  if (mask !== undefined) return trace.name(mask);
+  const shape = [length, length];
+  return trace.graph.constant("float32", shape, causalMask(length), `causal mask ${length}`);
+}
+
+function plainAttention(q: Tensor, k: Tensor, v: Tensor, extent: Extent, given?: Tensor): Tensor {
   const { batch, length, heads, groups, width, scale } = extent;
   const rows = (heads / groups) * length;
   const headsFirst = (x: Tensor, count: number) =>
@@ -138,11 +161,26 @@ function plainAttention(q: Tensor, k: Tensor, v: Tensor, extent: Extent): Tensor
   const keys = headsFirst(k, length);
   const values = headsFirst(v, length);
   const scores = tf.mul(tf.matMul(headsFirst(q, rows), keys, false, true), scale);
-  const mask = tf.tensor2d(causalMask(length), [length, length]);
+  const mask = given ?? tf.tensor2d(causalMask(length), [length, length]);
   const masked = tf.add(tf.reshape(scores, [batch, heads, length, length]), mask);
   const weights = tf.reshape(tf.softmax(masked), [batch, groups, rows, length]);
   const out = tf.reshape(tf.matMul(weights, values), [batch, heads, length, width]);
   return tf.transpose(out, [0, 2, 1, 3]);
+}
+
+/**
+ * The `mask` of rows that hold several sequences end to end: a token reads the earlier ones of its own sequence.
+ *
+ * @param starts int32 `[B, T]`, the column where each token's sequence starts
+ * @returns `[B, 1, T, T]`
+ */
+export function sequenceMask(starts: Tensor): Tensor {
+  const [batch, length] = starts.shape as [number, number];
+  const columns = tf.range(0, length, 1, "int32");
+  const isEarlier = tf.less(tf.reshape(columns, [1, 1, length]), tf.reshape(starts, [batch, length, 1]));
+  const hidden = tf.mul(tf.cast(isEarlier, "float32"), HIDDEN_SCORE);
+  const mask = tf.minimum(hidden, tf.tensor2d(causalMask(length), [length, length]));
+  return tf.reshape(mask, [batch, 1, length, length]);
 }
 
 /** `[T, T]`: 0 on and below the diagonal, HIDDEN_SCORE above it. */

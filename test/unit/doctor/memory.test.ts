@@ -49,9 +49,15 @@ describe("estimateMemory", () => {
     expect(await cache(16)).toBe(2 * (await cache(8)));
     // 16 layers, keys and values, 16 slots, 112 tokens of 512 numbers.
     expect(await cache(16)).toBe(4 * 16 * 2 * 16 * 112 * 512);
-    const programs = async (batchSize: number) =>
-      part(await processOf(config({ stages: ["sft"], sft: { batchSize } }), "learner"), "programs");
-    expect(await programs(256)).toBeGreaterThan(2 * (await programs(32)));
+    const programs = async (microBatchTokens: number) =>
+      part(
+        await processOf(
+          config({ stages: ["sft"], sft: { batchSize: 256 }, engine: { microBatchTokens } }),
+          "learner",
+        ),
+        "programs",
+      );
+    expect(await programs(2048)).toBeGreaterThan(2 * (await programs(512)));
   });
 
   it("has no rollout workers without ppo, and a total over all processes", async () => {

@@ -39,7 +39,7 @@ const model = (role: string, head: "lm" | "scalar", initSeed: number) => ({
   file: null,
   initSeed,
 });
-const common = { engine: { name: "onnx" }, padId: PAD, microShardRows: 2 } as const;
+const common = { engine: { name: "onnx" }, padId: PAD, microBatchTokens: 32 } as const;
 
 export const sftSettings: LearnerSettings = {
   ...common,

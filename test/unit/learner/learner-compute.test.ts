@@ -65,7 +65,7 @@ async function step(
 }
 
 /** Learning takes many steps: one program run each. */
-const inOneRun = (settings: LearnerSettings): LearnerSettings => ({ ...settings, microShardRows: 8 });
+const inOneRun = (settings: LearnerSettings): LearnerSettings => ({ ...settings, microBatchTokens: 512 });
 async function train(learner: LearnerCompute, rows: ShardRows, steps: number): Promise<void> {
   for (let i = 1; i <= steps; i++) await step(learner, rows, i, 1);
 }

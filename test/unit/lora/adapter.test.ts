@@ -4,7 +4,6 @@ import {
   makeCriticGradProgram,
   makeLmGradProgram,
   makeLogprobsProgram,
-  makeValuesProgram,
 } from "../../../src/learner/programs.js";
 import { specKey } from "../../../src/models/forward.js";
 import {
@@ -15,11 +14,13 @@ import {
   withLora,
 } from "../../../src/models/lora.js";
 import { layoutOf } from "../../../src/models/model-spec.js";
-import { adapted, CONFIGS, plainSpec, runOn, SETTINGS } from "./models.js";
+import { adapted, CONFIGS, listed, plainSpec, runOn, SETTINGS, valuesProgram } from "./models.js";
 
-const shape = { rows: 2, length: 8 };
-const ids = Int32Array.from([3, 14, 1, 5, 9, 2, 6, 5, 8, 9, 7, 22, 3, 8, 4, 6]);
-const mask = Float32Array.from([0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1]);
+const { shape, inputs } = listed([
+  [3, 14, 1, 5, 9, 2, 6, 5],
+  [8, 9, 7, 22, 3, 8, 4, 6],
+]);
+const { mask, ...tokens } = inputs;
 const denominator = Float32Array.of(1);
 const families = Object.keys(CONFIGS);
 
@@ -29,10 +30,13 @@ const maxDifference = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
 describe("an adapter", () => {
   it.each(families)("that is fresh changes no bit of a %s model's log-probabilities", async (family) => {
     const { plain, spec, base, weights } = adapted(family, { isFresh: true });
-    const before = await runOn(plain, { trained: base, frozen: null }, makeLogprobsProgram(plain, shape, 1), {
-      ids,
-    });
-    const after = await runOn(spec, weights, makeLogprobsProgram(spec, shape, 1), { ids });
+    const before = await runOn(
+      plain,
+      { trained: base, frozen: null },
+      makeLogprobsProgram(plain, shape, 1),
+      tokens,
+    );
+    const after = await runOn(spec, weights, makeLogprobsProgram(spec, shape, 1), tokens);
     expect(after.outputs.logprobs).toEqual(before.outputs.logprobs);
   });
 
@@ -40,11 +44,10 @@ describe("an adapter", () => {
     const { plain, spec, base, weights } = adapted(family);
     const merged = { trained: mergedWeights(spec, weights), frozen: null };
     const program = makeLogprobsProgram(plain, shape, 1);
-    const unmerged = (await runOn(spec, weights, makeLogprobsProgram(spec, shape, 1), { ids })).outputs
+    const unmerged = (await runOn(spec, weights, makeLogprobsProgram(spec, shape, 1), tokens)).outputs
       .logprobs;
-    const plainly = (await runOn(plain, merged, program, { ids })).outputs.logprobs;
-    const untouched = (await runOn(plain, { trained: base, frozen: null }, program, { ids })).outputs
-      .logprobs;
+    const plainly = (await runOn(plain, merged, program, tokens)).outputs.logprobs;
+    const untouched = (await runOn(plain, { trained: base, frozen: null }, program, tokens)).outputs.logprobs;
     expect(maxDifference(unmerged, plainly)).toBeLessThan(1e-5);
     expect(maxDifference(untouched, plainly)).toBeGreaterThan(0.05);
   });
@@ -76,7 +79,7 @@ describe("an adapter", () => {
     async (family) => {
       const { spec, weights } = adapted(family);
       const layout = trainedLayout(spec);
-      const inputs = { ids, mask, denominator };
+      const inputs = { ...tokens, mask, denominator };
       const program = makeLmGradProgram(spec, shape, 1);
       const { grads } = await runOn(spec, weights, program, inputs);
       const lossAt = async (trained: Float32Array) =>
@@ -103,7 +106,7 @@ describe("an adapter", () => {
   it("has the gradient that the base has when both are trained", async () => {
     const frozen = adapted("gpt2");
     const open = adapted("gpt2", { settings: { onlyOptimizeLora: false } });
-    const inputs = { ids, mask, denominator };
+    const inputs = { ...tokens, mask, denominator };
     const some = await runOn(frozen.spec, frozen.weights, makeLmGradProgram(frozen.spec, shape, 1), inputs);
     const all = await runOn(open.spec, open.weights, makeLmGradProgram(open.spec, shape, 1), inputs);
     expect(all.outputs.loss[0]).toBeCloseTo(some.outputs.loss[0], 5);
@@ -129,13 +132,15 @@ describe("what is trained", () => {
     expect(layout.size + frozenLayout(spec)!.size).toBe(
       layoutOf(plain).size + 2 * 2 * (2 * (8 + 8) + 2 * (8 + 4) + 3 * (8 + 12)),
     );
-    const column = new Float32Array(14).map((_, i) => Math.sin(i));
+    const column = mask.map((_, i) => Math.sin(i));
     const program = makeCriticGradProgram(spec, shape, { cliprangeValue: 10 });
-    const inputs = { ids, mask, oldValues: column, returns: column.map((v) => v + 1), denominator };
+    const { ids, starts, at } = tokens;
+    const returns = column.map((v) => v + 1);
+    const inputs = { ids, starts, at, mask, oldValues: column, returns, denominator };
     const { grads } = await runOn(spec, weights, program, inputs);
     expect(grads!.length).toBe(layout.size);
     expect(Math.hypot(...viewOf(layout, grads!, "score.weight"))).toBeGreaterThan(1e-3);
-    const { outputs } = await runOn(spec, weights, makeValuesProgram(spec, shape), { ids });
+    const { outputs } = await runOn(spec, weights, valuesProgram(spec, 16), { ids });
     expect(outputs.values.length).toBe(16);
   });
 

@@ -14,7 +14,7 @@ const LORA = { rank: 2, alpha: 8, targetModules: ["all-linear"], onlyOptimizeLor
 /** A frozen base of tiny weights could say nothing: its embedding is also its head. */
 const withLora = (settings: LearnerSettings): LearnerSettings => ({
   ...settings,
-  microShardRows: 4,
+  microBatchTokens: 64,
   lora: LORA,
   models: settings.models.map((model) => ({
     ...model,

@@ -1,4 +1,6 @@
 /** Tiny models of every weight layout, with adapters that are not zero. */
+import { laySft } from "../../../src/learner/packed-rows.js";
+import { specKey, tokenValues } from "../../../src/models/forward.js";
 import { createEngine } from "../../../src/engine/create-engine.js";
 import type { Engine, Program } from "../../../src/engine/engine.js";
 import type { Layout } from "../../../src/engine/layout.js";
@@ -108,4 +110,29 @@ export async function runOn(
   add("grads", trainedLayout(spec));
   const outputs = await (await made.compile(program)).run(arenas, inputs);
   return { outputs, grads: arenas.grads === undefined ? null : (await arenas.grads.read()).slice() };
+}
+
+/** The run of whole sequences, every token after the first listed. */
+export function listed(sequences: readonly (readonly number[])[]) {
+  const rows = sequences.map((ids) => ({
+    ids: Int32Array.from(ids),
+    lossMask: new Uint8Array(ids.length).fill(1),
+  }));
+  const options = { budgetTokens: 64, hidden: 8, contextTokens: 64, padId: 0 };
+  const [{ shape, ids, starts, at, labels, mask }] = laySft(rows, options);
+  return { shape, inputs: { ids, starts, at, labels, mask } };
+}
+
+/** The scalar head at every position of one sequence. */
+export function valuesProgram(spec: ModelSpec, length: number): Program {
+  const params = { layout: trainedLayout(spec), access: "read" } as const;
+  const frozen = frozenLayout(spec);
+  return {
+    key: `values ${specKey(spec)} T${length}`,
+    arenas: frozen === null ? { params } : { params, frozen: { layout: frozen, access: "read" } },
+    inputs: { ids: { shape: [1, length], dtype: "int32" } },
+    body: (arenas, { ids }) => ({
+      outputs: { values: tokenValues(spec, { ...arenas.frozen, ...arenas.params }, ids) },
+    }),
+  };
 }

@@ -2,14 +2,14 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { makeLogprobsProgram, makeValuesProgram } from "../../../src/learner/programs.js";
+import { makeLogprobsProgram } from "../../../src/learner/programs.js";
 import { loadModelDir } from "../../../src/models/checkpoint-dir.js";
 import { mergeAdapterDir, saveAdapterDir } from "../../../src/models/lora-files.js";
 import { mergedWeights } from "../../../src/models/lora.js";
 import type { Head } from "../../../src/models/model-spec.js";
 import { packageRoot } from "../../../src/shared/paths.js";
 import { SafetensorsFile } from "../../../src/shared/safetensors.js";
-import { adapted, runOn } from "./models.js";
+import { adapted, runOn, listed, valuesProgram } from "./models.js";
 
 const fixtures = join(packageRoot, "test/unit/lora/peft");
 let folder: string;
@@ -32,9 +32,11 @@ describe("a PEFT adapter", () => {
       logits: number[];
     };
     const [row] = ids;
-    const program = makeLogprobsProgram(spec, { rows: 1, length: row.length }, 1);
+    const { shape, inputs } = listed([row]);
+    const { mask: _all, ...tokens } = inputs;
+    const program = makeLogprobsProgram(spec, shape, 1);
     const weights = { trained: values, frozen: null };
-    const { logprobs } = (await runOn(spec, weights, program, { ids: Int32Array.from(row) })).outputs;
+    const { logprobs } = (await runOn(spec, weights, program, tokens)).outputs;
     for (let t = 0; t + 1 < row.length; t++) {
       const at = logits.slice(t * 23, (t + 1) * 23);
       const expected = at[row[t + 1]] - Math.log(at.reduce((sum, value) => sum + Math.exp(value), 0));
@@ -50,11 +52,11 @@ describe("a PEFT adapter", () => {
       ids: number[][];
       logits: number[];
     };
-    const length = ids[0].length;
-    const program = makeValuesProgram(spec, { rows: 1, length });
     const weights = { trained: values, frozen: null };
-    const { outputs } = await runOn(spec, weights, program, { ids: Int32Array.from(ids[0]) });
-    expect(outputs.values[length - 1]).toBeCloseTo(logits[0], 5);
+    const { outputs } = await runOn(spec, weights, valuesProgram(spec, ids[0].length), {
+      ids: Int32Array.from(ids[0]),
+    });
+    expect(outputs.values[ids[0].length - 1]).toBeCloseTo(logits[0], 5);
   });
 
   const cases: [string, Head, string[]][] = [
