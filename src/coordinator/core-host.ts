@@ -19,6 +19,9 @@ type EffectType = Exclude<Effect["type"], "journal">;
 type EffectOf<T extends EffectType> = Extract<Effect, { type: T }>;
 type Handler<T extends EffectType> = (effect: EffectOf<T>) => void;
 
+/** How late a deadline may be noticed; the shortest are seconds. */
+const SCHEDULE_MS = 10;
+
 interface Batch {
   readonly effects: readonly Effect[];
   /** Bytes of the experience that came with the event, if any. */
@@ -30,6 +33,7 @@ export class CoreHost {
   private readonly queue: Batch[] = [];
   private isPumping = false;
   private timer: NodeJS.Timeout | undefined;
+  private scheduling: NodeJS.Timeout | undefined;
   private isClosed = false;
   private idle: Promise<void> = Promise.resolve();
 
@@ -54,7 +58,9 @@ export class CoreHost {
   dispatch(event: CoordinatorEvent, payload?: Uint8Array): void {
     if (this.isClosed) return;
     const effects = reduce(this.state, event, performance.now());
-    if (effects.length > 0) {
+    // Says nothing that a crash could undo, so it need not wait for what is being synced.
+    if (effects.length === 1 && effects[0].type === "AckHeartbeat") this.execute(effects[0]);
+    else if (effects.length > 0) {
       this.queue.push({ effects, payload });
       if (!this.isPumping) this.idle = this.pump();
     }
@@ -74,15 +80,19 @@ export class CoreHost {
   async close(): Promise<void> {
     this.isClosed = true;
     clearTimeout(this.timer);
+    clearTimeout(this.scheduling);
     await this.idle;
   }
 
+  /** Looking for the next deadline costs with the number of workers: once for all events of some milliseconds. */
   private schedule(): void {
-    clearTimeout(this.timer);
-    const dueMs = nextDeadlineMs(this.state);
-    if (dueMs === null || this.isClosed) return;
-    const delayMs = Math.min(Math.max(dueMs - performance.now(), 1), 60_000);
-    this.timer = setTimeout(() => this.dispatch({ type: "Tick" }), delayMs);
+    this.scheduling ??= setTimeout(() => {
+      this.scheduling = undefined;
+      clearTimeout(this.timer);
+      if (this.isClosed) return;
+      const delayMs = Math.min(Math.max(nextDeadlineMs(this.state) - performance.now(), 1), 60_000);
+      this.timer = setTimeout(() => this.dispatch({ type: "Tick" }), delayMs);
+    }, SCHEDULE_MS);
   }
 
   private async pump(): Promise<void> {

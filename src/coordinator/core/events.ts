@@ -232,6 +232,12 @@ export interface CheckpointDamaged {
   /** For people. */
   readonly reason: string;
 }
+/** Told in one event, so that the work that waited for it is shared out evenly. */
+export interface PolicyHeld {
+  readonly type: "PolicyHeld";
+  readonly policyVersion: number;
+  readonly workers: readonly { readonly workerId: string; readonly incarnation: number }[];
+}
 /** Someone asked for another number of workers of a role. */
 export interface ScaleRequested {
   readonly type: "ScaleRequested";
@@ -269,4 +275,4 @@ export type TrainLoopEvent =
   | ScaleRequested;
 
 export type CoordinatorEvent =
-  CoordinatorStarted | Tick | WorkerRegistered | WorkerEvent | ReduceFailed | TrainLoopEvent;
+  CoordinatorStarted | Tick | WorkerRegistered | WorkerEvent | PolicyHeld | ReduceFailed | TrainLoopEvent;

@@ -16,8 +16,8 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   const { volatile, durable, config } = state;
   if (volatile.activeStep !== null || durable.stage === null) return;
   const learners: Member[] = [];
-  for (const member of volatile.members.values()) {
-    if (member.role === "learner" && member.state !== "draining") learners.push(member);
+  for (const member of volatile.learners) {
+    if (member.state !== "draining") learners.push(member);
   }
   if (!formGroup(state, learners)) healFromStorage(state, learners, out);
   else healFromGroup(state, learners, out);

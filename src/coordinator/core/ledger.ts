@@ -130,7 +130,7 @@ export function receiveExperience(
   const { workerId, incarnation, taskId, attempt } = event;
   out.send({ type: "AckExperience", workerId, incarnation, taskId, attempt, experienceId: id, outcome });
   if (task !== undefined && state.durable.experiences.get(id)?.status !== "open") {
-    task.openIds.delete(id);
+    if (task.openIds.delete(id) && task.lease !== null) state.volatile.leasedExperiences -= 1;
     if (task.openIds.size === 0) endTask(state, task, false, out);
   }
 }

@@ -39,9 +39,9 @@ export function loseMember(
 
 /** Lets draining workers go that hold nothing: no task, and no part in the step under way. */
 export function releaseDrained(state: CoordinatorState, out: Outbox): void {
-  const { members, activeStep } = state.volatile;
-  for (const member of [...members.values()]) {
-    if (member.state !== "draining" || member.leases.size > 0) continue;
+  const { draining, activeStep } = state.volatile;
+  for (const member of [...draining]) {
+    if (member.leases.size > 0) continue;
     if (activeStep?.members.some((other) => other.incarnation === member.incarnation)) continue;
     out.send({ type: "ReleaseWorker", workerId: member.workerId, incarnation: member.incarnation });
     removeMember(state, member);
@@ -66,9 +66,8 @@ export function expireAll(state: CoordinatorState, out: Outbox): void {
 /** Keeps `noRolloutsSinceMs`: since when tasks wait and no rollout worker is a member. */
 export function noteMissingRollouts(state: CoordinatorState): void {
   const { volatile } = state;
-  let isMissing = volatile.tasks.size > 0;
-  for (const member of volatile.members.values()) if (member.role === "rollout") isMissing = false;
-  if (isMissing) volatile.noRolloutsSinceMs ??= volatile.nowMs;
+  const hasRollouts = volatile.members.size > volatile.learners.size;
+  if (volatile.tasks.size > 0 && !hasRollouts) volatile.noRolloutsSinceMs ??= volatile.nowMs;
   else volatile.noRolloutsSinceMs = null;
 }
 

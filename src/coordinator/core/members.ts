@@ -6,6 +6,7 @@
  */
 import type {
   LearnerPosition,
+  PolicyHeld,
   WorkerEvent,
   WorkerHeartbeat,
   WorkerReady,
@@ -43,6 +44,7 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     heal: null,
   };
   volatile.members.set(member.workerId, member);
+  if (member.role === "learner") volatile.learners.add(member);
   acceptMember(state, member, out);
   return member;
 }
@@ -77,10 +79,27 @@ export function renewMember(
   });
 }
 
-export function setCredits(member: Member, event: WorkerReady): void {
+export function setCredits(state: CoordinatorState, member: Member, event: WorkerReady): void {
   if (member.role !== "rollout") return;
   member.credits = Math.max(0, Math.floor(event.credits));
   member.policyVersion = event.policyVersion;
+  state.volatile.freeWorkers.update(member);
+}
+
+/** The member takes nothing new; it is released once it holds nothing. */
+export function startDraining(state: CoordinatorState, member: Member): void {
+  member.state = "draining";
+  state.volatile.draining.add(member);
+  state.volatile.freeWorkers.update(member);
+}
+
+/** These rollout workers hold `policyVersion`, or load it before they begin. */
+export function notePolicyHeld(state: CoordinatorState, { workers, policyVersion }: PolicyHeld): void {
+  for (const { workerId, incarnation } of workers) {
+    const member = state.volatile.members.get(workerId);
+    if (member?.incarnation === incarnation && member.role === "rollout")
+      member.policyVersion = policyVersion;
+  }
 }
 
 /** Tells an incarnation that it is over. */
@@ -90,10 +109,13 @@ export function fence(workerId: string, incarnation: number, reason: string, out
 
 /** Forgets the member; learners that were copying its state need another source. */
 export function removeMember(state: CoordinatorState, member: Member): void {
-  const { members } = state.volatile;
+  const { members, learners, draining, freeWorkers } = state.volatile;
   if (members.get(member.workerId) === member) members.delete(member.workerId);
+  learners.delete(member);
+  draining.delete(member);
+  freeWorkers.delete(member);
   if (member.role !== "learner") return;
-  for (const other of members.values()) {
+  for (const other of learners) {
     const source = other.heal?.source;
     if (source?.kind === "peer" && source.incarnation === member.incarnation) other.heal = null;
   }

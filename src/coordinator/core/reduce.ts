@@ -23,7 +23,7 @@ import {
   requestCollection,
 } from "./ledger.js";
 import { expireAll, loseMember, noteMissingRollouts, registerWorker, releaseDrained } from "./lifecycle.js";
-import { fence, renewMember, setCredits, signer } from "./members.js";
+import { fence, notePolicyHeld, renewMember, setCredits, signer, startDraining } from "./members.js";
 import { Outbox } from "./outbox.js";
 import {
   commitIteration,
@@ -70,6 +70,8 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return expireAll(state, out);
     case "WorkerRegistered":
       return registerWorker(state, event, out);
+    case "PolicyHeld":
+      return notePolicyHeld(state, event);
     case "StageStarted":
       return startStage(state, event.stage, out);
     case "StageFinished":
@@ -129,10 +131,9 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
     case "WorkerLeft":
       return loseMember(state, member, "left", out);
     case "WorkerDraining":
-      member.state = "draining";
-      return;
+      return startDraining(state, member);
     case "WorkerReady":
-      return setCredits(member, event);
+      return setCredits(state, member, event);
     case "ExperienceReceived":
       return receiveExperience(state, member, event, out);
     case "EvaluationReceived":

@@ -7,6 +7,8 @@ import type { ExperienceId } from "../../rl/types.js";
 import type { CoreConfig } from "./config.js";
 import { emptyDurableState, type DurableState, type StepManifest } from "./durable.js";
 import type { HealSource, StepMember, TaskKind } from "./effects.js";
+import { FreeWorkers } from "./free-workers.js";
+import { WaitingTasks } from "./waiting-tasks.js";
 import type { Role, StepRequested, CollectRequested } from "./events.js";
 
 export interface Member {
@@ -50,6 +52,8 @@ export interface TaskLease {
 
 export interface Task {
   readonly taskId: string;
+  /** Grows with every task: the older one goes first. */
+  readonly order: number;
   readonly kind: TaskKind;
   /** Collection (experience) or evaluation it belongs to. */
   readonly owner: string | number;
@@ -108,6 +112,16 @@ export interface VolatileState {
   readonly members: Map<string, Member>;
   /** Oldest first. */
   readonly tasks: Map<string, Task>;
+  nextTaskOrder: number;
+  // What follows is derived from members and tasks and kept up where they change (members.ts, tasks.ts).
+  readonly freeWorkers: FreeWorkers;
+  readonly learners: Set<Member>;
+  readonly draining: Set<Member>;
+  readonly waitingTasks: WaitingTasks;
+  /** Tasks by owner; an owner without one is complete. */
+  readonly openTasks: Map<string | number, number>;
+  /** Open ids of the experience tasks that are held. */
+  leasedExperiences: number;
   readonly evaluations: Map<string, Evaluation>;
   /** Collections waiting for room, oldest first. */
   readonly waitingCollections: CollectRequested[];
@@ -154,6 +168,13 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       nextHealId: 1,
       members: new Map(),
       tasks: new Map(),
+      nextTaskOrder: 1,
+      freeWorkers: new FreeWorkers(),
+      learners: new Set(),
+      draining: new Set(),
+      waitingTasks: new WaitingTasks(),
+      openTasks: new Map(),
+      leasedExperiences: 0,
       evaluations: new Map(),
       waitingCollections: [],
       awaitedCollections: new Set(),

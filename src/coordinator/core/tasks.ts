@@ -17,8 +17,10 @@ export function addTask(
   policyVersion: number,
   openIds: readonly ExperienceId[],
 ): void {
-  state.volatile.tasks.set(taskId, {
+  const { volatile } = state;
+  const task: Task = {
     taskId,
+    order: volatile.nextTaskOrder++,
     kind,
     owner,
     policyVersion,
@@ -29,59 +31,63 @@ export function addTask(
     assignees: new Map(),
     lease: null,
     holdUntilMs: 0,
-  });
+  };
+  volatile.tasks.set(taskId, task);
+  volatile.waitingTasks.add(task);
+  volatile.openTasks.set(owner, (volatile.openTasks.get(owner) ?? 0) + 1);
 }
 
 /** Hands out what can be handed out: oldest task first, to a worker that did not fail it while there is one. */
 export function dispatchTasks(state: CoordinatorState, out: Outbox): void {
-  const { members, tasks } = state.volatile;
-  if (tasks.size === 0) return;
-  let free = 0;
-  for (const member of members.values()) if (hasCredit(member)) free += 1;
-  if (free === 0) return;
-  for (const task of tasks.values()) {
-    if (task.lease !== null || task.policyVersion > state.durable.policyVersion) continue;
+  const { freeWorkers, waitingTasks } = state.volatile;
+  if (waitingTasks.size === 0 || freeWorkers.size === 0) return;
+  /** Nobody who is free holds this version or a newer one. */
+  let unheld = Infinity;
+  for (const task of waitingTasks) {
+    if (task.policyVersion > state.durable.policyVersion) continue;
+    const oldest = oldestPolicyFor(state, task);
+    if (oldest >= unheld) continue;
     if (task.kind === "experience" && !hasRoomFor(state, task)) continue;
-    const member = chooseWorker(state, task, out);
-    if (member === null) continue;
-    assign(state, task, member, out);
-    if (!hasCredit(member) && --free === 0) return;
+    const choice = chooseWorker(state, task, oldest, out);
+    if (choice === "unheld") unheld = oldest;
+    if (typeof choice === "string") continue;
+    assign(state, task, choice, out);
+    if (freeWorkers.size === 0) return;
   }
 }
 
-const hasCredit = (member: Member): boolean =>
-  member.role === "rollout" && member.state === "ready" && member.leases.size < member.credits;
+const oldestPolicyFor = ({ durable, config }: CoordinatorState, task: Task): number =>
+  task.kind === "evaluation"
+    ? task.policyVersion
+    : Math.max(0, durable.policyVersion - config.maxStalenessVersions);
 
-/** Fewest leases first, then join order; null when nobody may take it now. */
-function chooseWorker(state: CoordinatorState, task: Task, out: Outbox): Member | null {
-  let best: Member | null = null;
-  let isBestFresh = false;
-  let hasFreshElsewhere = false;
-  for (const member of state.volatile.members.values()) {
-    if (member.role !== "rollout" || member.state !== "ready") continue;
-    const isFresh = !task.failedBy.has(member.workerId);
-    if (!hasCredit(member) || !holdsPolicyFor(state, member, task, out)) {
-      hasFreshElsewhere ||= isFresh;
-      continue;
-    }
-    if (best !== null && isBestFresh && !isFresh) continue;
-    if (best === null || (isFresh && !isBestFresh) || member.leases.size < best.leases.size) {
-      best = member;
-      isBestFresh = isFresh;
-    }
+/** Fewest leases first; "unheld" when nobody free holds the policy, "later" when it waits for somebody else. */
+function chooseWorker(
+  state: CoordinatorState,
+  task: Task,
+  oldest: number,
+  out: Outbox,
+): Member | "unheld" | "later" {
+  let best: Member | undefined;
+  for (const member of state.volatile.freeWorkers) {
+    if (!holdsPolicyFrom(state, member, oldest, out)) continue;
+    if (!task.failedBy.has(member.workerId)) return member;
+    best ??= member;
   }
+  if (best === undefined) return "unheld";
   // A worker that failed the task waits a little for one that did not.
-  if (best !== null && !isBestFresh && hasFreshElsewhere && state.volatile.nowMs < task.holdUntilMs)
-    return null;
-  return best;
+  return state.volatile.nowMs < task.holdUntilMs && hasFreshWorker(state, task) ? "later" : best;
 }
 
-function holdsPolicyFor(state: CoordinatorState, member: Member, task: Task, out: Outbox): boolean {
-  const { durable, config } = state;
-  const oldest =
-    task.kind === "evaluation"
-      ? task.policyVersion
-      : Math.max(0, durable.policyVersion - config.maxStalenessVersions);
+/** Somebody who did not fail the task is here, and only busy or behind. */
+function hasFreshWorker({ volatile }: CoordinatorState, task: Task): boolean {
+  for (const { role, state, workerId } of volatile.members.values())
+    if (role === "rollout" && state === "ready" && !task.failedBy.has(workerId)) return true;
+  return false;
+}
+
+function holdsPolicyFrom(state: CoordinatorState, member: Member, oldest: number, out: Outbox): boolean {
+  const { durable } = state;
   if (member.policyVersion >= oldest && member.policyVersion <= durable.policyVersion) return true;
   if (member.refreshedTo !== durable.policyVersion) {
     member.refreshedTo = durable.policyVersion;
@@ -99,20 +105,16 @@ function holdsPolicyFor(state: CoordinatorState, member: Member, task: Task, out
 function hasRoomFor(state: CoordinatorState, task: Task): boolean {
   const { durable, volatile, config } = state;
   if (durable.counts.buffered === 0) return true;
-  let outstanding = task.openIds.size;
-  for (const other of volatile.tasks.values()) {
-    if (other.lease !== null && other.kind === "experience") outstanding += other.openIds.size;
-  }
+  const outstanding = task.openIds.size + volatile.leasedExperiences;
   const expected = durable.counts.bufferedBytes + outstanding * volatile.largestExperienceBytes;
   return expected <= config.capacityBytes || !canDrain(state);
 }
 
 /** Whether the buffer holds experiences of a complete collection: those the train loop can use up. */
 export function canDrain(state: CoordinatorState): boolean {
-  const incomplete = new Set<string | number>();
-  for (const task of state.volatile.tasks.values()) incomplete.add(task.owner);
+  const { openTasks } = state.volatile;
   for (const entry of state.durable.experiences.values()) {
-    if (entry.status === "buffered" && !incomplete.has(entry.iteration)) return true;
+    if (entry.status === "buffered" && !openTasks.has(entry.iteration)) return true;
   }
   return false;
 }
@@ -129,6 +131,10 @@ function assign(state: CoordinatorState, task: Task, member: Member, out: Outbox
     progress: 0,
   };
   member.leases.add(task.taskId);
+  const { freeWorkers, waitingTasks } = state.volatile;
+  freeWorkers.update(member);
+  waitingTasks.delete(task);
+  if (task.kind === "experience") state.volatile.leasedExperiences += task.openIds.size;
   out.send({
     type: "AssignTask",
     workerId: member.workerId,
@@ -157,9 +163,12 @@ export function releaseLease(state: CoordinatorState, task: Task, shouldTell: bo
   const lease = task.lease;
   if (lease === null) return;
   task.lease = null;
+  state.volatile.waitingTasks.giveBack(task);
+  if (task.kind === "experience") state.volatile.leasedExperiences -= task.openIds.size;
   const holder = state.volatile.members.get(lease.workerId);
   if (holder?.incarnation !== lease.incarnation) return;
   holder.leases.delete(task.taskId);
+  state.volatile.freeWorkers.update(holder);
   if (!shouldTell) return;
   out.send({
     type: "CancelTask",
@@ -211,7 +220,12 @@ export function releaseMemberLeases(
 /** Nothing of the task is left to do (or will be): removes it and reports whatever that completes. */
 export function endTask(state: CoordinatorState, task: Task, hasFailed: boolean, out: Outbox): void {
   releaseLease(state, task, true, out);
-  state.volatile.tasks.delete(task.taskId);
+  const { tasks, waitingTasks, openTasks } = state.volatile;
+  tasks.delete(task.taskId);
+  waitingTasks.delete(task);
+  const left = openTasks.get(task.owner)! - 1;
+  if (left > 0) openTasks.set(task.owner, left);
+  else openTasks.delete(task.owner);
   if (task.kind === "experience") {
     reportCollection(state, task.owner as number, out);
     return;
@@ -233,7 +247,7 @@ export function reportCollection(state: CoordinatorState, iteration: number, out
   const { volatile, durable } = state;
   const collection = durable.collections.get(iteration);
   if (collection === undefined || !volatile.awaitedCollections.has(iteration)) return;
-  for (const task of volatile.tasks.values()) if (task.owner === iteration) return;
+  if (volatile.openTasks.has(iteration)) return;
   volatile.awaitedCollections.delete(iteration);
   const experienceIds: ExperienceId[] = [];
   let abandoned = 0;
