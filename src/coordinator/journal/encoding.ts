@@ -13,9 +13,9 @@ const HEADER_BYTES = 5;
 export const recordKey = (sequence: number): string => `r${sequence.toString(16).padStart(16, "0")}`;
 
 export function frame(body: Uint8Array): Uint8Array {
-  const value = new Uint8Array(HEADER_BYTES + body.length);
+  const value = Buffer.allocUnsafe(HEADER_BYTES + body.length);
   value[0] = FORMAT_VERSION;
-  new DataView(value.buffer).setUint32(1, crc32(body), true);
+  value.writeUInt32LE(crc32(body), 1);
   value.set(body, HEADER_BYTES);
   return value;
 }
