@@ -40,7 +40,9 @@ export function explainedVariance(returns: ArrayLike<number>, values: ArrayLike<
     throw shapeError(`explainedVariance: ${returns.length} returns and ${values.length} values`);
   }
   const total = summarize(returns).deviation ** 2;
-  const residual = summarize(Array.from(returns, (target, i) => target - values[i])).deviation ** 2;
+  const residuals = new Float64Array(returns.length);
+  for (let i = 0; i < residuals.length; i++) residuals[i] = returns[i] - values[i];
+  const residual = summarize(residuals).deviation ** 2;
   return total === 0 ? NaN : 1 - residual / total;
 }
 
@@ -69,8 +71,19 @@ export function experienceStats(experiences: readonly Experience[]): ExperienceS
   const meanOf = (of: (experience: Experience) => number): number => summarize(experiences.map(of)).mean;
   const klOf = (estimator: "k1" | "k3") => (e: Experience) =>
     sequenceKl(estimator, e.logprobs, e.refLogprobs, e.actionMask);
-  const counted = (of: (experience: Experience) => Float32Array): number[] =>
-    experiences.flatMap((e) => Array.from(of(e)).filter((_, i) => e.actionMask[i] === 1));
+  let tokens = 0;
+  for (const { actionMask } of experiences)
+    for (let i = 0; i < actionMask.length; i++) if (actionMask[i] === 1) tokens += 1;
+  const counted = (of: (experience: Experience) => Float32Array): Float64Array => {
+    const values = new Float64Array(tokens);
+    let at = 0;
+    for (const experience of experiences) {
+      const column = of(experience);
+      const { actionMask } = experience;
+      for (let i = 0; i < column.length; i++) if (actionMask[i] === 1) values[at++] = column[i];
+    }
+    return values;
+  };
   return {
     experiences: experiences.length,
     score: summarize(experiences.map((e) => e.score)),
