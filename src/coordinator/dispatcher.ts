@@ -7,8 +7,7 @@
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { Prompt, ScoredRollout } from "../rl/types.js";
-import { fromExperienceMessage, toPromptRow } from "../rpc/codec/experience.js";
-import type { Experience__Output } from "../rpc/generated/troupe/v1/Experience.js";
+import { toPromptRow } from "../rpc/codec/prompt-row.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage__Output } from "../rpc/generated/troupe/v1/RolloutMessage.js";
@@ -17,9 +16,10 @@ import type { Sampling } from "../rpc/generated/troupe/v1/Sampling.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { toServiceError } from "../rpc/status.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
-import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
+import { TroupeError, describeError } from "../shared/errors.js";
 import type { AssignTask } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
+import { ExperienceIntake } from "./experience-intake.js";
 import type { ExperienceStore } from "./experience-store.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
 import { StreamRegistry, isOpen } from "./stream-registry.js";
@@ -53,8 +53,7 @@ export class Dispatcher {
   private readonly tasks = new Map<string, Task>();
   /** Handed out before anybody asked: after a restart the core knows the open collection before the train loop does. */
   private readonly earlyAssignments = new Map<string, AssignTask>();
-  /** Arrived and decoded, waiting for the core's verdict; by task attempt and experience id. */
-  private readonly undecided = new Map<string, ScoredRollout>();
+  private readonly intake: ExperienceIntake;
   private readonly collections = new Map<number, Deferred<readonly string[]>>();
   private readonly evaluations = new Map<
     string,
@@ -62,33 +61,27 @@ export class Dispatcher {
   >();
 
   constructor(private readonly options: DispatcherOptions) {
-    const { host, store, metrics } = options;
+    const { host } = options;
+    this.intake = new ExperienceIntake({
+      ...options,
+      isEvaluation: (taskId) => this.isEvaluation(taskId),
+      sendAcks: (workerId, acks) => void this.streams.send(workerId, { acks: { acks } }),
+    });
     host.on("AssignTask", (effect) => this.assign(effect));
     // A task names the weights it needs and the worker loads them before it starts, so any worker may take any task.
-    host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) =>
-      host.dispatch({ type: "WorkerHeartbeat", workerId, incarnation, policyVersion }),
-    );
-    host.on("AckExperience", (effect) => {
-      const key = undecidedKey(effect.taskId, effect.attempt, effect.experienceId);
-      const rollout = this.undecided.get(key);
-      this.undecided.delete(key);
-      if (effect.outcome === "admitted") {
-        if (rollout !== undefined) store.put(rollout);
-        metrics.experiencesAdmitted.inc();
-      } else metrics.experiencesRejected.inc({ reason: effect.outcome });
-      this.streams.send(effect.workerId, {
-        ack: { experienceId: effect.experienceId, outcome: effect.outcome },
+    let refreshed: { workerId: string; incarnation: number }[] = [];
+    host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) => {
+      if (refreshed.push({ workerId, incarnation }) > 1) return;
+      queueMicrotask(() => {
+        const workers = refreshed;
+        refreshed = [];
+        host.dispatch({ type: "PolicyHeld", policyVersion, workers });
       });
     });
     host.on("AckEvaluation", (effect) => {
-      const keys = this.undecidedOf(undecidedKey(effect.taskId, effect.attempt, ""));
-      const evaluation = this.evaluations.get(evaluationOf(effect.taskId));
+      const rollouts = this.intake.takeEvaluation(effect);
       if (effect.outcome === "accepted")
-        evaluation?.results.set(
-          effect.taskId,
-          keys.map((key) => this.undecided.get(key) as ScoredRollout),
-        );
-      for (const key of keys) this.undecided.delete(key);
+        this.evaluations.get(evaluationOf(effect.taskId))?.results.set(effect.taskId, rollouts);
     });
     host.on("CollectCompleted", (effect) => {
       if (effect.abandoned > 0)
@@ -197,6 +190,8 @@ export class Dispatcher {
           if (!this.streams.has(workerId) || message.ready)
             this.streams.bind(workerId, incarnation, call as never);
           this.receive(message, workerId, incarnation);
+          this.intake.holdBack(call);
+          this.streams.holdBack(call as never);
         } catch (error) {
           this.options.logger.warn({ error: describeError(error) }, "rollout stream refused");
           call.emit("error", toServiceError(error));
@@ -225,8 +220,8 @@ export class Dispatcher {
         credits: message.ready.credits,
         policyVersion: directory.get(workerId)?.policyVersion ?? -1,
       });
-    } else if (message.experience) {
-      this.receiveExperience(message.experience, from);
+    } else if (message.experiences) {
+      for (const bytes of message.experiences.experiences) this.intake.receive(bytes, from);
     } else if (message.done) {
       const { taskId, attempt } = message.done;
       host.dispatch({
@@ -242,39 +237,6 @@ export class Dispatcher {
     } else if (message.draining) {
       host.dispatch({ type: "WorkerDraining", ...from });
     }
-  }
-
-  private receiveExperience(
-    message: Experience__Output,
-    from: { workerId: string; incarnation: number },
-  ): void {
-    const { taskId, attempt, experienceId, policyVersion } = message;
-    let isFinite = true;
-    try {
-      this.undecided.set(undecidedKey(taskId, attempt, experienceId), fromExperienceMessage(message));
-    } catch (error) {
-      if (errorCodeOf(error) !== "NUMERIC") {
-        this.options.metrics.experiencesRejected.inc({ reason: "invalid" });
-        throw error;
-      }
-      this.options.logger.error(describeError(error));
-      isFinite = false;
-    }
-    if (this.isEvaluation(taskId)) return; // decided as a whole when the task is done
-    const payload = this.options.store.encode(message);
-    this.options.host.dispatch(
-      {
-        type: "ExperienceReceived",
-        ...from,
-        taskId,
-        attempt,
-        experienceId,
-        policyVersion,
-        bytes: payload.byteLength,
-        isFinite,
-      },
-      payload,
-    );
   }
 
   private assign(effect: AssignTask): void {
@@ -330,12 +292,8 @@ export class Dispatcher {
     for (const [taskId] of tasks) {
       this.tasks.delete(taskId);
       this.earlyAssignments.delete(taskId);
-      for (const key of this.undecidedOf(`${taskId} `)) this.undecided.delete(key);
+      this.intake.forget(taskId);
     }
-  }
-
-  private undecidedOf(prefix: string): string[] {
-    return [...this.undecided.keys()].filter((key) => key.startsWith(prefix));
   }
 
   private isEvaluation(taskId: string): boolean {
@@ -344,5 +302,3 @@ export class Dispatcher {
 }
 
 const evaluationOf = (taskId: string): string => taskId.slice(0, taskId.lastIndexOf("#"));
-const undecidedKey = (taskId: string, attempt: number, experienceId: string): string =>
-  `${taskId} ${attempt} ${experienceId}`;

@@ -1,23 +1,13 @@
 /** The experiences themselves, by id: in memory while they are used, in the journal until a checkpoint covers them. */
 import type { ExperienceId, ScoredRollout } from "../rl/types.js";
-import { fromExperienceMessage } from "../rpc/codec/experience.js";
-import type { Experience__Output } from "../rpc/generated/troupe/v1/Experience.js";
-import type { RolloutMessage__Output } from "../rpc/generated/troupe/v1/RolloutMessage.js";
-import { troupe } from "../rpc/load-proto.js";
+import { decodeExperience } from "../rpc/codec/experience-bytes.js";
 import { storageError } from "../shared/errors.js";
 import type { DurableLog } from "./journal/index.js";
-
-// The payload on disk is the wire message, through the same generated codec.
-const { requestSerialize, requestDeserialize } = troupe.v1.RolloutService.service.Perform;
 
 export class ExperienceStore {
   private readonly experiences = new Map<ExperienceId, ScoredRollout>();
 
   constructor(private readonly log: DurableLog) {}
-
-  encode(message: Experience__Output): Uint8Array {
-    return requestSerialize({ experience: message });
-  }
 
   put(rollout: ScoredRollout): void {
     this.experiences.set(rollout.experienceId, rollout);
@@ -40,8 +30,7 @@ export class ExperienceStore {
       throw storageError(
         `experience ${id} is admitted but its data is not in the journal: the run directory is damaged`,
       );
-    const { experience } = requestDeserialize(Buffer.from(bytes)) as RolloutMessage__Output;
-    const rollout = fromExperienceMessage(experience as Experience__Output);
+    const { rollout } = decodeExperience(bytes); // on disk is what came over the wire
     this.experiences.set(id, rollout);
     return rollout;
   }

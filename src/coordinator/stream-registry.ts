@@ -60,6 +60,13 @@ export class StreamRegistry<D> {
     return true;
   }
 
+  /** Reads no more from a peer that does not read what it is sent, until it does: its answers would pile up here. */
+  holdBack(call: grpc.ServerDuplexStream<unknown, D>): void {
+    if (!call.writableNeedDrain || call.isPaused()) return;
+    call.pause();
+    call.once("drain", () => call.resume());
+  }
+
   has(workerId: string): boolean {
     return this.streams.has(workerId);
   }

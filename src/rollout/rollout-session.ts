@@ -1,15 +1,16 @@
 /**
  * One registration of a rollout worker: tasks come down the stream, experiences go up.
  *
- *   task ─► load the weights it names ─► generate ─► score ─► one message per experience ─► done
+ *   task ─► load the weights it names ─► generate ─► score ─► batches of experiences ─► done
  *
  * Two tasks are held at a time, so that the next one is here when this one ends. A task is worked on whole; its
- * experiences are sent one by one and each is acknowledged when it is durable. What a broken stream lost is sampled
+ * experiences leave in batches and each is acknowledged when it is durable. What a broken stream lost is sampled
  * again by whoever gets the task next: the same tokens, since they depend on nothing but seed, id and weights.
  */
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { once } from "node:events";
-import { fromPromptRow, toExperienceMessage } from "../rpc/codec/experience.js";
+import { encodeExperience } from "../rpc/codec/experience-bytes.js";
+import { fromPromptRow } from "../rpc/codec/prompt-row.js";
 import type { ModelRef__Output } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
@@ -21,6 +22,7 @@ import type { ComputePool } from "../worker/compute-pool.js";
 import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
+import { ExperienceUplink } from "./experience-uplink.js";
 import type * as rolloutThread from "./rollout-compute.js";
 import type { Role } from "./rollout-replicas.js";
 import type { Head } from "../models/model-spec.js";
@@ -42,6 +44,9 @@ export class RolloutSession {
   private readonly artifacts: ArtifactClient;
   private readonly call: ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
   private readonly tasks = new AsyncQueue<RolloutTask__Output>();
+  private readonly uplink = new ExperienceUplink((experiences) =>
+    this.send({ experiences: { experiences } }),
+  );
 
   constructor(
     private readonly state: RolloutState,
@@ -68,14 +73,16 @@ export class RolloutSession {
       await this.send({ ready: { credits: CREDITS } });
       if (session.draining.aborted) askToLeave();
       for await (const directive of call) {
-        const { task } = directive as RolloutDirective__Output;
+        const { task, acks } = directive as RolloutDirective__Output;
         if (task) tasks.push(task);
+        if (acks) this.uplink.acknowledge(acks.acks.map(({ experienceId }) => experienceId));
       }
     } finally {
       tasks.close();
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
+      this.uplink.close();
       await worker;
       await this.artifacts.close();
     }
@@ -117,8 +124,9 @@ export class RolloutSession {
       metrics.experiencesGenerated.inc();
       metrics.rolloutTokens.inc({ kind: "prompt" }, rollout.promptIds.length);
       metrics.rolloutTokens.inc({ kind: "response" }, rollout.responseIds.length);
-      await this.send({ experience: toExperienceMessage(task.taskId, task.attempt, rollout) });
+      await this.uplink.push(rollout.experienceId, encodeExperience(task.taskId, task.attempt, rollout));
     }
+    await this.uplink.flush();
     metrics.rolloutDuration.observe({ phase: "generate" }, generateMs / 1000);
     metrics.rolloutDuration.observe({ phase: "score" }, scoreMs / 1000);
     await this.send({ done: { taskId: task.taskId, attempt: task.attempt, generateMs, scoreMs } });

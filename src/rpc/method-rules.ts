@@ -15,7 +15,7 @@ export interface MethodRule {
 
 /** Questions, answers and heartbeats: no tensors. */
 const CONTROL_BYTES = 256 << 10;
-/** A batch of rows or one finished experience: R tokens take about 17 bytes each. */
+/** A batch of rows or of finished experiences: R tokens take about 17 bytes each. */
 export const EXPERIENCE_BYTES = 16 << 20;
 /** A piece of a file or of a gradient; senders cut at CHUNK_BYTES. */
 const PIECE_BYTES = 4 << 20;

@@ -5,6 +5,8 @@ import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _tro
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { Experience as _troupe_v1_Experience, Experience__Output as _troupe_v1_Experience__Output } from './troupe/v1/Experience.js';
 import type { ExperienceAck as _troupe_v1_ExperienceAck, ExperienceAck__Output as _troupe_v1_ExperienceAck__Output } from './troupe/v1/ExperienceAck.js';
+import type { ExperienceAcks as _troupe_v1_ExperienceAcks, ExperienceAcks__Output as _troupe_v1_ExperienceAcks__Output } from './troupe/v1/ExperienceAcks.js';
+import type { ExperienceBatch as _troupe_v1_ExperienceBatch, ExperienceBatch__Output as _troupe_v1_ExperienceBatch__Output } from './troupe/v1/ExperienceBatch.js';
 import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_ModelRef__Output } from './troupe/v1/ModelRef.js';
 import type { PromptRow as _troupe_v1_PromptRow, PromptRow__Output as _troupe_v1_PromptRow__Output } from './troupe/v1/PromptRow.js';
 import type { Ready as _troupe_v1_Ready, Ready__Output as _troupe_v1_Ready__Output } from './troupe/v1/Ready.js';
@@ -29,6 +31,8 @@ export interface ProtoGrpcType {
       Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       Experience: MessageTypeDefinition<_troupe_v1_Experience, _troupe_v1_Experience__Output>
       ExperienceAck: MessageTypeDefinition<_troupe_v1_ExperienceAck, _troupe_v1_ExperienceAck__Output>
+      ExperienceAcks: MessageTypeDefinition<_troupe_v1_ExperienceAcks, _troupe_v1_ExperienceAcks__Output>
+      ExperienceBatch: MessageTypeDefinition<_troupe_v1_ExperienceBatch, _troupe_v1_ExperienceBatch__Output>
       FinishReason: EnumTypeDefinition
       ModelRef: MessageTypeDefinition<_troupe_v1_ModelRef, _troupe_v1_ModelRef__Output>
       PromptRow: MessageTypeDefinition<_troupe_v1_PromptRow, _troupe_v1_PromptRow__Output>
@@ -38,7 +42,8 @@ export interface ProtoGrpcType {
       RolloutMessage: MessageTypeDefinition<_troupe_v1_RolloutMessage, _troupe_v1_RolloutMessage__Output>
       /**
        * The rollout side. One long-lived stream per rollout worker: the coordinator sends tasks, the worker streams back
-       * finished experiences, each acknowledged once it is durable. The stream breaking returns the tasks to the queue.
+       * finished experiences in batches, each experience acknowledged once it is durable. The stream breaking returns the
+       * tasks to the queue.
        */
       RolloutService: SubtypeConstructor<typeof grpc.Client, _troupe_v1_RolloutServiceClient> & { service: _troupe_v1_RolloutServiceDefinition }
       RolloutTask: MessageTypeDefinition<_troupe_v1_RolloutTask, _troupe_v1_RolloutTask__Output>

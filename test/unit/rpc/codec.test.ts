@@ -8,12 +8,8 @@ import {
   toRagged,
   uint8Column,
 } from "../../../src/rpc/codec/columns.js";
-import {
-  fromExperienceMessage,
-  fromPromptRow,
-  toExperienceMessage,
-  toPromptRow,
-} from "../../../src/rpc/codec/experience.js";
+import { decodeExperience, encodeExperience } from "../../../src/rpc/codec/experience-bytes.js";
+import { fromPromptRow, toPromptRow } from "../../../src/rpc/codec/prompt-row.js";
 import { decodeGradient, encodeGradient } from "../../../src/rpc/codec/gradient.js";
 import { fromShard, toShard, type MicroShard } from "../../../src/rpc/codec/shard.js";
 import type { Experience__Output } from "../../../src/rpc/generated/troupe/v1/Experience.js";
@@ -21,16 +17,22 @@ import type { LearnerDirective__Output } from "../../../src/rpc/generated/troupe
 import type { RolloutDirective__Output } from "../../../src/rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage__Output } from "../../../src/rpc/generated/troupe/v1/RolloutMessage.js";
 import type { Shard__Output } from "../../../src/rpc/generated/troupe/v1/Shard.js";
-import { troupe } from "../../../src/rpc/load-proto.js";
+import { packageDefinition, troupe } from "../../../src/rpc/load-proto.js";
 import type { Rollout, ScoredRollout } from "../../../src/rl/types.js";
 
 // Every message goes through the generated serializers too: what is tested is what travels.
 const rollout = troupe.v1.RolloutService.service.Perform;
 const learner = troupe.v1.LearnerService.service.Perform;
 
-const overWire = (message: ReturnType<typeof toExperienceMessage>): Experience__Output =>
-  (rollout.requestDeserialize(rollout.requestSerialize({ experience: message })) as RolloutMessage__Output)
-    .experience as Experience__Output;
+/** The message type as the generic codec knows it: what the hand-written one must agree with. */
+const generic = packageDefinition["troupe.v1.Experience"] as unknown as {
+  serialize(message: object): Buffer;
+  deserialize(bytes: Buffer): Experience__Output;
+};
+const overWire = (bytes: Buffer): Buffer => {
+  const sent = rollout.requestSerialize({ experiences: { experiences: [Buffer.from("before"), bytes] } });
+  return (rollout.requestDeserialize(sent) as RolloutMessage__Output).experiences!.experiences[1];
+};
 const shardOverWire = (shard: MicroShard): Shard__Output =>
   (
     learner.responseDeserialize(
@@ -72,9 +74,29 @@ describe("experiences on the wire", () => {
   it("arrive as they were sent, to the last bit", () => {
     fc.assert(
       fc.property(scoredRollout, fc.nat(9), (sent, attempt) => {
-        const message = overWire(toExperienceMessage("collect/0#1", attempt, sent));
-        expect(message).toMatchObject({ taskId: "collect/0#1", attempt });
-        expect(fromExperienceMessage(message)).toStrictEqual(sent);
+        const bytes = overWire(encodeExperience("collect/0#1", attempt, sent));
+        expect(decodeExperience(bytes)).toStrictEqual({
+          taskId: "collect/0#1",
+          attempt,
+          rollout: sent,
+          isFinite: true,
+        });
+      }),
+    );
+  });
+
+  it("are the bytes that the contract describes, both ways", () => {
+    fc.assert(
+      fc.property(scoredRollout, fc.nat(300), (sent, attempt) => {
+        const read = generic.deserialize(encodeExperience("collect/ü#1", attempt, sent));
+        expect(read).toMatchObject({ taskId: "collect/ü#1", attempt, experienceId: sent.experienceId });
+        expect(read.values).toEqual(toColumn(sent.values));
+        expect(decodeExperience(generic.serialize(read))).toStrictEqual({
+          taskId: "collect/ü#1",
+          attempt,
+          rollout: sent,
+          isFinite: true,
+        });
       }),
     );
   });
@@ -83,7 +105,7 @@ describe("experiences on the wire", () => {
     fc.assert(
       fc.property(plainRollout, (sent) => {
         const none = new Float32Array(0);
-        expect(fromExperienceMessage(overWire(toExperienceMessage("t#0", 1, sent)))).toStrictEqual({
+        expect(decodeExperience(overWire(encodeExperience("t#0", 1, sent))).rollout).toStrictEqual({
           ...sent,
           refLogprobs: none,
           values: none,
@@ -106,70 +128,77 @@ describe("experiences on the wire", () => {
     score: 0.5,
     finishReason: "eos",
   };
-  const damaged = (changes: Partial<Experience__Output>): Experience__Output => ({
-    ...overWire(toExperienceMessage("t#0", 1, sent)),
-    ...changes,
-  });
+  const damaged = (changes: Partial<Experience__Output>): Buffer =>
+    generic.serialize({ ...generic.deserialize(encodeExperience("t#0", 1, sent)), ...changes });
   const cut = (column: Float32Array | Int32Array, bytes: number) => toColumn(column).subarray(0, -bytes);
 
-  it.each<[string, Experience__Output, string, RegExp]>([
-    [
-      "no response token",
-      damaged({ responseIds: Buffer.alloc(0) }),
-      "PROTOCOL",
-      /at least one response token/,
-    ],
+  it.each<[string, Buffer, RegExp]>([
+    ["no response token", damaged({ responseIds: Buffer.alloc(0) }), /at least one response token/],
     [
       "a response cut inside a token",
       damaged({ responseIds: cut(sent.responseIds, 1) }),
-      "PROTOCOL",
-      /response_ids: expected a multiple of 4 bytes, got 11/,
+
+      /response_ids: expected 8 bytes, got 11/,
     ],
-    ["a prompt cut inside a token", damaged({ promptIds: cut(sent.promptIds, 3) }), "PROTOCOL", /prompt_ids/],
+    ["a prompt cut inside a token", damaged({ promptIds: cut(sent.promptIds, 3) }), /prompt_ids/],
     [
       "fewer log-probabilities than tokens",
       damaged({ logprobs: cut(sent.logprobs, 4) }),
-      "PROTOCOL",
+
       /logprobs: expected 12 bytes, got 8/,
     ],
     [
       "fewer reference log-probabilities",
       damaged({ refLogprobs: cut(sent.refLogprobs, 8) }),
-      "PROTOCOL",
+
       /ref_logprobs: expected 12 bytes, got 4/,
     ],
     [
       "no values beside reference log-probabilities",
       damaged({ values: Buffer.alloc(0) }),
-      "PROTOCOL",
+
       /values: expected 12 bytes, got 0/,
     ],
     [
       "values without reference log-probabilities",
       damaged({ refLogprobs: Buffer.alloc(0) }),
-      "PROTOCOL",
+
       /values: expected 0 bytes, got 12/,
     ],
-    ["no finish reason", damaged({ finishReason: "FINISH_REASON_UNSPECIFIED" }), "PROTOCOL", /finish_reason/],
-    [
-      "a NaN log-probability",
-      damaged({ logprobs: toColumn(Float32Array.of(-1, NaN, -1)) }),
-      "NUMERIC",
-      /logprobs holds NaN/,
-    ],
-    [
-      "an infinite value",
-      damaged({ values: toColumn(Float32Array.of(0, 0, -Infinity)) }),
-      "NUMERIC",
-      /values holds NaN or infinity/,
-    ],
-    ["a NaN score", damaged({ score: NaN }), "NUMERIC", /score is NaN/],
-  ])("are refused with %s, naming experience and column", (_, message, code, text) => {
-    expect(() => fromExperienceMessage(message)).toThrow(
+    ["no finish reason", damaged({ finishReason: "FINISH_REASON_UNSPECIFIED" }), /finish_reason/],
+  ])("are refused with %s, naming experience and column", (_, message, text) => {
+    expect(() => decodeExperience(message)).toThrow(
       expect.objectContaining({
-        code,
+        code: "PROTOCOL",
         message: expect.stringMatching(new RegExp(`experience 3/1/0.*(${text.source})`)) as string,
       }),
+    );
+  });
+
+  it.each<[string, Partial<ScoredRollout>]>([
+    ["a NaN log-probability", { logprobs: Float32Array.of(-1, NaN, -1) }],
+    ["an infinite reference log-probability", { refLogprobs: Float32Array.of(Infinity, 0, 0) }],
+    ["an infinite value", { values: Float32Array.of(0, 0, -Infinity) }],
+    ["a NaN score", { score: NaN }],
+  ])("are marked with %s", (_, changes) => {
+    expect(decodeExperience(encodeExperience("t#0", 1, { ...sent, ...changes })).isFinite).toBe(false);
+  });
+
+  it("are never read past their end, wherever they are cut or changed", () => {
+    const bytes = encodeExperience("t#0", 1, sent);
+    for (let length = 0; length < bytes.length; length++)
+      expect(() => decodeExperience(bytes.subarray(0, length))).toThrow(
+        expect.objectContaining({ code: "PROTOCOL" }),
+      );
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
+        try {
+          decodeExperience(noise);
+        } catch (error) {
+          expect(error).toMatchObject({ code: "PROTOCOL" });
+        }
+      }),
+      { numRuns: 500 },
     );
   });
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { status } from "../../../src/coordinator/core/index.js";
 import { ledgerOf } from "../../../src/coordinator/ledger-view.js";
 import { METHOD_RULES } from "../../../src/rpc/method-rules.js";
-import { troupe } from "../../../src/rpc/load-proto.js";
+import { PROTOCOL_VERSION, troupe } from "../../../src/rpc/load-proto.js";
 import { everyMethod, methodsInProtoFiles } from "./every-method.js";
 import { mutate, randomFrom } from "./mutate.js";
 import { RUN_ID, RawClient, startRealCoordinator, type RealCoordinator } from "./real-coordinator.js";
@@ -36,7 +36,7 @@ async function register(role: "ROLE_ROLLOUT" | "ROLE_LEARNER", workerId: string)
     host: "h",
     pid: 1,
     metricsAddress: "h:1",
-    protocolVersion: 1,
+    protocolVersion: PROTOCOL_VERSION,
     requestId: `${Math.random()}`,
   };
   const { code, details, replies } = await client.call(Register.path, [Register.requestSerialize(request)]);
@@ -79,13 +79,13 @@ function seedsOf(rollout: Sender, learner: Sender): Record<string, Buffer[]> {
         host: "h",
         pid: 1,
         metricsAddress: "h:1",
-        protocolVersion: 1,
+        protocolVersion: PROTOCOL_VERSION,
         requestId: "r",
       },
       {
         role: "ROLE_LEARNER",
         workerId: "learner-1",
-        protocolVersion: 1,
+        protocolVersion: PROTOCOL_VERSION,
         requestId: "q",
         position: { stage: "ppo", step: 3 },
       },

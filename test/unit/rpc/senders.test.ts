@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { AllReduceService } from "../../../src/coordinator/all-reduce-service.js";
 import { createMetrics } from "../../../src/observability/metrics.js";
 import { JoinTokens } from "../../../src/rpc/auth.js";
-import { troupe } from "../../../src/rpc/load-proto.js";
+import { PROTOCOL_VERSION, troupe } from "../../../src/rpc/load-proto.js";
 import { GuardedServer } from "../../../src/rpc/server.js";
 import { RUN_ID, RawClient, startRealCoordinator, type RealCoordinator } from "./real-coordinator.js";
 
@@ -54,7 +54,12 @@ describe("a worker speaks only for itself", () => {
 
   async function register(as: keyof typeof TOKENS, role: string, workerId: string) {
     const { Register } = Membership.service;
-    const request = { role, workerId, protocolVersion: 1, requestId: `${as} ${role} ${workerId}` };
+    const request = {
+      role,
+      workerId,
+      protocolVersion: PROTOCOL_VERSION,
+      requestId: `${as} ${role} ${workerId}`,
+    };
     const { code, replies } = await clients[as].call(Register.path, [
       Register.requestSerialize(request as never),
     ]);

@@ -4,7 +4,8 @@
 export interface ExperienceAck {
   'experienceId'?: (string);
   /**
-   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable.
+   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable. "evaluation": it has arrived,
+   * and counts once its whole task is done.
    */
   'outcome'?: (string);
 }
@@ -12,7 +13,8 @@ export interface ExperienceAck {
 export interface ExperienceAck__Output {
   'experienceId': (string);
   /**
-   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable.
+   * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable. "evaluation": it has arrived,
+   * and counts once its whole task is done.
    */
   'outcome': (string);
 }

@@ -1,16 +1,16 @@
 // Original file: proto/troupe/v1/rollout.proto
 
 import type { RolloutTask as _troupe_v1_RolloutTask, RolloutTask__Output as _troupe_v1_RolloutTask__Output } from '../../troupe/v1/RolloutTask.js';
-import type { ExperienceAck as _troupe_v1_ExperienceAck, ExperienceAck__Output as _troupe_v1_ExperienceAck__Output } from '../../troupe/v1/ExperienceAck.js';
+import type { ExperienceAcks as _troupe_v1_ExperienceAcks, ExperienceAcks__Output as _troupe_v1_ExperienceAcks__Output } from '../../troupe/v1/ExperienceAcks.js';
 
 export interface RolloutDirective {
   'task'?: (_troupe_v1_RolloutTask | null);
-  'ack'?: (_troupe_v1_ExperienceAck | null);
-  'directive'?: "task"|"ack";
+  'acks'?: (_troupe_v1_ExperienceAcks | null);
+  'directive'?: "task"|"acks";
 }
 
 export interface RolloutDirective__Output {
   'task'?: (_troupe_v1_RolloutTask__Output | null);
-  'ack'?: (_troupe_v1_ExperienceAck__Output | null);
-  'directive'?: "task"|"ack";
+  'acks'?: (_troupe_v1_ExperienceAcks__Output | null);
+  'directive'?: "task"|"acks";
 }

@@ -2,10 +2,10 @@
 
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from '../../troupe/v1/Sender.js';
 import type { Ready as _troupe_v1_Ready, Ready__Output as _troupe_v1_Ready__Output } from '../../troupe/v1/Ready.js';
-import type { Experience as _troupe_v1_Experience, Experience__Output as _troupe_v1_Experience__Output } from '../../troupe/v1/Experience.js';
 import type { TaskDone as _troupe_v1_TaskDone, TaskDone__Output as _troupe_v1_TaskDone__Output } from '../../troupe/v1/TaskDone.js';
 import type { TaskFailed as _troupe_v1_TaskFailed, TaskFailed__Output as _troupe_v1_TaskFailed__Output } from '../../troupe/v1/TaskFailed.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from '../../troupe/v1/Draining.js';
+import type { ExperienceBatch as _troupe_v1_ExperienceBatch, ExperienceBatch__Output as _troupe_v1_ExperienceBatch__Output } from '../../troupe/v1/ExperienceBatch.js';
 
 export interface RolloutMessage {
   'sender'?: (_troupe_v1_Sender | null);
@@ -13,7 +13,6 @@ export interface RolloutMessage {
    * How many tasks the worker will hold at a time.
    */
   'ready'?: (_troupe_v1_Ready | null);
-  'experience'?: (_troupe_v1_Experience | null);
   /**
    * All experiences of the task were sent.
    */
@@ -23,7 +22,8 @@ export interface RolloutMessage {
    * Take nothing new; the coordinator ends the stream once nothing is held here.
    */
   'draining'?: (_troupe_v1_Draining | null);
-  'message'?: "ready"|"experience"|"done"|"failed"|"draining";
+  'experiences'?: (_troupe_v1_ExperienceBatch | null);
+  'message'?: "ready"|"experiences"|"done"|"failed"|"draining";
 }
 
 export interface RolloutMessage__Output {
@@ -32,7 +32,6 @@ export interface RolloutMessage__Output {
    * How many tasks the worker will hold at a time.
    */
   'ready'?: (_troupe_v1_Ready__Output | null);
-  'experience'?: (_troupe_v1_Experience__Output | null);
   /**
    * All experiences of the task were sent.
    */
@@ -42,5 +41,6 @@ export interface RolloutMessage__Output {
    * Take nothing new; the coordinator ends the stream once nothing is held here.
    */
   'draining'?: (_troupe_v1_Draining__Output | null);
-  'message'?: "ready"|"experience"|"done"|"failed"|"draining";
+  'experiences'?: (_troupe_v1_ExperienceBatch__Output | null);
+  'message'?: "ready"|"experiences"|"done"|"failed"|"draining";
 }

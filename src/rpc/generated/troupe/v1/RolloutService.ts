@@ -7,7 +7,8 @@ import type { RolloutMessage as _troupe_v1_RolloutMessage, RolloutMessage__Outpu
 
 /**
  * The rollout side. One long-lived stream per rollout worker: the coordinator sends tasks, the worker streams back
- * finished experiences, each acknowledged once it is durable. The stream breaking returns the tasks to the queue.
+ * finished experiences in batches, each experience acknowledged once it is durable. The stream breaking returns the
+ * tasks to the queue.
  */
 export interface RolloutServiceClient extends grpc.Client {
   Perform(metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientDuplexStream<_troupe_v1_RolloutMessage, _troupe_v1_RolloutDirective__Output>;
@@ -19,7 +20,8 @@ export interface RolloutServiceClient extends grpc.Client {
 
 /**
  * The rollout side. One long-lived stream per rollout worker: the coordinator sends tasks, the worker streams back
- * finished experiences, each acknowledged once it is durable. The stream breaking returns the tasks to the queue.
+ * finished experiences in batches, each experience acknowledged once it is durable. The stream breaking returns the
+ * tasks to the queue.
  */
 export interface RolloutServiceHandlers extends grpc.UntypedServiceImplementation {
   Perform: grpc.handleBidiStreamingCall<_troupe_v1_RolloutMessage__Output, _troupe_v1_RolloutDirective>;
