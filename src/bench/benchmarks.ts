@@ -2,6 +2,7 @@
 import { contest, ourSide, peerSide, type SideCommand, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER, type ModelName } from "./models.js";
 import { clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
+import { CURVES, growth } from "./growth.js";
 import { ratioOf, type BenchRow } from "./row.js";
 import type { SideName } from "./sides/index.js";
 
@@ -142,6 +143,30 @@ const decode: Benchmark = (options) =>
     (ours, peer) => [rateRow("tokens")(ours, peer), memoryRow(ours, peer)],
   );
 
+/** Tracing and compiling a program that no bucket has compiled before. */
+const compile: Benchmark = async function* ({ threads, rounds, only }) {
+  for (const [model, shape] of Object.entries(MODELS)) {
+    for (const what of ["gradient", "prefill", "decode"]) {
+      const label = `${model} ${what}, ${threads} threads`;
+      if (!label.includes(only)) continue;
+      const [ours] = await contest([ourSide("compile", { ...shape, what, threads })], { rounds, warmups: 1 });
+      yield {
+        name: "compile",
+        config: label,
+        unit: "ms (less is better)",
+        ours: ours.seconds * 1000,
+        peer: null,
+        peerName: what === "decode" ? "with its first step, which packs the weights" : "no peer",
+        ratio: null,
+      };
+    }
+  }
+};
+
+const growthOfCost: Benchmark = async function* (options) {
+  for (const curve of CURVES) if (curve.name.includes(options.only)) yield* growth(curve, options);
+};
+
 /** Time per token of mixed lengths against that of full rows; 1 = padding costs nothing. */
 const varlen: Benchmark = async function* ({ threads, rounds, only }) {
   const label = `L4 d256 h4 V4096 B16, lengths 16..256 against all 256, ${threads} threads`;
@@ -180,4 +205,6 @@ export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   prefill,
   decode,
   varlen,
+  compile,
+  growth: growthOfCost,
 };

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { contest, medianOf, peerSide, type SideCommand } from "../../../src/bench/contest.js";
+import { lineAt } from "../../../src/bench/growth.js";
 import { tableOf } from "../../../src/bench/row.js";
 
 const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"));
@@ -62,4 +63,8 @@ test("the median of an even number of values is between the middle two", () => {
 test("a row without a peer says why", () => {
   const row = { name: "n", config: "c", unit: "ms", ours: 1234.5, peer: null, peerName: "none", ratio: null };
   expect(tableOf([row]).split("\n")[1]).toMatch(/^n {6}c {7}ms {4}1235 {2}- {5}- {6}- {10}none$/);
+});
+
+test("growth is measured against the straight line through the smallest and the largest size", () => {
+  expect([2, 4, 10].map((x) => lineAt([2, 4, 10], [7, 100, 31], x))).toEqual([7, 13, 31]);
 });
