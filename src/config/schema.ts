@@ -356,7 +356,16 @@ const clusterSchema = z.strictObject({
   promptsPerTask: positiveInt.default(16).describe("prompts a rollout worker takes at a time"),
   maxTaskAttempts: positiveInt
     .default(3)
-    .describe("after this many failures the prompts are dropped as poison"),
+    .describe(
+      "after this many failures a task's prompts are tried one by one; what fails alone is dropped as poison",
+    ),
+  hedgeFactor: z
+    .number()
+    .min(0)
+    .default(2)
+    .describe(
+      "once no prompts wait, a task that takes this many times the mean goes to an idle worker as well; 0 = never",
+    ),
   wire: z.enum(["f32", "bf16"]).default("f32").describe("gradient precision on the wire"),
   durable: durableSchema
     .default({ type: "local" })

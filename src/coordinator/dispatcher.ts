@@ -68,6 +68,10 @@ export class Dispatcher {
       sendAcks: (workerId, acks) => void this.streams.send(workerId, { acks: { acks } }),
     });
     host.on("AssignTask", (effect) => this.assign(effect));
+    host.on("CancelTask", ({ workerId, taskId, attempt }) => {
+      if (this.earlyAssignments.get(taskId)?.attempt === attempt) this.earlyAssignments.delete(taskId);
+      this.streams.send(workerId, { cancel: { taskId, attempt } });
+    });
     // A task names the weights it needs and the worker loads them before it starts, so any worker may take any task.
     let refreshed: { workerId: string; incarnation: number }[] = [];
     host.on("RefreshPolicy", ({ workerId, incarnation, policyVersion }) => {
@@ -254,7 +258,7 @@ export class Dispatcher {
     const card = directory.get(effect.workerId);
     if (card !== undefined)
       card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
-    if (effect.attempt > 1) metrics.rolloutTaskRedeliveries.inc({ reason: "lease" });
+    if (effect.redelivery !== null) metrics.rolloutTaskRedeliveries.inc({ reason: effect.redelivery });
     this.streams.send(effect.workerId, {
       task: {
         taskId: effect.taskId,

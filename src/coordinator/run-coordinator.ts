@@ -293,6 +293,7 @@ function coreConfig({ cluster, ppo }: Config): CoreConfig {
     taskTimeoutMs: cluster.taskTimeoutMs,
     stepTimeoutMs: cluster.stepTimeoutMs,
     maxTaskAttempts: cluster.maxTaskAttempts,
+    hedgeFactor: cluster.hedgeFactor,
     minLearners: cluster.minLearners,
     capacityExperiences: experiencesPerIteration,
   };

@@ -130,9 +130,23 @@ export const METRIC_TABLE = {
     name: "troupe_rollout_task_redeliveries_total",
     type: "counter",
     roles: coordinator,
-    labels: { reason: ["lease", "timeout", "returned", "failed"] },
-    help: "prompt batches given to another worker, by why the first holder lost them",
-    healthy: "0 without failures; timeout above 0 means cluster.taskTimeoutMs is too short",
+    labels: {
+      reason: [
+        "lease",
+        "connection",
+        "drained",
+        "fenced",
+        "timeout",
+        "failed",
+        "stale",
+        "capacity",
+        "hedge",
+        "isolated",
+      ],
+    },
+    help: "prompt batches handed out again, by why: the holder's heartbeats stopped (lease), its connection broke, it left (drained), another process took its name (fenced), it made no progress (timeout), gave them back (failed), sampled from too old a policy (stale), had no room (capacity); or it is slow and an idle worker tries as well (hedge), or prompts are tried one by one to find the poison (isolated)",
+    healthy:
+      "0 without failures, apart from hedge and drained; timeout above 0 means cluster.taskTimeoutMs is too short",
   },
   experiencesAbandoned: {
     name: "troupe_experiences_abandoned_total",

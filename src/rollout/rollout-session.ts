@@ -47,6 +47,8 @@ export class RolloutSession {
   private readonly uplink = new ExperienceUplink((experiences) =>
     this.send({ experiences: { experiences } }),
   );
+  /** Attempts held here that were not cancelled. */
+  private readonly wanted = new Set<string>();
 
   constructor(
     private readonly state: RolloutState,
@@ -73,9 +75,13 @@ export class RolloutSession {
       await this.send({ ready: { credits: CREDITS } });
       if (session.draining.aborted) askToLeave();
       for await (const directive of call) {
-        const { task, acks } = directive as RolloutDirective__Output;
-        if (task) tasks.push(task);
+        const { task, acks, cancel } = directive as RolloutDirective__Output;
+        if (task) {
+          this.wanted.add(attemptOf(task));
+          tasks.push(task);
+        }
         if (acks) this.uplink.acknowledge(acks.acks.map(({ experienceId }) => experienceId));
+        if (cancel) this.wanted.delete(attemptOf(cancel));
       }
     } finally {
       tasks.close();
@@ -91,6 +97,7 @@ export class RolloutSession {
   private async work(): Promise<void> {
     for await (const task of this.tasks) {
       if (this.session.signal.aborted || this.call.destroyed) continue;
+      if (!this.wanted.has(attemptOf(task))) continue;
       try {
         await this.perform(task);
       } catch (error) {
@@ -104,6 +111,7 @@ export class RolloutSession {
           },
         });
       }
+      this.wanted.delete(attemptOf(task));
       this.session.noteProgress();
     }
   }
@@ -121,6 +129,7 @@ export class RolloutSession {
       needs: { score: task.score },
     });
     for (const rollout of rollouts) {
+      if (!this.wanted.has(attemptOf(task))) return;
       metrics.experiencesGenerated.inc();
       metrics.rolloutTokens.inc({ kind: "prompt" }, rollout.promptIds.length);
       metrics.rolloutTokens.inc({ kind: "response" }, rollout.responseIds.length);
@@ -180,3 +189,6 @@ export class RolloutSession {
       await Promise.race([once(this.call, "drain"), once(this.call, "close")]);
   }
 }
+
+const attemptOf = ({ taskId, attempt }: { readonly taskId: string; readonly attempt: number }): string =>
+  `${taskId} ${attempt}`;

@@ -50,6 +50,8 @@ export type HistoryEntry =
       readonly hash: string;
       readonly durable: number;
     }
+  /** A task was given to a second worker. */
+  | { readonly type: "hedged"; readonly taskId: string; readonly workerId: string }
   /** Somebody needed a payload that is gone. */
   | { readonly type: "unreadable"; readonly experienceId: string }
   /** A learner changed its parameters. */

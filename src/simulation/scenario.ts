@@ -57,6 +57,8 @@ export interface Scenario {
   readonly keptCheckpoints: number;
   /** Whether the newest checkpoint is damaged whenever the coordinator dies; only with an older state to go on from. */
   readonly damagesCheckpoints: boolean;
+  /** A task this many times slower than the mean goes to a second worker; 0 = never. */
+  readonly hedgeFactor: number;
   /** Records between snapshots of the journal; 0 = none. */
   readonly compactEvery: number;
   /** Ids whose generation kills the worker, and ids whose result is not finite. */
@@ -114,6 +116,7 @@ export function makeScenario(seed: number): Scenario {
         },
     faults: isComparison ? [makeCorruption(random)] : makeFaults(random),
     ...makeKeeping(random),
+    hedgeFactor: random.pick([0, 1, 2]),
   };
 }
 

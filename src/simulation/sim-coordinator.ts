@@ -287,11 +287,14 @@ export class SimCoordinator {
           durable: records.length,
         });
         return this.send(effect.workerId, effect);
+      case "AssignTask":
+        if (effect.redelivery === "hedge")
+          entries.push({ type: "hedged", taskId: effect.taskId, workerId: effect.workerId });
+        return this.send(effect.workerId, effect);
       case "AcceptWorker":
       case "AckHeartbeat":
       case "FenceWorker":
       case "ReleaseWorker":
-      case "AssignTask":
       case "CancelTask":
       case "RefreshPolicy":
       case "AckEvaluation":

@@ -146,6 +146,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     regroupMs: 200,
     waitForWorkersMs: 60_000,
     maxTaskAttempts: 8,
+    hedgeFactor: scenario.hedgeFactor,
     maxStepAttempts: 100,
     maxSkippedSteps: 3,
     minLearners: scenario.minLearners,

@@ -12,8 +12,10 @@ export interface CoreConfig {
   readonly regroupMs: number;
   /** Work without a single worker to do it stops the run after this long. */
   readonly waitForWorkersMs: number;
-  /** After this many failures the remaining experiences of a task are abandoned as poison. */
+  /** After this many failures a task's experiences are tried one by one; one that fails alone is abandoned as poison. */
   readonly maxTaskAttempts: number;
+  /** A task that takes this many times the mean goes to an idle worker as well, once no other waits; 0 = never. */
+  readonly hedgeFactor: number;
   /** Consecutive aborts of one optimizer step before the run stops with a diagnosis. */
   readonly maxStepAttempts: number;
   /** Consecutive non-finite steps before the run stops. */
@@ -39,6 +41,7 @@ export const DEFAULT_CORE_CONFIG: CoreConfig = {
   regroupMs: 2_000,
   waitForWorkersMs: 600_000,
   maxTaskAttempts: 3,
+  hedgeFactor: 2,
   maxStepAttempts: 10,
   maxSkippedSteps: 3,
   minLearners: 1,

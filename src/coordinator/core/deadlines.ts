@@ -1,3 +1,4 @@
+import { nextHedgeMs } from "./hedging.js";
 import type { CoordinatorState } from "./state.js";
 
 /** When the next Tick is due; Infinity while nothing can expire. Cheap enough to ask after every event. */
@@ -13,9 +14,10 @@ export function nextDeadlineMs(state: CoordinatorState): number {
     consider(member.heal?.deadlineMs);
   }
   for (const task of volatile.tasks.values()) {
-    if (task.lease !== null) consider(task.lease.expiresAtMs);
-    else if (task.holdUntilMs > volatile.nowMs) consider(task.holdUntilMs);
+    for (const lease of task.leases) consider(lease.expiresAtMs);
+    if (task.leases.length === 0 && task.holdUntilMs > volatile.nowMs) consider(task.holdUntilMs);
   }
+  consider(nextHedgeMs(state));
   consider(volatile.activeStep?.deadlineMs);
   consider(volatile.regroupAtMs);
   if (volatile.noRolloutsSinceMs !== null) consider(volatile.noRolloutsSinceMs + config.waitForWorkersMs);

@@ -60,7 +60,26 @@ export interface AssignTask {
   readonly attempt: number;
   readonly policyVersion: number;
   readonly experienceIds: readonly ExperienceId[];
+  /** Why it is handed out again; null the first time. */
+  readonly redelivery: Redelivery | null;
 }
+/**
+ * Why a task is handed out again. Its holder: missed its heartbeats (`lease`), lost its connection (`connection`), left
+ * on purpose (`drained`), was replaced by another process of its name (`fenced`), made no progress in time (`timeout`),
+ * gave it back (`failed`), sampled from a policy that is too old now (`stale`), or had no room for it (`capacity`).
+ * `hedge`: its holder is slow and keeps it; whoever is first counts. `isolated`: its prompts are tried one by one.
+ */
+export type Redelivery =
+  | "lease"
+  | "connection"
+  | "drained"
+  | "fenced"
+  | "timeout"
+  | "failed"
+  | "stale"
+  | "capacity"
+  | "hedge"
+  | "isolated";
 export type TaskKind = "experience" | "evaluation";
 /** The worker may stop the task: it was given away, is complete, or nobody wants it. */
 export interface CancelTask {

@@ -13,7 +13,7 @@ import type { Outbox } from "./outbox.js";
 import type { AbandonReason, DropReason } from "./records.js";
 import { isListed } from "./retention.js";
 import type { CoordinatorState, Member } from "./state.js";
-import { addTask, canDrain, endTask, releaseLease, reportCollection } from "./tasks.js";
+import { addTask, canDrain, endTask, leaseOf, releaseLease, reportCollection } from "./tasks.js";
 
 /** Asks for a collection, or waits again for one that a restart found in the journal. */
 export function requestCollection(state: CoordinatorState, event: CollectRequested, out: Outbox): void {
@@ -84,6 +84,7 @@ export function receiveExperience(
   const outcome = judge(state, member, event);
   const { counters } = state.volatile;
   const task = state.volatile.tasks.get(event.taskId);
+  const lease = leaseOf(task, event.incarnation);
   const id = event.experienceId;
   switch (outcome) {
     case "admitted":
@@ -97,9 +98,9 @@ export function receiveExperience(
         { putPayload: id },
       );
       state.volatile.largestExperienceBytes = Math.max(state.volatile.largestExperienceBytes, event.bytes);
-      if (task?.lease?.incarnation === event.incarnation) {
-        task.lease.expiresAtMs = state.volatile.nowMs + state.config.taskTimeoutMs;
-        task.lease.progress = Math.max(task.lease.progress, 1);
+      if (lease !== undefined) {
+        lease.expiresAtMs = state.volatile.nowMs + state.config.taskTimeoutMs;
+        lease.progress = Math.max(lease.progress, 1);
       }
       break;
     case "nonfinite":
@@ -111,7 +112,8 @@ export function receiveExperience(
       state.volatile.largestExperienceBytes = Math.max(state.volatile.largestExperienceBytes, event.bytes);
       if (canDrain(state)) {
         // Asked for again, by whoever is free, once the train loop has used something up.
-        if (task?.lease?.incarnation === event.incarnation) releaseLease(state, task, false, out);
+        if (task !== undefined && lease !== undefined)
+          releaseLease(state, task, lease, "capacity", false, out);
       } else {
         out.record({ type: "ExperiencesAbandoned", experienceIds: [id], reason: "overCapacity" });
       }
@@ -130,7 +132,7 @@ export function receiveExperience(
   const { workerId, incarnation, taskId, attempt } = event;
   out.send({ type: "AckExperience", workerId, incarnation, taskId, attempt, experienceId: id, outcome });
   if (task !== undefined && state.durable.experiences.get(id)?.status !== "open") {
-    if (task.openIds.delete(id) && task.lease !== null) state.volatile.leasedExperiences -= 1;
+    if (task.openIds.delete(id) && task.leases.length > 0) state.volatile.leasedExperiences -= 1;
     if (task.openIds.size === 0) endTask(state, task, false, out);
   }
 }
@@ -167,9 +169,9 @@ export function dropStale(state: CoordinatorState, out: Outbox): void {
   dropBuffered(state, ids, "stale", out);
   for (const task of volatile.tasks.values()) {
     // Whoever holds it samples from a policy nobody would admit; not the worker's fault.
-    if (task.kind === "experience" && task.lease !== null && isStale(task.lease.policyVersion)) {
-      releaseLease(state, task, true, out);
-    }
+    if (task.kind !== "experience") continue;
+    for (const lease of task.leases.filter(({ policyVersion }) => isStale(policyVersion)))
+      releaseLease(state, task, lease, "stale", true, out);
   }
 }
 

@@ -18,7 +18,7 @@ export function registerWorker(state: CoordinatorState, event: WorkerRegistered,
   }
   if (older !== undefined) {
     fence(older.workerId, older.incarnation, "another process registered under this id", out);
-    loseMember(state, older, "stream broke", out);
+    loseMember(state, older, "fenced", out);
   }
   addMember(state, event, out);
 }
@@ -27,13 +27,13 @@ export function registerWorker(state: CoordinatorState, event: WorkerRegistered,
 export function loseMember(
   state: CoordinatorState,
   member: Member,
-  cause: "left" | "stream broke" | "lease expired",
+  cause: "drained" | "connection" | "fenced" | "lease",
   out: Outbox,
 ): void {
-  const isBlamed = cause !== "left";
+  const isBlamed = cause !== "drained";
   if (isBlamed) state.volatile.counters.membersLost += 1;
   removeMember(state, member);
-  releaseMemberLeases(state, member, isBlamed, out);
+  releaseMemberLeases(state, member, cause, isBlamed, out);
   abortIfMember(state, member, isBlamed, out);
 }
 
@@ -53,10 +53,11 @@ export function expireAll(state: CoordinatorState, out: Outbox): void {
   for (const member of [...volatile.members.values()]) {
     if (volatile.nowMs < member.leaseExpiresAtMs) continue;
     fence(member.workerId, member.incarnation, LEASE_EXPIRED, out);
-    loseMember(state, member, "lease expired", out);
+    loseMember(state, member, "lease", out);
   }
   for (const task of [...volatile.tasks.values()]) {
-    if (task.lease !== null && volatile.nowMs >= task.lease.expiresAtMs) failAttempt(state, task, true, out);
+    for (const lease of task.leases.filter(({ expiresAtMs }) => volatile.nowMs >= expiresAtMs))
+      failAttempt(state, task, lease, "timeout", true, out);
   }
   expireStep(state, out);
   expireHeals(state, out);

@@ -36,7 +36,7 @@ import {
 } from "./progress.js";
 import type { CoordinatorState, Member } from "./state.js";
 import { receiveBehind, receiveReduceFailure, receiveVote, requestStep } from "./steps.js";
-import { dispatchTasks, extendLeases, failAttempt } from "./tasks.js";
+import { dispatchTasks, extendLeases, failAttempt, leaseOf } from "./tasks.js";
 
 /** Mutates `state` (its only owner) and returns what the shell must do, in order. A stopped run ignores everything. */
 export function reduce(state: CoordinatorState, event: CoordinatorEvent, nowMs: number): Effect[] {
@@ -127,9 +127,9 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
       if (event.appliedStep !== undefined) noteAppliedStep(state, member, event.appliedStep, out);
       return;
     case "WorkerDisconnected":
-      return loseMember(state, member, "stream broke", out);
+      return loseMember(state, member, "connection", out);
     case "WorkerLeft":
-      return loseMember(state, member, "left", out);
+      return loseMember(state, member, "drained", out);
     case "WorkerDraining":
       return startDraining(state, member);
     case "WorkerReady":
@@ -166,6 +166,7 @@ function endAttempt(
   out: Outbox,
 ): void {
   const task = state.volatile.tasks.get(taskId);
-  if (task?.lease?.incarnation !== member.incarnation || task.lease.attempt !== attempt) return;
-  failAttempt(state, task, false, out);
+  const lease = leaseOf(task, member.incarnation);
+  if (task === undefined || lease?.attempt !== attempt) return;
+  failAttempt(state, task, lease, "failed", false, out);
 }

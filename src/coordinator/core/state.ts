@@ -6,7 +6,7 @@ import type { ErrorCode } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
 import type { CoreConfig } from "./config.js";
 import { emptyDurableState, type DurableState, type StepManifest } from "./durable.js";
-import type { HealSource, StepMember, TaskKind } from "./effects.js";
+import type { HealSource, Redelivery, StepMember, TaskKind } from "./effects.js";
 import { FreeWorkers } from "./free-workers.js";
 import { WaitingTasks } from "./waiting-tasks.js";
 import type { Role, StepRequested, CollectRequested } from "./events.js";
@@ -46,6 +46,9 @@ export interface TaskLease {
   readonly incarnation: number;
   readonly attempt: number;
   readonly policyVersion: number;
+  /** Experience tasks: what this attempt was asked for. */
+  readonly experienceIds: readonly ExperienceId[];
+  readonly startedAtMs: number;
   expiresAtMs: number;
   progress: number;
 }
@@ -67,7 +70,12 @@ export interface Task {
   readonly failedBy: Set<string>;
   /** attempt -> who got it, so that only they can deliver it. */
   readonly assignees: Map<number, string>;
-  lease: TaskLease | null;
+  /** Who works on it: nobody, one worker, or two when the first is slow (hedging.ts). */
+  readonly leases: TaskLease[];
+  /** Why it was last taken from a holder; null while it was not. */
+  lost: Redelivery | null;
+  /** It failed so often that its experiences are handed out one at a time, to find the one that is to blame. */
+  isIsolated: boolean;
   /** Until then only workers that did not fail it may take it. */
   holdUntilMs: number;
 }
@@ -97,6 +105,7 @@ export interface CoreCounters {
   duplicateExperiences: number;
   rejectedExperiences: number;
   tasksReassigned: number;
+  tasksHedged: number;
   membersLost: number;
   stepsAborted: number;
   stepsReplayed: number;
@@ -145,6 +154,8 @@ export interface VolatileState {
   /** Consecutive failures to copy parameters, over all learners. */
   healFailures: number;
   isPaused: boolean;
+  /** Running mean of how long a finished experience task took, and of how many (hedging.ts). */
+  taskMs: { mean: number; count: number };
   /** Largest payload seen, to judge how much room outstanding tasks will need. */
   largestExperienceBytes: number;
   stopped: { readonly code: ErrorCode; readonly diagnosis: string } | null;
@@ -190,6 +201,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       noRolloutsSinceMs: null,
       healFailures: 0,
       isPaused: false,
+      taskMs: { mean: 0, count: 0 },
       largestExperienceBytes: 0,
       stopped: null,
       counters: {
@@ -199,6 +211,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
         duplicateExperiences: 0,
         rejectedExperiences: 0,
         tasksReassigned: 0,
+        tasksHedged: 0,
         membersLost: 0,
         stepsAborted: 0,
         stepsReplayed: 0,

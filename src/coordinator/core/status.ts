@@ -48,7 +48,7 @@ export interface CoordinatorStatus {
 export function status(state: CoordinatorState): CoordinatorStatus {
   const { durable, volatile } = state;
   const members = [...volatile.members.values()];
-  const leased = [...volatile.tasks.values()].filter((task) => task.lease !== null).length;
+  const leased = [...volatile.tasks.values()].filter((task) => task.leases.length > 0).length;
   return {
     epoch: durable.epoch,
     generation: durable.generation,

@@ -1,13 +1,17 @@
 /**
  * Rollout tasks: leases, redelivery, poison. Execution is at least once; what happens at most once is admission
  * (ledger.ts). A task exists while an id of it is open, so completing the last id from anywhere ends it.
+ *
+ * Poison: a task that failed `maxTaskAttempts` times holds something that fails on any worker. Its experiences are then
+ * handed out one at a time, and whichever fails alone is given up: the others of the task are not lost with it.
  */
 import type { ExperienceId } from "../../rl/types.js";
-import type { TaskKind } from "./effects.js";
+import type { Redelivery, TaskKind } from "./effects.js";
 import type { WorkerHeartbeat } from "./events.js";
 import { compareExperienceIds } from "./experience-id.js";
+import { hedgeStragglers, noteDuration } from "./hedging.js";
 import type { Outbox } from "./outbox.js";
-import type { CoordinatorState, Member, Task } from "./state.js";
+import type { CoordinatorState, Member, Task, TaskLease } from "./state.js";
 
 export function addTask(
   state: CoordinatorState,
@@ -29,7 +33,9 @@ export function addTask(
     failures: 0,
     failedBy: new Set(),
     assignees: new Map(),
-    lease: null,
+    leases: [],
+    lost: null,
+    isIsolated: false,
     holdUntilMs: 0,
   };
   volatile.tasks.set(taskId, task);
@@ -40,7 +46,8 @@ export function addTask(
 /** Hands out what can be handed out: oldest task first, to a worker that did not fail it while there is one. */
 export function dispatchTasks(state: CoordinatorState, out: Outbox): void {
   const { freeWorkers, waitingTasks } = state.volatile;
-  if (waitingTasks.size === 0 || freeWorkers.size === 0) return;
+  if (waitingTasks.size === 0) return hedgeStragglers(state, out);
+  if (freeWorkers.size === 0) return;
   /** Nobody who is free holds this version or a newer one. */
   let unheld = Infinity;
   for (const task of waitingTasks) {
@@ -51,9 +58,10 @@ export function dispatchTasks(state: CoordinatorState, out: Outbox): void {
     const choice = chooseWorker(state, task, oldest, out);
     if (choice === "unheld") unheld = oldest;
     if (typeof choice === "string") continue;
-    assign(state, task, choice, out);
+    assign(state, task, choice, task.lost, out);
     if (freeWorkers.size === 0) return;
   }
+  hedgeStragglers(state, out);
 }
 
 const oldestPolicyFor = ({ durable, config }: CoordinatorState, task: Task): number =>
@@ -119,98 +127,133 @@ export function canDrain(state: CoordinatorState): boolean {
   return false;
 }
 
-function assign(state: CoordinatorState, task: Task, member: Member, out: Outbox): void {
-  task.attempts += 1;
-  task.assignees.set(task.attempts, member.workerId);
-  task.lease = {
-    workerId: member.workerId,
-    incarnation: member.incarnation,
-    attempt: task.attempts,
-    policyVersion: member.policyVersion,
-    expiresAtMs: state.volatile.nowMs + state.config.taskTimeoutMs,
+export function assign(
+  state: CoordinatorState,
+  task: Task,
+  member: Member,
+  redelivery: Redelivery | null,
+  out: Outbox,
+): void {
+  const { nowMs, freeWorkers, waitingTasks } = state.volatile;
+  const { taskId, kind } = task;
+  const { workerId, incarnation, policyVersion } = member;
+  const attempt = ++task.attempts;
+  const openIds = [...task.openIds];
+  const experienceIds = task.isIsolated ? openIds.slice(0, 1) : openIds;
+  task.assignees.set(attempt, workerId);
+  task.leases.push({
+    workerId,
+    incarnation,
+    attempt,
+    policyVersion,
+    experienceIds,
+    startedAtMs: nowMs,
+    expiresAtMs: nowMs + state.config.taskTimeoutMs,
     progress: 0,
-  };
-  member.leases.add(task.taskId);
-  const { freeWorkers, waitingTasks } = state.volatile;
+  });
+  if (task.leases.length === 1) {
+    waitingTasks.delete(task);
+    if (kind === "experience") state.volatile.leasedExperiences += task.openIds.size;
+  }
+  member.leases.add(taskId);
   freeWorkers.update(member);
-  waitingTasks.delete(task);
-  if (task.kind === "experience") state.volatile.leasedExperiences += task.openIds.size;
   out.send({
     type: "AssignTask",
-    workerId: member.workerId,
-    incarnation: member.incarnation,
-    kind: task.kind,
-    taskId: task.taskId,
-    attempt: task.attempts,
-    policyVersion: member.policyVersion,
-    experienceIds: [...task.openIds],
+    workerId,
+    incarnation,
+    kind,
+    taskId,
+    attempt,
+    policyVersion,
+    experienceIds,
+    redelivery,
   });
 }
+
+export const leaseOf = (task: Task | undefined, incarnation: number): TaskLease | undefined =>
+  task?.leases.find((lease) => lease.incarnation === incarnation);
 
 /** Work advanced: the lease of every task whose counter grew starts anew. */
 export function extendLeases(state: CoordinatorState, event: WorkerHeartbeat): void {
   for (const { taskId, attempt, tokens } of event.progress ?? []) {
-    const lease = state.volatile.tasks.get(taskId)?.lease;
-    if (lease?.incarnation !== event.incarnation || lease.attempt !== attempt || tokens <= lease.progress)
-      continue;
+    const lease = leaseOf(state.volatile.tasks.get(taskId), event.incarnation);
+    if (lease?.attempt !== attempt || tokens <= lease.progress) continue;
     lease.progress = tokens;
     lease.expiresAtMs = state.volatile.nowMs + state.config.taskTimeoutMs;
   }
 }
 
 /** Takes the lease away; the holder is told unless it is the one who gave the task back. */
-export function releaseLease(state: CoordinatorState, task: Task, shouldTell: boolean, out: Outbox): void {
-  const lease = task.lease;
-  if (lease === null) return;
-  task.lease = null;
-  state.volatile.waitingTasks.giveBack(task);
-  if (task.kind === "experience") state.volatile.leasedExperiences -= task.openIds.size;
-  const holder = state.volatile.members.get(lease.workerId);
-  if (holder?.incarnation !== lease.incarnation) return;
-  holder.leases.delete(task.taskId);
-  state.volatile.freeWorkers.update(holder);
-  if (!shouldTell) return;
-  out.send({
-    type: "CancelTask",
-    workerId: lease.workerId,
-    incarnation: lease.incarnation,
-    taskId: task.taskId,
-    attempt: lease.attempt,
-  });
+export function releaseLease(
+  state: CoordinatorState,
+  task: Task,
+  lease: TaskLease,
+  cause: Redelivery,
+  shouldTell: boolean,
+  out: Outbox,
+): void {
+  const { volatile } = state;
+  task.leases.splice(task.leases.indexOf(lease), 1);
+  task.lost = cause;
+  if (task.leases.length === 0) {
+    volatile.waitingTasks.giveBack(task);
+    if (task.kind === "experience") volatile.leasedExperiences -= task.openIds.size;
+  }
+  const { workerId, incarnation, attempt } = lease;
+  const { taskId } = task;
+  const holder = volatile.members.get(workerId);
+  if (holder?.incarnation !== incarnation) return;
+  holder.leases.delete(taskId);
+  volatile.freeWorkers.update(holder);
+  if (shouldTell) out.send({ type: "CancelTask", workerId, incarnation, taskId, attempt });
 }
 
-/** The attempt failed and counts; after `maxTaskAttempts` of them what is left of the task is given up. */
-export function failAttempt(state: CoordinatorState, task: Task, shouldTell: boolean, out: Outbox): void {
+/** The attempt is over. It failed, and counts, unless nothing it was asked for is left open. */
+export function failAttempt(
+  state: CoordinatorState,
+  task: Task,
+  lease: TaskLease,
+  cause: Redelivery,
+  shouldTell: boolean,
+  out: Outbox,
+): void {
   const { volatile, config } = state;
-  const workerId = task.lease?.workerId;
-  releaseLease(state, task, shouldTell, out);
-  if (workerId !== undefined) task.failedBy.add(workerId);
+  const open = lease.experienceIds.filter((id) => task.openIds.has(id));
+  if (task.kind === "experience" && open.length === 0)
+    return releaseLease(state, task, lease, "isolated", shouldTell, out);
+  releaseLease(state, task, lease, cause, shouldTell, out);
+  task.failedBy.add(lease.workerId);
   task.failures += 1;
   task.holdUntilMs = volatile.nowMs + config.leaseTtlMs;
   volatile.counters.tasksReassigned += 1;
   if (task.failures < config.maxTaskAttempts) return;
-  if (task.kind === "experience") {
-    out.record({ type: "ExperiencesAbandoned", experienceIds: [...task.openIds], reason: "poison" });
-    task.openIds.clear();
+  if (task.kind === "evaluation") return endTask(state, task, true, out);
+  if (open.length > 1) {
+    task.isIsolated = true;
+    return;
   }
-  endTask(state, task, true, out);
+  out.record({ type: "ExperiencesAbandoned", experienceIds: open, reason: "poison" });
+  if (task.openIds.delete(open[0]) && task.leases.length > 0) volatile.leasedExperiences -= 1;
+  if (task.openIds.size === 0) endTask(state, task, true, out);
 }
 
 /** Gives back everything a departed member held. The tasks it was working on count the attempt when `isBlamed`. */
 export function releaseMemberLeases(
   state: CoordinatorState,
   member: Member,
+  cause: Redelivery,
   isBlamed: boolean,
   out: Outbox,
 ): void {
   let isOldest = true;
   for (const taskId of [...member.leases]) {
     const task = state.volatile.tasks.get(taskId);
-    if (task === undefined || task.lease?.incarnation !== member.incarnation) continue;
+    const lease = leaseOf(task, member.incarnation);
+    if (task === undefined || lease === undefined) continue;
     // Tasks still queued inside the worker cannot have killed it: only the one at work, or any that had begun.
-    if (isBlamed && (isOldest || task.lease.progress > 0)) failAttempt(state, task, false, out);
+    if (isBlamed && (isOldest || lease.progress > 0)) failAttempt(state, task, lease, cause, false, out);
     else {
-      releaseLease(state, task, false, out);
+      releaseLease(state, task, lease, cause, false, out);
       state.volatile.counters.tasksReassigned += 1;
     }
     isOldest = false;
@@ -219,7 +262,8 @@ export function releaseMemberLeases(
 
 /** Nothing of the task is left to do (or will be): removes it and reports whatever that completes. */
 export function endTask(state: CoordinatorState, task: Task, hasFailed: boolean, out: Outbox): void {
-  releaseLease(state, task, true, out);
+  if (!hasFailed) noteDuration(state, task);
+  for (const lease of [...task.leases]) releaseLease(state, task, lease, "drained", true, out);
   const { tasks, waitingTasks, openTasks } = state.volatile;
   tasks.delete(task.taskId);
   waitingTasks.delete(task);

@@ -2,6 +2,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
+import type { CancelTask as _troupe_v1_CancelTask, CancelTask__Output as _troupe_v1_CancelTask__Output } from './troupe/v1/CancelTask.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { Experience as _troupe_v1_Experience, Experience__Output as _troupe_v1_Experience__Output } from './troupe/v1/Experience.js';
 import type { ExperienceAck as _troupe_v1_ExperienceAck, ExperienceAck__Output as _troupe_v1_ExperienceAck__Output } from './troupe/v1/ExperienceAck.js';
@@ -28,6 +29,7 @@ export interface ProtoGrpcType {
   troupe: {
     v1: {
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
+      CancelTask: MessageTypeDefinition<_troupe_v1_CancelTask, _troupe_v1_CancelTask__Output>
       Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       Experience: MessageTypeDefinition<_troupe_v1_Experience, _troupe_v1_Experience__Output>
       ExperienceAck: MessageTypeDefinition<_troupe_v1_ExperienceAck, _troupe_v1_ExperienceAck__Output>

@@ -43,7 +43,7 @@ function toEvent(state: CoordinatorState, { kind, a, b, isSo }: Move): Coordinat
   const tasks = [...volatile.tasks.values()];
   const task = tasks[a % Math.max(1, tasks.length)];
   const taskId = task?.taskId ?? "none";
-  const attempt = task?.lease?.attempt ?? 1;
+  const attempt = task?.leases[0]?.attempt ?? 1;
   const active = volatile.activeStep;
   const iteration = durable.committedIteration + 1;
   switch (kind) {
@@ -90,7 +90,7 @@ function toEvent(state: CoordinatorState, { kind, a, b, isSo }: Move): Coordinat
     case 8:
     case 9:
     case 10: {
-      const holder = task?.lease ?? { workerId, incarnation };
+      const holder = task?.leases[0] ?? { workerId, incarnation };
       const experienceId = [...(task?.openIds ?? [])][b] ?? idOf(iteration, b);
       return {
         type: "ExperienceReceived",
@@ -107,8 +107,8 @@ function toEvent(state: CoordinatorState, { kind, a, b, isSo }: Move): Coordinat
     case 11:
       return {
         type: "TaskFailed",
-        workerId: task?.lease?.workerId ?? workerId,
-        incarnation: task?.lease?.incarnation ?? incarnation,
+        workerId: task?.leases[0]?.workerId ?? workerId,
+        incarnation: task?.leases[0]?.incarnation ?? incarnation,
         taskId,
         attempt,
         reason: "x",
@@ -246,7 +246,9 @@ describe("reduce, for any sequence of events", () => {
           expect(new Set(livePayloadIds(state.durable))).toEqual(payloads);
           for (const member of state.volatile.members.values()) {
             for (const taskId of member.leases)
-              expect(state.volatile.tasks.get(taskId)?.lease?.workerId).toBe(member.workerId);
+              expect(state.volatile.tasks.get(taskId)?.leases.map(({ workerId }) => workerId)).toContain(
+                member.workerId,
+              );
           }
           status(state);
         };

@@ -96,6 +96,68 @@ describe("rollout tasks", () => {
     expect(status(core.state).ledger.abandoned).toEqual({ poison: 1 });
   });
 
+  it("that keep failing are taken apart, so that only the prompt to blame is given up", () => {
+    const core = new CoreDriver({ maxTaskAttempts: 3 });
+    core.collect(4);
+    let kills = 0;
+    for (let i = 0; i < 20 && core.take("CollectCompleted").length === 0; i++) {
+      const incarnation = core.rollout("r1");
+      for (let task = core.take("AssignTask")[0]; task !== undefined; task = core.take("AssignTask")[0]) {
+        if (task.experienceIds.includes("0/2/0")) {
+          kills += 1;
+          core.do({ type: "WorkerDisconnected", workerId: "r1", incarnation });
+          break;
+        }
+        const { workerId, taskId, attempt } = task;
+        for (const id of task.experienceIds) core.deliver(id, task);
+        core.do({ type: "TaskFinished", workerId, incarnation, taskId, attempt });
+      }
+    }
+    expect(status(core.state).ledger).toMatchObject({ admitted: 3, abandoned: { poison: 1 } });
+    expect(core.state.durable.experiences.get("0/2/0")?.status).toBe("abandoned");
+    // Three times together with the others, once alone.
+    expect(kills).toBe(4);
+  });
+
+  it("say why they are handed out again", () => {
+    const core = new CoreDriver({ leaseTtlMs: 1_000, taskTimeoutMs: 3_000, maxTaskAttempts: 100 });
+    core.collect(1);
+    const reasonAfter = (lose: (incarnation: number, task: { taskId: string; attempt: number }) => void) => {
+      const incarnation = core.rollout("r1");
+      const task = core.takeOne("AssignTask");
+      lose(incarnation, task);
+      const successor = core.rollout("r2");
+      core.wait(1_000); // whoever failed it must wait for somebody else
+      const { redelivery } = core.takeOne("AssignTask");
+      core.do({ type: "WorkerLeft", workerId: "r2", incarnation: successor });
+      core.do({ type: "WorkerLeft", workerId: "r1", incarnation });
+      return redelivery;
+    };
+    const who = (incarnation: number) => ({ workerId: "r1", incarnation });
+    expect(reasonAfter((incarnation) => core.do({ type: "WorkerDisconnected", ...who(incarnation) }))).toBe(
+      "connection",
+    );
+    expect(reasonAfter((incarnation) => core.do({ type: "WorkerLeft", ...who(incarnation) }))).toBe(
+      "drained",
+    );
+    expect(reasonAfter(() => core.wait(1_001))).toBe("lease");
+    expect(reasonAfter(() => void core.register("r1", "rollout", null, 0))).toBe("fenced");
+    expect(
+      reasonAfter((incarnation, { taskId, attempt }) =>
+        core.do({ type: "TaskFailed", ...who(incarnation), taskId, attempt, reason: "x" }),
+      ),
+    ).toBe("failed");
+    expect(
+      reasonAfter((incarnation) => {
+        for (let i = 0; i < 6; i++) {
+          core.wait(500);
+          core.do({ type: "WorkerHeartbeat", ...who(incarnation), policyVersion: 0 });
+        }
+        core.do({ type: "WorkerReady", ...who(incarnation), credits: 0, policyVersion: 0 });
+      }),
+    ).toBe("timeout");
+  });
+
   it("do not count a voluntary departure, nor a crash of a worker that had not begun them", () => {
     const core = new CoreDriver({ maxTaskAttempts: 1 });
     core.collect(3, 1);
