@@ -355,6 +355,8 @@ export class SimCoordinator {
       case "PauseLearning":
       case "ResumeLearning":
       case "DesiredScaleChanged":
+      case "LeaveRound":
+      case "AverageRound":
         return;
       default:
         effect satisfies never;

@@ -142,6 +142,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     leaseTtlMs: 1_000,
     taskTimeoutMs: 1_500,
     stepTimeoutMs: 900,
+    round: null,
     healTimeoutMs: 1_000,
     regroupMs: 200,
     waitForWorkersMs: 60_000,

@@ -6,6 +6,15 @@ export interface CoreConfig {
   readonly taskTimeoutMs: number;
   /** An optimizer step that takes longer is aborted and done again. */
   readonly stepTimeoutMs: number;
+  /**
+   * A step is a round: its members train alone, and the parameters of those who are there at its end are averaged. The
+   * result depends on who they are and how far they came, so a repeated round need not have the journalled hash. null:
+   * steps are sums of gradients.
+   */
+  readonly round: {
+    /** A round whose members train for longer is aborted and done again. */
+    readonly timeoutMs: number;
+  } | null;
   /** A learner that takes longer to copy parameters is fenced, so that it cannot hold up the others. */
   readonly healTimeoutMs: number;
   /** After all learners were lost: how long to wait for one that still holds newer parameters than the checkpoint. */
@@ -37,6 +46,7 @@ export const DEFAULT_CORE_CONFIG: CoreConfig = {
   leaseTtlMs: 10_000,
   taskTimeoutMs: 120_000,
   stepTimeoutMs: 60_000,
+  round: null,
   healTimeoutMs: 60_000,
   regroupMs: 2_000,
   waitForWorkersMs: 600_000,

@@ -173,6 +173,20 @@ export interface StartStep {
   /** The step was committed before; it is done again by learners restored from an older state. */
   readonly isReplay: boolean;
 }
+/** A round goes on without a member. */
+export interface LeaveRound {
+  readonly type: "LeaveRound";
+  readonly generation: number;
+  readonly step: number;
+  readonly workerId: string;
+}
+/** Open `generation` on the bulk path with these members of the round; from now on it needs all of them. */
+export interface AverageRound {
+  readonly type: "AverageRound";
+  readonly generation: number;
+  readonly step: number;
+  readonly members: readonly StepMember[];
+}
 /** Every member applies the update it voted for. */
 export interface CommitStep {
   readonly type: "CommitStep";
@@ -281,6 +295,8 @@ export type Effect =
   | EvaluationCompleted
   | ExperiencesDropped
   | StartStep
+  | LeaveRound
+  | AverageRound
   | CommitStep
   | SkipStep
   | AbortStep

@@ -149,6 +149,14 @@ export interface ReduceFailed {
   readonly reason: string;
 }
 
+/** Of a round: these members have trained; the others are too late for it. */
+export interface RoundTrained {
+  readonly type: "RoundTrained";
+  readonly generation: number;
+  readonly step: number;
+  readonly workerIds: readonly string[];
+}
+
 /** First event of every coordinator process, after replay: opens a new epoch. */
 export interface CoordinatorStarted {
   readonly type: "CoordinatorStarted";
@@ -275,4 +283,11 @@ export type TrainLoopEvent =
   | ScaleRequested;
 
 export type CoordinatorEvent =
-  CoordinatorStarted | Tick | WorkerRegistered | WorkerEvent | PolicyHeld | ReduceFailed | TrainLoopEvent;
+  | CoordinatorStarted
+  | Tick
+  | WorkerRegistered
+  | WorkerEvent
+  | PolicyHeld
+  | ReduceFailed
+  | RoundTrained
+  | TrainLoopEvent;

@@ -25,5 +25,6 @@ export { collectedIds, livePayloadIds } from "./retention.js";
 export { makeState, type CoordinatorState } from "./state.js";
 export { LEASE_EXPIRED } from "./lifecycle.js";
 export { reduce } from "./reduce.js";
+export { shareShards } from "./steps.js";
 export { nextDeadlineMs } from "./deadlines.js";
 export { status, type CoordinatorStatus, type MemberStatus } from "./status.js";

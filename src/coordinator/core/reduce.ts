@@ -35,6 +35,7 @@ import {
   startStage,
 } from "./progress.js";
 import type { CoordinatorState, Member } from "./state.js";
+import { closeRound } from "./rounds.js";
 import { receiveBehind, receiveReduceFailure, receiveVote, requestStep } from "./steps.js";
 import { dispatchTasks, extendLeases, failAttempt, leaseOf } from "./tasks.js";
 
@@ -88,6 +89,8 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return requestStep(state, event, out);
     case "ReduceFailed":
       return receiveReduceFailure(state, event, out);
+    case "RoundTrained":
+      return closeRound(state, event, out);
     case "VersionPublished":
       return publishVersion(state, event, out);
     case "CheckpointSaved":

@@ -90,11 +90,13 @@ export interface Evaluation {
 export interface ActiveStep {
   readonly manifest: StepManifest;
   readonly generation: number;
-  readonly members: readonly StepMember[];
+  members: readonly StepMember[];
   /** workerId -> hash */
   readonly votes: Map<string, string>;
-  readonly deadlineMs: number;
+  deadlineMs: number;
   readonly isReplay: boolean;
+  /** A round whose members still train: it goes on without those who leave. */
+  isTraining: boolean;
 }
 
 /** Counters since this process started, for metrics. */

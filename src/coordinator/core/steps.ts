@@ -13,6 +13,7 @@ import type { AbortReason, StepMember } from "./effects.js";
 import type { LearnerBehind, ReduceFailed, StepRequested, StepVote } from "./events.js";
 import { fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
+import { leaveRound } from "./rounds.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import type { ExperienceId } from "../../rl/types.js";
 
@@ -89,8 +90,9 @@ function openGeneration(
 ): void {
   const { volatile, durable, config } = state;
   const members = shareShards(learners, manifest.shardCount);
-  const deadlineMs = volatile.nowMs + config.stepTimeoutMs;
-  volatile.activeStep = { manifest, generation, members, votes: new Map(), deadlineMs, isReplay };
+  const isTraining = config.round !== null;
+  const deadlineMs = volatile.nowMs + (config.round?.timeoutMs ?? config.stepTimeoutMs);
+  volatile.activeStep = { manifest, generation, members, votes: new Map(), deadlineMs, isReplay, isTraining };
   out.send({
     type: "StartStep",
     stage: durable.stage ?? "",
@@ -105,7 +107,10 @@ function openGeneration(
 }
 
 /** Contiguous ranges in join order, as even as possible: the first `shardCount mod n` learners take one more. */
-export function shareShards(learners: readonly Member[], shardCount: number): StepMember[] {
+export function shareShards(
+  learners: readonly Pick<Member, "workerId" | "incarnation">[],
+  shardCount: number,
+): StepMember[] {
   const each = Math.floor(shardCount / learners.length);
   const extra = shardCount % learners.length;
   return learners.map(({ workerId, incarnation }, rank) => ({
@@ -130,17 +135,21 @@ export function receiveVote(state: CoordinatorState, member: Member, event: Step
     return;
   }
   if (!event.isFinite) {
-    if (active.isReplay) mismatch(state, active, out);
+    if (mustRepeat(state, active)) mismatch(state, active, out);
     else skip(state, active, member, out);
     return;
   }
   active.votes.set(member.workerId, event.hash);
   if (active.votes.size < active.members.length) return;
   const hashes = new Set(active.votes.values());
-  const expected = active.isReplay ? committedHash(state, active.manifest.step) : "";
+  const expected = mustRepeat(state, active) ? committedHash(state, active.manifest.step) : "";
   if (hashes.size > 1 || (expected !== "" && !hashes.has(expected))) mismatch(state, active, out);
   else commit(state, active, event.hash, out);
 }
+
+/** The step was committed before, and its result follows from its manifest alone: it must be the same again. */
+const mustRepeat = (state: CoordinatorState, active: ActiveStep): boolean =>
+  active.isReplay && state.config.round === null;
 
 const isMember = (active: ActiveStep, member: Member): boolean =>
   active.members.some((other) => other.incarnation === member.incarnation);
@@ -203,9 +212,11 @@ function mismatch(state: CoordinatorState, active: ActiveStep, out: Outbox): voi
   const { volatile } = state;
   volatile.hashMismatches += 1;
   const votes = [...active.votes].map(([workerId, hash]) => `${workerId} ${hash}`).join(", ");
-  const detail = active.isReplay ? `${votes}; journal ${committedHash(state, active.manifest.step)}` : votes;
+  const detail = mustRepeat(state, active)
+    ? `${votes}; journal ${committedHash(state, active.manifest.step)}`
+    : votes;
   if (volatile.hashMismatches >= 2) {
-    const majority = active.isReplay ? null : majorityHash(active);
+    const majority = mustRepeat(state, active) ? null : majorityHash(active);
     for (const { workerId } of active.members) {
       const member = volatile.members.get(workerId);
       if (member !== undefined && active.votes.get(workerId) !== majority) member.step = -1;
@@ -251,7 +262,7 @@ export function abort(
   );
 }
 
-/** A learner is gone: without it its generation cannot complete. */
+/** A learner is gone: without it its generation cannot complete, unless it is a round that others still train. */
 export function abortIfMember(
   state: CoordinatorState,
   member: Member,
@@ -260,6 +271,7 @@ export function abortIfMember(
 ): void {
   const active = state.volatile.activeStep;
   if (active === null || !isMember(active, member)) return;
+  if (active.isTraining && active.members.length > 1) return leaveRound(active, member, out);
   abort(state, "memberLost", `${member.workerId} is gone`, out, isCounted);
 }
 

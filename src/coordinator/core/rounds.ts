@@ -1,0 +1,36 @@
+/**
+ * A round of parameter averaging is a step in two parts. While its members train, each alone, those who leave are left
+ * behind and the others go on; once the shell says who has trained, the rest is any other step: sum, vote, commit.
+ */
+import type { RoundTrained } from "./events.js";
+import { fence, removeMember } from "./members.js";
+import type { Outbox } from "./outbox.js";
+import type { ActiveStep, CoordinatorState, Member } from "./state.js";
+
+export function leaveRound(active: ActiveStep, member: Member, out: Outbox): void {
+  active.members = active.members.filter(({ incarnation }) => incarnation !== member.incarnation);
+  const { generation, manifest } = active;
+  out.send({ type: "LeaveRound", generation, step: manifest.step, workerId: member.workerId });
+}
+
+/** Whoever has not trained by now is fenced: it may join again, and takes the others' state when it does. */
+export function closeRound(state: CoordinatorState, event: RoundTrained, out: Outbox): void {
+  const { volatile, config } = state;
+  const active = volatile.activeStep;
+  if (active?.generation !== event.generation || active.manifest.step !== event.step || !active.isTraining)
+    return;
+  const trained = active.members.filter(({ workerId }) => event.workerIds.includes(workerId));
+  if (trained.length === 0) return;
+  for (const { workerId, incarnation } of active.members) {
+    const member = volatile.members.get(workerId);
+    if (event.workerIds.includes(workerId) || member?.incarnation !== incarnation) continue;
+    fence(workerId, incarnation, "did not finish its part of the round in time", out);
+    removeMember(state, member);
+    volatile.counters.membersLost += 1;
+  }
+  active.members = trained;
+  active.isTraining = false;
+  active.deadlineMs = volatile.nowMs + config.stepTimeoutMs;
+  const { generation } = active;
+  out.send({ type: "AverageRound", generation, step: event.step, members: trained });
+}

@@ -1,0 +1,112 @@
+import { describe, expect, it } from "vitest";
+import { status } from "../../../../src/coordinator/core/index.js";
+import { CoreDriver } from "./core-driver.js";
+
+/** A stage of rounds with learners l1, l2, ..., and the first round under way. */
+function roundWith(learners: number, config = {}) {
+  const core = new CoreDriver({ round: { timeoutMs: 50_000 }, ...config });
+  core.do({ type: "StageStarted", stage: "ppo" });
+  for (let i = 1; i <= learners; i++) core.learner(`l${i}`);
+  core.effects = [];
+  core.requestStep(1);
+  const { generation, members } = core.takeOne("StartStep");
+  const trained = (...workerIds: string[]) =>
+    core.do({ type: "RoundTrained", generation, step: 1, workerIds });
+  const vote = (workerId: string, hash = "h") => {
+    const { incarnation } = members.find((member) => member.workerId === workerId)!;
+    core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite: true, hash });
+  };
+  const lose = (workerId: string) => {
+    const { incarnation } = members.find((member) => member.workerId === workerId)!;
+    core.do({ type: "WorkerDisconnected", workerId, incarnation });
+  };
+  return { core, generation, trained, vote, lose };
+}
+const ids = (members: readonly { workerId: string }[]) => members.map(({ workerId }) => workerId);
+
+describe("a round of parameter averaging", () => {
+  it("averages over those who trained and commits by their votes alone", () => {
+    const { core, trained, vote } = roundWith(2);
+    trained("l1", "l2");
+    expect(ids(core.takeOne("AverageRound").members)).toEqual(["l1", "l2"]);
+    vote("l1");
+    expect(core.take("CommitStep")).toEqual([]);
+    vote("l2");
+    expect(ids(core.takeOne("CommitStep").members)).toEqual(["l1", "l2"]);
+    expect(core.takeOne("StepFinished")).toMatchObject({ step: 1, outcome: "committed" });
+  });
+
+  it("goes on without a learner that is lost while it trains", () => {
+    const { core, generation, lose, trained, vote } = roundWith(3);
+    lose("l2");
+    expect(core.takeOne("LeaveRound")).toMatchObject({ generation, step: 1, workerId: "l2" });
+    expect(core.take("AbortStep")).toEqual([]);
+    trained("l1", "l3");
+    vote("l1");
+    vote("l3");
+    expect(ids(core.takeOne("CommitStep").members)).toEqual(["l1", "l3"]);
+    expect(status(core.state).counters.stepsAborted).toBe(0);
+  });
+
+  it("is given up when the last learner that trains is lost", () => {
+    const { core, lose } = roundWith(2);
+    lose("l1");
+    lose("l2");
+    expect(core.takeOne("AbortStep")).toMatchObject({ step: 1, reason: "memberLost" });
+  });
+
+  it("fences who is too late for it, and heals it from the others when it comes again", () => {
+    const { core, trained, vote } = roundWith(3);
+    trained("l1", "l3");
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2" });
+    vote("l1");
+    vote("l3");
+    expect(ids(core.takeOne("CommitStep").members)).toEqual(["l1", "l3"]);
+    core.do({
+      type: "WorkerRegistered",
+      workerId: "l2",
+      role: "learner",
+      requestId: "again",
+      position: { stage: "ppo", step: 0, hash: "" },
+      policyVersion: -1,
+    } as never);
+    expect(core.takeOne("HealLearner")).toMatchObject({ workerId: "l2", step: 1, source: { kind: "peer" } });
+  });
+
+  it("needs all of its members once the average has begun", () => {
+    const { core, lose, trained } = roundWith(3);
+    trained("l1", "l2", "l3");
+    lose("l2");
+    expect(core.takeOne("AbortStep")).toMatchObject({ step: 1, reason: "memberLost" });
+    const again = core.takeOne("StartStep");
+    expect(again.step).toBe(1);
+    expect(ids(again.members)).toEqual(["l1", "l3"]);
+  });
+
+  it("hears of its end once: a report of an older generation changes nothing", () => {
+    const { core, generation, trained } = roundWith(2);
+    core.do({ type: "RoundTrained", generation: generation - 1, step: 1, workerIds: ["l1"] });
+    trained();
+    expect(core.take("AverageRound")).toEqual([]);
+    trained("l1", "l2");
+    trained("l1");
+    expect(core.take("AverageRound")).toHaveLength(1);
+    expect(core.take("FenceWorker")).toEqual([]);
+  });
+
+  it("sends members whose parameters differ from the majority's to heal", () => {
+    const { core, trained, vote, generation } = roundWith(3);
+    trained("l1", "l2", "l3");
+    vote("l1", "same");
+    vote("l2", "same");
+    vote("l3", "other");
+    expect(core.takeOne("AbortStep")).toMatchObject({ reason: "hashMismatch", generation });
+  });
+
+  it("has a time limit of its own while it trains, and a step's when it averages", () => {
+    const { core, trained } = roundWith(2, { stepTimeoutMs: 5_000 });
+    expect(core.state.volatile.activeStep!.deadlineMs - core.state.volatile.nowMs).toBe(50_000);
+    trained("l1", "l2");
+    expect(core.state.volatile.activeStep!.deadlineMs - core.state.volatile.nowMs).toBe(5_000);
+  });
+});
