@@ -352,7 +352,9 @@ const clusterSchema = z.strictObject({
     .describe("a rollout task held longer is given to another worker; longer than leaseTtlMs"),
   stepTimeoutMs: durationMs
     .default(60_000)
-    .describe("an optimizer step that takes longer is aborted and done again; longer than leaseTtlMs"),
+    .describe(
+      "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this); longer than leaseTtlMs",
+    ),
   promptsPerTask: positiveInt.default(16).describe("prompts a rollout worker takes at a time"),
   maxTaskAttempts: positiveInt
     .default(3)
@@ -367,6 +369,41 @@ const clusterSchema = z.strictObject({
       "once no prompts wait, a task that takes this many times the mean goes to an idle worker as well; 0 = never",
     ),
   wire: z.enum(["f32", "bf16"]).default("f32").describe("gradient precision on the wire"),
+  sync: z
+    .enum(["gradients", "parameters"])
+    .default("gradients")
+    .describe(
+      "what learners exchange: gradients at every optimizer step, or parameters every `syncEvery` steps (local SGD, DiLoCo); see docs/parameter-averaging.md",
+    ),
+  syncEvery: positiveInt
+    .max(100_000)
+    .default(16)
+    .describe("parameters: optimizer steps each learner takes on its own rows between two averages"),
+  outerLearningRate: z
+    .number()
+    .positive()
+    .default(0.7)
+    .describe("parameters: step along the averaged change; 0.7 as in DiLoCo, 1 is plain averaging"),
+  outerMomentum: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0.9)
+    .describe("parameters: Nesterov momentum of the averaged change; 0.9 as in DiLoCo, 0 is plain averaging"),
+  averageMoments: z
+    .boolean()
+    .default(true)
+    .describe(
+      "parameters: average AdamW's moments too, for three times the bytes; false starts them from 0 in every round",
+    ),
+  roundPatience: z
+    .number()
+    .min(0)
+    .nullable()
+    .default(0.5)
+    .describe(
+      "parameters: once half of the learners have finished a round, the others get this share of its time more (at least 1 s), then contribute what they have; null waits for all of them, and equal runs give equal bits",
+    ),
   durable: durableSchema
     .default({ type: "local" })
     .describe("where the coordinator keeps what must outlive it; see docs/high-availability.md"),

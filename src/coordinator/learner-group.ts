@@ -15,11 +15,12 @@ import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js"
 import { toServiceError } from "../rpc/status.js";
 import { abortable, makeDeferred, sleep, type Deferred } from "../shared/abort.js";
 import { TroupeError, describeError, protocolError } from "../shared/errors.js";
-import type { WireFormat } from "../rpc/codec/gradient.js";
+import type { Config } from "../config/schema.js";
 import { AllReduceService } from "./all-reduce-service.js";
 import type { JsonValue, StartStep, StepMember } from "./core/index.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
+import { ParameterRounds } from "./parameter-rounds.js";
 import { checkSender, checkSpeaksAs } from "./membership-service.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests } from "./learner-requests.js";
@@ -63,6 +64,8 @@ export interface StepRequest {
 
 export interface StepResult extends VoteTotals {
   readonly outcome: "committed" | "skipped";
+  /** Minibatches that were trained: 1, or those of a round; slow learners may leave out parts of some. */
+  readonly minibatches: number;
 }
 
 export interface LearnerGroupOptions {
@@ -71,7 +74,10 @@ export interface LearnerGroupOptions {
   readonly metrics: Metrics<"coordinator">;
   readonly logger: Logger;
   readonly runId: string;
-  readonly wire: WireFormat;
+  readonly cluster: Pick<
+    Config["cluster"],
+    "wire" | "sync" | "syncEvery" | "roundPatience" | "stepTimeoutMs"
+  >;
   readonly artifacts: ArtifactStore;
 }
 
@@ -85,6 +91,8 @@ export class LearnerGroup {
   private earlyStep: StartStep | undefined;
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
   private readonly votes = new StepVotes();
+  /** Of a run that averages parameters. */
+  private readonly rounds: ParameterRounds | undefined;
   private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
   /** Gradient norms before clipping of the last applied step, by model role. */
   gradientNorms: Readonly<Record<string, number>> = {};
@@ -102,10 +110,23 @@ export class LearnerGroup {
     });
     this.allReduce = new AllReduceService({
       runId: options.runId,
-      wire: options.wire,
+      wire: options.cluster.wire,
       metrics,
       onFailed: (failure) => host.dispatch({ type: "ReduceFailed", ...failure }),
     });
+    const { sync, roundPatience, stepTimeoutMs } = options.cluster;
+    if (sync === "parameters") {
+      this.rounds = new ParameterRounds({
+        patience: roundPatience,
+        answerLimitMs: stepTimeoutMs,
+        dispatch: (event) => host.dispatch(event),
+        logger,
+        streams,
+        openSum: (...about) => this.allReduce.open(...about),
+      });
+    }
+    host.on("LeaveRound", (effect) => this.rounds?.leave(effect));
+    host.on("AverageRound", (effect) => this.rounds?.average(effect));
     host.on("StartStep", (effect) => void this.startStep(effect).catch((error: unknown) => this.fail(error)));
     host.on("CommitStep", ({ generation, step, members }) => {
       for (const { workerId } of members)
@@ -120,15 +141,18 @@ export class LearnerGroup {
       logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
       metrics.allreduceAborts.inc({ reason });
       if (this.earlyStep?.generation === generation) this.earlyStep = undefined;
+      this.rounds?.close();
       this.allReduce.close(reason);
       for (const { workerId } of members)
         this.streams.send(workerId, { abort: { generation, step, reason } });
     });
     host.on("StepFinished", ({ step, outcome }) => {
+      this.rounds?.close();
       this.allReduce.close("the step is finished");
       const totals = this.votes.take();
       this.active = undefined;
-      if (this.waiting?.step === step) this.waiting.done.resolve({ outcome, ...totals });
+      if (this.waiting?.step === step)
+        this.waiting.done.resolve({ outcome, ...totals, minibatches: this.rounds?.trainedMinibatches ?? 1 });
     });
     host.on("StepRefused", ({ step, reason, missing }) => {
       const what =
@@ -171,6 +195,16 @@ export class LearnerGroup {
     this.options.host.dispatch({ type: "StageFinished", stage });
     this.setup = undefined;
     this.healer.enter(undefined);
+  }
+
+  /** Minibatches that make one step: 1, or the most of a round. */
+  get minibatchesPerStep(): number {
+    const { sync, syncEvery } = this.options.cluster;
+    return sync === "parameters" ? syncEvery : 1;
+  }
+
+  get averagesParameters(): boolean {
+    return this.rounds !== undefined;
   }
 
   /** One optimizer step over all learners; resolves when it is durable: committed, or skipped for a non-finite gradient. */
@@ -278,6 +312,8 @@ export class LearnerGroup {
         isFinite,
         hash: gradientCrc32.toString(16).padStart(8, "0"),
       });
+    } else if (message.trained) {
+      this.rounds?.finish(from.workerId, message.trained);
     } else if (message.applied) {
       if (Object.keys(message.applied.gradientNorms).length > 0)
         this.gradientNorms = message.applied.gradientNorms;
@@ -314,8 +350,9 @@ export class LearnerGroup {
       return;
     }
     this.active = { generation, step };
+    this.votes.open(generation, shardCount);
+    if (this.rounds !== undefined) return this.rounds.start(effect, setup);
     this.allReduce.open(generation, step, shardCount, members);
-    this.votes.open(generation);
     if (this.inputs?.step !== step)
       this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;

@@ -122,7 +122,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
-  const learners = new LearnerGroup({ ...shared, artifacts, wire: config.cluster.wire });
+  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster });
   learners.onFatal = stop;
 
   const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
@@ -292,6 +292,7 @@ function coreConfig({ cluster, ppo }: Config): CoreConfig {
     leaseTtlMs: cluster.leaseTtlMs,
     taskTimeoutMs: cluster.taskTimeoutMs,
     stepTimeoutMs: cluster.stepTimeoutMs,
+    round: cluster.sync === "parameters" ? { timeoutMs: cluster.stepTimeoutMs * cluster.syncEvery } : null,
     maxTaskAttempts: cluster.maxTaskAttempts,
     hedgeFactor: cluster.hedgeFactor,
     minLearners: cluster.minLearners,

@@ -17,6 +17,8 @@ export interface VoteReport {
 export interface VoteTotals {
   /** Metric sums over the whole minibatch, added in shard order. */
   readonly sums: Readonly<Record<string, number>>;
+  /** Those of a round's first minibatch, when every learner still has the shared parameters; else the same. */
+  readonly firstSums: Readonly<Record<string, number>>;
   /** Of the slowest member, milliseconds. */
   readonly computeMs: number;
   readonly allReduceMs: number;
@@ -24,14 +26,19 @@ export interface VoteTotals {
 
 export class StepVotes {
   private generation: number | undefined;
+  private firstShards = 0;
   private readonly byShard = new Map<number, Readonly<Record<string, number>>>();
   private computeMs = 0;
   private allReduceMs = 0;
 
-  /** Starts over: what an older generation reported does not count. */
-  open(generation: number): void {
+  /**
+   * Starts over: what an older generation reported does not count.
+   * @param firstShards micro-shards of the (first) minibatch
+   */
+  open(generation: number, firstShards: number): void {
     this.clear();
     this.generation = generation;
+    this.firstShards = firstShards;
   }
 
   /** Votes of another generation are ignored. */
@@ -45,12 +52,17 @@ export class StepVotes {
   /** The totals; nothing is kept. */
   take(): VoteTotals {
     const sums: Record<string, number> = {};
+    const firstSums: Record<string, number> = {};
     // Whoever voted first: float64 sums depend on the order.
-    for (const [, values] of [...this.byShard].sort(([a], [b]) => a - b))
-      for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
+    for (const [shard, values] of [...this.byShard].sort(([a], [b]) => a - b)) {
+      for (const [name, value] of Object.entries(values)) {
+        sums[name] = (sums[name] ?? 0) + value;
+        if (shard < this.firstShards) firstSums[name] = (firstSums[name] ?? 0) + value;
+      }
+    }
     const { computeMs, allReduceMs } = this;
     this.clear();
-    return { sums, computeMs, allReduceMs };
+    return { sums, firstSums, computeMs, allReduceMs };
   }
 
   private clear(): void {

@@ -12,6 +12,7 @@ import { layoutOf } from "../models/model-spec.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
+import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./parameter-round.js";
 import { tasksOf, type Denominators, type StageSettings } from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
 import { TrainedModel, type ModelSettings } from "./trained-model.js";
@@ -29,6 +30,8 @@ export type LearnerSettings = StageSettings & {
   readonly lora?: LoraSettings | null;
   /** By role; one per model. */
   readonly optimizers: Readonly<Record<string, AdamwOptions>>;
+  /** Learners train alone and average their parameters; null: they add up gradients. @default null */
+  readonly round?: RoundSettings | null;
 };
 
 export interface ShardsRequest {
@@ -92,7 +95,15 @@ export class LearnerCompute {
     /** In role-name order. */
     private readonly models: readonly TrainedModel[],
     private appliedStep: number,
-  ) {}
+  ) {
+    const { round } = settings;
+    if (round) {
+      const compute = { models, computeShards: this.computeShards.bind(this), adamw: this.adamw.bind(this) };
+      this.openRound = new ParameterRound(compute, round);
+    }
+  }
+
+  private readonly openRound: ParameterRound | undefined;
 
   /** Gradients no longer needed: at a large model's size, touching fresh memory costs more than writing it. */
   private readonly spare: Float32Array[] = [];
@@ -107,7 +118,12 @@ export class LearnerCompute {
         if (optimizer === undefined) throw dataError(`model ${model.role} has no optimizer settings`);
         const emaDecay = settings.stage === "ppo" && model.role === "actor" ? settings.hyper.emaDecay : null;
         models.push(
-          await TrainedModel.open(model, engine, { optimizer, emaDecay, lora: settings.lora ?? null }),
+          await TrainedModel.open(model, engine, {
+            optimizer,
+            emaDecay,
+            lora: settings.lora ?? null,
+            outerMomentum: Boolean(settings.round),
+          }),
         );
       }
     } catch (error) {
@@ -171,6 +187,28 @@ export class LearnerCompute {
     learningRates,
     optimizerStep,
   }: ApplyRequest): Promise<{ gradNorms: Record<string, number>; isFinite: true }> {
+    const gradNorms = await this.adamw(gradients, learningRates, optimizerStep);
+    for (const model of this.models) await model.average();
+    this.appliedStep = optimizerStep;
+    return { gradNorms, isFinite: true };
+  }
+
+  /** Of a run that averages parameters. */
+  get round(): ParameterRound {
+    if (this.openRound === undefined) throw dataError("this learner was not set up to average parameters");
+    return this.openRound;
+  }
+
+  async outerStep(request: OuterStepRequest): Promise<void> {
+    await this.round.outerStep(request);
+    this.appliedStep = request.step;
+  }
+
+  private async adamw(
+    gradients: Float32Array,
+    learningRates: Readonly<Record<string, number>>,
+    optimizerStep: number,
+  ): Promise<Record<string, number>> {
     if (gradients.length !== this.parameterCount) {
       throw shapeError(`applyGradients: expected ${this.parameterCount} elements, got ${gradients.length}`);
     }
@@ -187,10 +225,9 @@ export class LearnerCompute {
       }
     }
     for (const [model, part] of parts)
-      await model.apply(part, gradNorms[model.role], learningRates[model.role], optimizerStep);
+      await model.adamw(part, gradNorms[model.role], learningRates[model.role], optimizerStep);
     this.keep(gradients);
-    this.appliedStep = optimizerStep;
-    return { gradNorms, isFinite: true };
+    return gradNorms;
   }
 
   /** Per-row numbers, in row order; see `evaluateRows`. */

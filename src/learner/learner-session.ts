@@ -19,7 +19,8 @@ import type { TrainStep__Output } from "../rpc/generated/troupe/v1/TrainStep.js"
 import { makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
 import { GradientSync } from "./gradient-sync.js";
-import { optimizerStep, type Decision } from "./optimizer-step.js";
+import { optimizerStep, type Decision, type StepOrder, type Vote } from "./optimizer-step.js";
+import { RoundFeed, roundStep } from "./round-step.js";
 import { stageSettings } from "./stage-settings.js";
 import type * as learnerThread from "./learner-thread.js";
 
@@ -36,6 +37,8 @@ interface RunningStep {
   readonly step: number;
   readonly decision: Deferred<Decision>;
   readonly abort: AbortController;
+  /** Of a round of parameter averaging: what came after its beginning. */
+  readonly feed: RoundFeed | undefined;
   /** Settles when the step is over, whichever way. */
   readonly finished: Promise<void>;
 }
@@ -117,6 +120,11 @@ export class LearnerSession {
       const { reason } = directive.abort;
       return this.decide(directive.abort, (step) => step.abort.abort(new TroupeError("CANCELLED", reason)));
     }
+    if (directive.stop) return this.inRound(directive.stop, (feed) => feed.stop());
+    if (directive.average) {
+      const { node, weight } = directive.average;
+      return this.inRound(directive.average, (feed) => feed.average.resolve({ node, weight }));
+    }
     throw protocolError("LearnerDirective: expected a directive, got none");
   }
 
@@ -158,9 +166,20 @@ export class LearnerSession {
     await running.finished;
   }
 
+  /** Something for the round under way; like a decision, it may be old news. */
+  private inRound(about: { generation: number; step: number }, act: (feed: RoundFeed) => void): void {
+    const { running } = this;
+    if (running?.feed === undefined || running.generation !== about.generation) return this.noteStale();
+    act(running.feed);
+  }
+
   private async startStep(message: TrainStep__Output): Promise<void> {
+    const { generation, step, stage, round } = message;
+    if (round !== null && round.index > 0) {
+      const update = { ...orderOf(message), optimizerStep: round.optimizerStep };
+      return this.inRound(message, (feed) => feed.push(update));
+    }
     await this.running?.finished;
-    const { generation, step, stage } = message;
     const { position } = this.state;
     if (position?.stage !== stage) {
       const message = `step ${step} of ${stage}: this learner was not set up for that stage`;
@@ -174,43 +193,56 @@ export class LearnerSession {
     const decision = makeDeferred<Decision>();
     const abort = new AbortController();
     abort.signal.addEventListener("abort", () => decision.reject(abort.signal.reason), { once: true });
-    const finished = this.runStep(message, decision, abort.signal).finally(() => {
+    const feed = round === null ? undefined : new RoundFeed(round.count);
+    const finished = this.runStep(message, decision, feed, abort.signal).finally(() => {
       if (this.running?.abort === abort) this.running = undefined;
     });
-    this.running = { generation, step, decision, abort, finished };
+    this.running = { generation, step, decision, abort, feed, finished };
   }
 
   private async runStep(
     message: TrainStep__Output,
     decision: Deferred<Decision>,
+    feed: RoundFeed | undefined,
     signal: AbortSignal,
   ): Promise<void> {
     const { generation, step, stage } = message;
     const { metrics, logger } = this.context;
+    const countTokens = ({ shards }: Pick<StepOrder, "shards">) => {
+      for (const { rows } of shards) metrics.trainedTokens.inc(tokensOf(rows));
+    };
+    const dependencies = {
+      compute: this.state.compute,
+      sync: this.sync,
+      signal,
+      vote: (vote: Vote) => {
+        metrics.stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
+        metrics.stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
+        this.send({
+          vote: { ...vote, stats: vote.stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) },
+        });
+        return decision.promise;
+      },
+    };
     try {
-      const order = {
-        generation,
-        step,
-        shards: message.shards.map(fromShard),
-        shardCount: message.shardCount,
-        denominators: { main: message.denominator, ptx: message.ptxDenominator },
-        learningRates: message.learningRates,
-      };
-      const gradientNorms = await optimizerStep(order, {
-        compute: this.state.compute,
-        sync: this.sync,
-        signal,
-        vote: (vote) => {
-          metrics.stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
-          metrics.stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
-          this.send({
-            vote: { ...vote, stats: vote.stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) },
-          });
-          return decision.promise;
-        },
-      });
+      const order = orderOf(message);
+      let gradientNorms: Record<string, number> | undefined;
+      if (feed === undefined || message.round === null) {
+        gradientNorms = await optimizerStep(order, dependencies);
+        countTokens(order);
+      } else {
+        feed.push({ ...order, optimizerStep: message.round.optimizerStep });
+        gradientNorms = await roundStep(order, {
+          ...dependencies,
+          feed,
+          trained: (update) => {
+            countTokens(update);
+            this.session.noteProgress();
+          },
+          report: (trained) => this.send({ trained }),
+        });
+      }
       this.state.position = { stage, step };
-      for (const { rows } of order.shards) metrics.trainedTokens.inc(tokensOf(rows));
       this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
       this.session.noteProgress();
     } catch (error) {
@@ -250,6 +282,15 @@ export class LearnerSession {
     return { published: { artifacts, stateSha256: await compute.run("stateSha256", undefined) } };
   }
 }
+
+const orderOf = (message: TrainStep__Output): StepOrder => ({
+  generation: message.generation,
+  step: message.step,
+  shards: message.shards.map(fromShard),
+  shardCount: message.shardCount,
+  denominators: { main: message.denominator, ptx: message.ptxDenominator },
+  learningRates: message.learningRates,
+});
 
 /** Tokens of the rows that are run forward and backward. */
 function tokensOf(rows: ShardRows): number {

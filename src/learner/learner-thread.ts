@@ -9,8 +9,8 @@ import {
   type ExportRequest,
   type LearnerSettings,
   type ShardsRequest,
-  type ShardsResult,
 } from "./learner-compute.js";
+import type { InnerStepRequest, OuterStepRequest } from "./parameter-round.js";
 
 let current: LearnerCompute | undefined;
 
@@ -32,10 +32,22 @@ export const configure = threadFunction(async (settings: LearnerSettings) => {
 
 export const computeShards = threadFunction(async (request: ShardsRequest) => {
   const result = await compute().computeShards(request);
-  return isWorkerThread ? withoutCopy(result) : result;
+  return isWorkerThread
+    ? moved(
+        result,
+        result.nodes.map(({ gradients }) => gradients),
+      )
+    : result;
 });
 
 export const applyGradients = threadFunction((request: ApplyRequest) => compute().applyGradients(request));
+export const innerStep = threadFunction((request: InnerStepRequest) => compute().round.innerStep(request));
+export const contribution = threadFunction(async (weight: number) => {
+  const result = await compute().round.contribution(weight);
+  return isWorkerThread ? moved(result, [result.values]) : result;
+});
+export const outerStep = threadFunction((request: OuterStepRequest) => compute().outerStep(request));
+export const rollBack = threadFunction((_argument: undefined) => compute().round.rollBack());
 export const evaluate = threadFunction((request: EvaluateRequest) => compute().evaluate(request));
 export const exportModel = threadFunction((request: ExportRequest) => compute().exportModel(request));
 export const exportAdapter = threadFunction((request: Pick<ExportRequest, "role" | "path">) =>
@@ -45,11 +57,8 @@ export const exportState = threadFunction((path: string) => compute().exportStat
 export const loadState = threadFunction((path: string) => compute().loadState(path));
 export const stateSha256 = threadFunction((_argument: undefined) => compute().stateSha256());
 
-/** The gradients move to the caller's thread; the caller gets a plain `ShardsResult`. */
-function withoutCopy(result: ShardsResult): ShardsResult {
-  const movable = {
-    [transferableSymbol]: result.nodes.map(({ gradients }) => gradients.buffer),
-    [valueSymbol]: result,
-  };
-  return move(movable as unknown as Parameters<typeof move>[0]) as unknown as ShardsResult;
+/** The vectors move to the caller's thread instead of being copied; the caller gets a plain `Result`. */
+function moved<Result>(result: Result, vectors: readonly Float32Array[]): Result {
+  const movable = { [transferableSymbol]: vectors.map(({ buffer }) => buffer), [valueSymbol]: result };
+  return move(movable as unknown as Parameters<typeof move>[0]) as unknown as Result;
 }

@@ -68,7 +68,7 @@ export async function optimizerStep(
   return gradNorms;
 }
 
-function isAllFinite(values: Float32Array): boolean {
+export function isAllFinite(values: Float32Array): boolean {
   // One pass without branches: any NaN or infinity makes the sum of x·0 NaN.
   let probe = 0;
   for (let i = 0; i < values.length; i++) probe += values[i] * 0;

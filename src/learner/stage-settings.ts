@@ -6,12 +6,13 @@ import { engineSettings } from "../worker/engine-settings.js";
 
 export function stageSettings(message: SetupStage__Output, config: Config) {
   const { stage } = message;
-  const { sft, reward, ppo, generation } = config;
+  const { sft, reward, ppo, cluster, generation } = config;
   const common = {
     engine: engineSettings(config),
     padId: message.tokenizer?.padId ?? 0,
     lora: config.model.lora,
     microBatchTokens: config.engine.microBatchTokens,
+    round: cluster.sync === "parameters" ? cluster : null,
   };
   const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
   switch (stage) {

@@ -35,12 +35,14 @@ export interface TrainingSettings {
   readonly optimizer: AdamwOptions;
   /** null keeps no average. */
   readonly emaDecay: number | null;
+  /** Keep the momentum of an outer optimizer (./parameter-round). @default false */
+  readonly outerMomentum?: boolean;
   /** null trains the model itself. @default null */
   readonly lora?: LoraSettings | null;
 }
 
 /** The memories that make up a model's state, by the name they have in a state file. */
-export type MemoryName = "ema" | "m" | "param" | "v";
+export type MemoryName = "ema" | "m" | "outer" | "param" | "v";
 
 export class TrainedModel {
   private constructor(
@@ -61,7 +63,7 @@ export class TrainedModel {
   static async open(
     settings: ModelSettings,
     engine: Engine,
-    { optimizer, emaDecay, lora = null }: TrainingSettings,
+    { optimizer, emaDecay, lora = null, outerMomentum = false }: TrainingSettings,
   ): Promise<TrainedModel> {
     const { role, head, file, initSeed } = settings;
     const plain = parseModelConfig(parseJson(settings.hfConfigJson, role), head);
@@ -76,6 +78,7 @@ export class TrainedModel {
     const memories = new Map<MemoryName, Arena>();
     if (emaDecay !== null) memories.set("ema", engine.createArena(layout, values));
     memories.set("m", engine.createArena(layout));
+    if (outerMomentum) memories.set("outer", engine.createArena(layout));
     memories.set("param", engine.createArena(layout, values));
     memories.set("v", engine.createArena(layout));
     return new TrainedModel(
@@ -110,12 +113,12 @@ export class TrainedModel {
   }
 
   /**
-   * Clips to the global norm, one AdamW step, then the moving average.
+   * Clips to the global norm, then one AdamW step.
    * @param gradient      `[layout.size]` sum over the minibatch
    * @param norm          its `gradientNorm`
    * @param optimizerStep this step's number, from 1 (bias correction)
    */
-  async apply(
+  async adamw(
     gradient: Float32Array,
     norm: number,
     learningRate: number,
@@ -131,9 +134,13 @@ export class TrainedModel {
         { learningRate: Float32Array.of(learningRate), step: Float32Array.of(optimizerStep) },
       );
     }
+  }
+
+  /** The moving average after `updates` optimizer steps; nothing when none is kept. */
+  async average(updates = 1): Promise<void> {
     const ema = this.memories.get("ema");
     if (ema === undefined || this.emaDecay === null) return;
-    const average = await this.engine.compile(makeEmaProgram(this.spec, this.emaDecay));
+    const average = await this.engine.compile(makeEmaProgram(this.spec, this.emaDecay ** updates));
     await average.run({ params: this.params, ema }, {});
   }
 

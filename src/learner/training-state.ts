@@ -1,7 +1,7 @@
 /**
- * Everything needed to go on training with the same bits: parameters, both optimizer moments and the moving average of
- * every model, and the number of optimizer steps. One safetensors file; tensors are named
- * `<role>.<ema|m|param|v>.<parameter>`, so each memory is one contiguous block of the file.
+ * Everything needed to go on training with the same bits: parameters, both optimizer moments, the moving average and
+ * the outer momentum of every model, and the number of optimizer steps (or rounds). One safetensors file; tensors are
+ * named `<role>.<ema|m|outer|param|v>.<parameter>`, so each memory is one contiguous block of the file.
  */
 import { createHash } from "node:crypto";
 import { makeLayout, type Layout } from "../engine/layout.js";

@@ -230,7 +230,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         minibatches,
         async (request) => {
           const result = await learners.step(request, signal);
-          if (request.step === 1) checkPreflight.firstStep(result.sums);
+          if (request.step === 1) checkPreflight.firstStep(result.firstSums);
           metrics.optimizerStep.set(request.step);
           return result;
         },
@@ -239,6 +239,12 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
           ppoEpochs: ppo.ppoEpochs,
           seed: config.seed,
           stepsBefore: optimizerSteps,
+          rounds: learners.averagesParameters
+            ? {
+                every: learners.minibatchesPerStep,
+                minibatchesBefore: iteration * ppo.ppoEpochs * minibatchesPerIteration,
+              }
+            : null,
           klCoef: klController.coef,
           shardCountOf: (rows) => shardCountOf(rows, config.cluster.microShards),
         },

@@ -1,7 +1,8 @@
 /** The loop that sft and reward share: epochs of minibatches, one optimizer step each, checkpoints on the way. */
 import { epochOrder, groupsOf, minibatches } from "../data/batches.js";
 import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
-import type { StepInputs } from "../coordinator/learner-group.js";
+import type { StepInputs, StepRequest } from "../coordinator/learner-group.js";
+import { roundRequest } from "../coordinator/round-manifest.js";
 import type { OptimizerConfig } from "../config/schema.js";
 import { learningRateAt } from "../rl/schedule.js";
 import type { MicroShard, ShardRows } from "../rpc/codec/shard.js";
@@ -86,46 +87,62 @@ export async function runSupervisedStage<Row>(
     return stage.evalMetrics(await learners.evaluate(shards, signal));
   };
 
+  /** Optimizer steps (of every learner, when they average parameters) that make one step of the run. */
+  const every = learners.minibatchesPerStep;
+  const requestOf = (step: number): StepRequest => {
+    const request = { step, experienceIds: [], input: null, shardCount, isFinalUse: true };
+    if (!learners.averagesParameters) return request;
+    const first = (step - 1) * every + 1;
+    const count = Math.min(every, totalSteps - first + 1);
+    return roundRequest(new Array<StepRequest>(count).fill(request), step, first);
+  };
+
   const firstStep = run.host.state.durable.stage === name ? run.host.state.durable.finishedStep + 1 : 1;
   bus.publish({
     type: "stage-started",
     stage: name,
     unit: "step",
     totalUnits: totalSteps,
-    completedUnits: firstStep - 1,
+    completedUnits: Math.min((firstStep - 1) * every, totalSteps),
   });
   const before = await checkpointer.remember(`${name}.before`, evaluate);
 
-  for (let step = firstStep; step <= totalSteps; step++) {
+  for (let step = firstStep; (step - 1) * every < totalSteps; step++) {
     const stepStartedMs = performance.now();
-    const result = await learners.step(
-      { step, experienceIds: [], input: null, shardCount, isFinalUse: true },
-      signal,
-    );
-    const batch = minibatchOf(step);
+    const result = await learners.step(requestOf(step), signal);
+    const doneBefore = (step - 1) * every;
+    const done = Math.min(step * every, totalSteps);
+    const batches = Array.from({ length: done - doneBefore }, (_, i) => minibatchOf(doneBefore + i + 1));
     const seconds = (performance.now() - stepStartedMs) / 1000;
+    const total = (of: (batch: Row[]) => number) => batches.reduce((sum, batch) => sum + of(batch), 0);
+    const tokens = total((batch) => batch.reduce((sum, row) => sum + stage.lengthOf(row), 0));
+    const trainedShare = result.minibatches / batches.length;
     const numbers: Record<string, number> = {
-      ...stage.stepMetrics(result.sums, stage.denominatorOf(batch)),
+      ...stage.stepMetrics(
+        mapValues(result.sums, (sum) => sum / result.minibatches),
+        total(stage.denominatorOf) / batches.length,
+      ),
       grad_norm: learners.gradientNorms.model ?? NaN,
-      lr: learningRateAt(stage.optimizer, step - 1, totalSteps),
+      lr: learningRateAt(stage.optimizer, done - 1, totalSteps),
       "perf/allreduce_seconds": result.allReduceMs / 1000,
-      "perf/tokens_per_second": batch.reduce((total, row) => total + stage.lengthOf(row), 0) / seconds,
+      "perf/tokens_per_second": (tokens * trainedShare) / seconds,
     };
-    run.metrics.optimizerStep.set(step);
+    run.metrics.optimizerStep.set(done);
     run.metrics.stageLoss.set({ stage: name }, numbers.loss);
     bus.publish({
       type: "progress",
       stage: name,
-      completedUnits: step,
+      completedUnits: done,
       totalUnits: totalSteps,
       metrics: numbers,
     });
     const interval = config.checkpoint.everyIterations * STEPS_PER_CHECKPOINT_UNIT;
-    if (interval > 0 && step % interval === 0 && step < totalSteps) {
+    const isDue = Math.floor(done / interval) > Math.floor(doneBefore / interval);
+    if (interval > 0 && isDue && done < totalSteps) {
       await checkpointer.save({
         stage: name,
         step,
-        completedUnits: step,
+        completedUnits: done,
         resume: null,
         model: stage.model,
         role: "model",
@@ -153,3 +170,9 @@ export async function runSupervisedStage<Row>(
   });
   return { before, after, model, directory, stateSha256 };
 }
+
+const mapValues = (
+  values: Readonly<Record<string, number>>,
+  map: (value: number) => number,
+): Record<string, number> =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, map(value)]));

@@ -3,6 +3,7 @@ import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-load
 
 import type { AbortStep as _troupe_v1_AbortStep, AbortStep__Output as _troupe_v1_AbortStep__Output } from './troupe/v1/AbortStep.js';
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
+import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from './troupe/v1/AverageParameters.js';
 import type { CommitStep as _troupe_v1_CommitStep, CommitStep__Output as _troupe_v1_CommitStep__Output } from './troupe/v1/CommitStep.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { Evaluate as _troupe_v1_Evaluate, Evaluate__Output as _troupe_v1_Evaluate__Output } from './troupe/v1/Evaluate.js';
@@ -22,6 +23,8 @@ import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_Mo
 import type { PreferenceRows as _troupe_v1_PreferenceRows, PreferenceRows__Output as _troupe_v1_PreferenceRows__Output } from './troupe/v1/PreferenceRows.js';
 import type { PublishDone as _troupe_v1_PublishDone, PublishDone__Output as _troupe_v1_PublishDone__Output } from './troupe/v1/PublishDone.js';
 import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _troupe_v1_PublishState__Output } from './troupe/v1/PublishState.js';
+import type { RoundPart as _troupe_v1_RoundPart, RoundPart__Output as _troupe_v1_RoundPart__Output } from './troupe/v1/RoundPart.js';
+import type { RoundTrained as _troupe_v1_RoundTrained, RoundTrained__Output as _troupe_v1_RoundTrained__Output } from './troupe/v1/RoundTrained.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
 import type { SetupDone as _troupe_v1_SetupDone, SetupDone__Output as _troupe_v1_SetupDone__Output } from './troupe/v1/SetupDone.js';
 import type { SetupStage as _troupe_v1_SetupStage, SetupStage__Output as _troupe_v1_SetupStage__Output } from './troupe/v1/SetupStage.js';
@@ -29,6 +32,7 @@ import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Outp
 import type { ShardStats as _troupe_v1_ShardStats, ShardStats__Output as _troupe_v1_ShardStats__Output } from './troupe/v1/ShardStats.js';
 import type { StepApplied as _troupe_v1_StepApplied, StepApplied__Output as _troupe_v1_StepApplied__Output } from './troupe/v1/StepApplied.js';
 import type { StepVote as _troupe_v1_StepVote, StepVote__Output as _troupe_v1_StepVote__Output } from './troupe/v1/StepVote.js';
+import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from './troupe/v1/StopTraining.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
 import type { TrainStep as _troupe_v1_TrainStep, TrainStep__Output as _troupe_v1_TrainStep__Output } from './troupe/v1/TrainStep.js';
 import type { TreeNode as _troupe_v1_TreeNode, TreeNode__Output as _troupe_v1_TreeNode__Output } from './troupe/v1/TreeNode.js';
@@ -42,6 +46,7 @@ export interface ProtoGrpcType {
     v1: {
       AbortStep: MessageTypeDefinition<_troupe_v1_AbortStep, _troupe_v1_AbortStep__Output>
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
+      AverageParameters: MessageTypeDefinition<_troupe_v1_AverageParameters, _troupe_v1_AverageParameters__Output>
       CommitStep: MessageTypeDefinition<_troupe_v1_CommitStep, _troupe_v1_CommitStep__Output>
       Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       Evaluate: MessageTypeDefinition<_troupe_v1_Evaluate, _troupe_v1_Evaluate__Output>
@@ -62,6 +67,10 @@ export interface ProtoGrpcType {
        * One optimizer step: the coordinator sends TrainStep to every member of a generation; each computes the gradients
        * of its micro-shards, streams them through AllReduce, gets the sums back, and votes; when every vote is finite and
        * all hashes agree the coordinator makes the step durable and sends CommitStep, and only then do learners apply it.
+       * 
+       * With `cluster.sync: parameters` a step is a round: one TrainStep per minibatch of the round, each answered by an
+       * optimizer step of the learner's own; RoundTrained when it has done them all, or as many as it could before
+       * StopTraining; AverageParameters tells each its part; then AllReduce, vote and commit as above.
        */
       LearnerService: SubtypeConstructor<typeof grpc.Client, _troupe_v1_LearnerServiceClient> & { service: _troupe_v1_LearnerServiceDefinition }
       ModelRef: MessageTypeDefinition<_troupe_v1_ModelRef, _troupe_v1_ModelRef__Output>
@@ -69,6 +78,8 @@ export interface ProtoGrpcType {
       PublishDone: MessageTypeDefinition<_troupe_v1_PublishDone, _troupe_v1_PublishDone__Output>
       PublishState: MessageTypeDefinition<_troupe_v1_PublishState, _troupe_v1_PublishState__Output>
       Role: EnumTypeDefinition
+      RoundPart: MessageTypeDefinition<_troupe_v1_RoundPart, _troupe_v1_RoundPart__Output>
+      RoundTrained: MessageTypeDefinition<_troupe_v1_RoundTrained, _troupe_v1_RoundTrained__Output>
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
       SetupDone: MessageTypeDefinition<_troupe_v1_SetupDone, _troupe_v1_SetupDone__Output>
       SetupStage: MessageTypeDefinition<_troupe_v1_SetupStage, _troupe_v1_SetupStage__Output>
@@ -76,6 +87,7 @@ export interface ProtoGrpcType {
       ShardStats: MessageTypeDefinition<_troupe_v1_ShardStats, _troupe_v1_ShardStats__Output>
       StepApplied: MessageTypeDefinition<_troupe_v1_StepApplied, _troupe_v1_StepApplied__Output>
       StepVote: MessageTypeDefinition<_troupe_v1_StepVote, _troupe_v1_StepVote__Output>
+      StopTraining: MessageTypeDefinition<_troupe_v1_StopTraining, _troupe_v1_StopTraining__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>
       TrainStep: MessageTypeDefinition<_troupe_v1_TrainStep, _troupe_v1_TrainStep__Output>
       TreeNode: MessageTypeDefinition<_troupe_v1_TreeNode, _troupe_v1_TreeNode__Output>

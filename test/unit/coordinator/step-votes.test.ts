@@ -18,7 +18,7 @@ describe("the reports of a step's voters", () => {
       [1, 3, 0, 2],
     ].map((order) => {
       const votes = new StepVotes();
-      votes.open(7);
+      votes.open(7, 1);
       for (const shard of order) votes.add(vote(7, shard, losses[shard]));
       return votes.take().sums.loss;
     });
@@ -27,7 +27,7 @@ describe("the reports of a step's voters", () => {
 
   it("keep the times of the slowest member", () => {
     const votes = new StepVotes();
-    votes.open(1);
+    votes.open(1, 1);
     votes.add(vote(1, 0, 0, 30, 4));
     votes.add(vote(1, 1, 0, 20, 9));
     expect(votes.take()).toMatchObject({ computeMs: 30, allReduceMs: 9 });
@@ -35,20 +35,20 @@ describe("the reports of a step's voters", () => {
 
   it("of another generation do not count, nor do those of a generation that was given up", () => {
     const votes = new StepVotes();
-    votes.open(1);
+    votes.open(1, 1);
     votes.add(vote(1, 0, 5, 99));
-    votes.open(2);
+    votes.open(2, 1);
     votes.add(vote(1, 1, 5, 99));
     votes.add(vote(2, 1, 3, 2));
-    expect(votes.take()).toEqual({ sums: { loss: 3 }, computeMs: 2, allReduceMs: 1 });
+    expect(votes.take()).toEqual({ sums: { loss: 3 }, firstSums: {}, computeMs: 2, allReduceMs: 1 });
   });
 
   it("are handed out once: a step answered from the journal has none", () => {
     const votes = new StepVotes();
-    votes.open(1);
+    votes.open(1, 1);
     votes.add(vote(1, 0, 5));
     votes.take();
     votes.add(vote(1, 0, 5));
-    expect(votes.take()).toEqual({ sums: {}, computeMs: 0, allReduceMs: 0 });
+    expect(votes.take()).toEqual({ sums: {}, firstSums: {}, computeMs: 0, allReduceMs: 0 });
   });
 });

@@ -62,7 +62,7 @@ export async function startRealCoordinator(
   const runId = RUN_ID;
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store: new ExperienceStore(log), promptsPerTask: 4 });
-  const learners = new LearnerGroup({ ...shared, artifacts, wire: "f32" });
+  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster });
   learners.onFatal = (error) => failures.push(error);
   const server = await startRpcServer(
     {

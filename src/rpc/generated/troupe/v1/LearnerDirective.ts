@@ -6,6 +6,8 @@ import type { CommitStep as _troupe_v1_CommitStep, CommitStep__Output as _troupe
 import type { AbortStep as _troupe_v1_AbortStep, AbortStep__Output as _troupe_v1_AbortStep__Output } from '../../troupe/v1/AbortStep.js';
 import type { Evaluate as _troupe_v1_Evaluate, Evaluate__Output as _troupe_v1_Evaluate__Output } from '../../troupe/v1/Evaluate.js';
 import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _troupe_v1_PublishState__Output } from '../../troupe/v1/PublishState.js';
+import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from '../../troupe/v1/StopTraining.js';
+import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from '../../troupe/v1/AverageParameters.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerDirective {
@@ -22,7 +24,9 @@ export interface LearnerDirective {
    * Write the named models (and, for a checkpoint, the whole training state) as artifacts.
    */
   'publish'?: (_troupe_v1_PublishState | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish";
+  'stop'?: (_troupe_v1_StopTraining | null);
+  'average'?: (_troupe_v1_AverageParameters | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average";
 }
 
 export interface LearnerDirective__Output {
@@ -39,5 +43,7 @@ export interface LearnerDirective__Output {
    * Write the named models (and, for a checkpoint, the whole training state) as artifacts.
    */
   'publish'?: (_troupe_v1_PublishState__Output | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish";
+  'stop'?: (_troupe_v1_StopTraining__Output | null);
+  'average'?: (_troupe_v1_AverageParameters__Output | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average";
 }

@@ -10,6 +10,7 @@ import type { PublishDone as _troupe_v1_PublishDone, PublishDone__Output as _tro
 import type { LearnerFailure as _troupe_v1_LearnerFailure, LearnerFailure__Output as _troupe_v1_LearnerFailure__Output } from '../../troupe/v1/LearnerFailure.js';
 import type { LearnerBehind as _troupe_v1_LearnerBehind, LearnerBehind__Output as _troupe_v1_LearnerBehind__Output } from '../../troupe/v1/LearnerBehind.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from '../../troupe/v1/Draining.js';
+import type { RoundTrained as _troupe_v1_RoundTrained, RoundTrained__Output as _troupe_v1_RoundTrained__Output } from '../../troupe/v1/RoundTrained.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerMessage {
@@ -30,7 +31,8 @@ export interface LearnerMessage {
    * Wants to leave between steps; the coordinator ends the stream when it may.
    */
   'draining'?: (_troupe_v1_Draining | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining";
+  'trained'?: (_troupe_v1_RoundTrained | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained";
 }
 
 export interface LearnerMessage__Output {
@@ -51,5 +53,6 @@ export interface LearnerMessage__Output {
    * Wants to leave between steps; the coordinator ends the stream when it may.
    */
   'draining'?: (_troupe_v1_Draining__Output | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining";
+  'trained'?: (_troupe_v1_RoundTrained__Output | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained";
 }

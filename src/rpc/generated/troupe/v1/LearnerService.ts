@@ -12,6 +12,10 @@ import type { LearnerMessage as _troupe_v1_LearnerMessage, LearnerMessage__Outpu
  * One optimizer step: the coordinator sends TrainStep to every member of a generation; each computes the gradients
  * of its micro-shards, streams them through AllReduce, gets the sums back, and votes; when every vote is finite and
  * all hashes agree the coordinator makes the step durable and sends CommitStep, and only then do learners apply it.
+ * 
+ * With `cluster.sync: parameters` a step is a round: one TrainStep per minibatch of the round, each answered by an
+ * optimizer step of the learner's own; RoundTrained when it has done them all, or as many as it could before
+ * StopTraining; AverageParameters tells each its part; then AllReduce, vote and commit as above.
  */
 export interface LearnerServiceClient extends grpc.Client {
   /**
@@ -38,6 +42,10 @@ export interface LearnerServiceClient extends grpc.Client {
  * One optimizer step: the coordinator sends TrainStep to every member of a generation; each computes the gradients
  * of its micro-shards, streams them through AllReduce, gets the sums back, and votes; when every vote is finite and
  * all hashes agree the coordinator makes the step durable and sends CommitStep, and only then do learners apply it.
+ * 
+ * With `cluster.sync: parameters` a step is a round: one TrainStep per minibatch of the round, each answered by an
+ * optimizer step of the learner's own; RoundTrained when it has done them all, or as many as it could before
+ * StopTraining; AverageParameters tells each its part; then AllReduce, vote and commit as above.
  */
 export interface LearnerServiceHandlers extends grpc.UntypedServiceImplementation {
   /**

@@ -2,6 +2,9 @@
 
 
 export interface ShardStats {
+  /**
+   * In a round: counted on over its minibatches.
+   */
   'shard'?: (number);
   /**
    * Sums over the shard's tokens or rows, by metric name; the coordinator adds them in shard order.
@@ -10,6 +13,9 @@ export interface ShardStats {
 }
 
 export interface ShardStats__Output {
+  /**
+   * In a round: counted on over its minibatches.
+   */
   'shard': (number);
   /**
    * Sums over the shard's tokens or rows, by metric name; the coordinator adds them in shard order.

@@ -1,6 +1,7 @@
 // Original file: proto/troupe/v1/learner.proto
 
 import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Output } from '../../troupe/v1/Shard.js';
+import type { RoundPart as _troupe_v1_RoundPart, RoundPart__Output as _troupe_v1_RoundPart__Output } from '../../troupe/v1/RoundPart.js';
 
 export interface TrainStep {
   'generation'?: (number);
@@ -28,6 +29,10 @@ export interface TrainStep {
    */
   'learningRates'?: ({[key: string]: number | string});
   'stage'?: (string);
+  /**
+   * Unset: gradients are summed over all learners.
+   */
+  'round'?: (_troupe_v1_RoundPart | null);
 }
 
 export interface TrainStep__Output {
@@ -56,4 +61,8 @@ export interface TrainStep__Output {
    */
   'learningRates': ({[key: string]: number});
   'stage': (string);
+  /**
+   * Unset: gradients are summed over all learners.
+   */
+  'round': (_troupe_v1_RoundPart__Output | null);
 }

@@ -1,0 +1,162 @@
+/**
+ * The coordinator's side of a round of parameter averaging: hands every member its rows of every minibatch, waits until
+ * they have trained (./round-barrier), then opens the sum and tells each its weight. What becomes of the round is decided
+ * by the core (core/rounds.ts, core/steps.ts).
+ */
+import { toShard } from "../rpc/codec/shard.js";
+import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { AverageRound, CoordinatorEvent, LeaveRound, StartStep, StepMember } from "./core/index.js";
+import { shareShards } from "./core/index.js";
+import type { Logger } from "../observability/logger.js";
+import type { StageSetup } from "./learner-group.js";
+import { leavesOf, RoundBarrier, type RoundBarrierOptions } from "./round-barrier.js";
+import { updatesOf } from "./round-manifest.js";
+import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
+
+export interface ParameterRoundsOptions extends RoundBarrierOptions {
+  readonly dispatch: (event: CoordinatorEvent) => void;
+  readonly logger: Logger;
+  readonly streams: StreamRegistry<LearnerDirective>;
+  /** Opens the bulk path: each member may send what lies in its range of the tree. */
+  readonly openSum: (
+    generation: number,
+    step: number,
+    shardCount: number,
+    members: readonly StepMember[],
+  ) => void;
+}
+
+interface OpenRound {
+  readonly generation: number;
+  readonly step: number;
+  readonly barrier: RoundBarrier;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class ParameterRounds {
+  private round: OpenRound | undefined;
+  /** Minibatches that were trained in the last round that was averaged; a part of one counts as a part. */
+  trainedMinibatches = 0;
+
+  constructor(private readonly options: ParameterRoundsOptions) {}
+
+  /** Sends every member its part of the round. */
+  async start(effect: StartStep, setup: StageSetup): Promise<void> {
+    this.close();
+    const { generation, step, stage, members } = effect;
+    const { streams, dispatch } = this.options;
+    const workerIds = members.map(({ workerId }) => workerId);
+    const round: OpenRound = {
+      generation,
+      step,
+      barrier: new RoundBarrier(workerIds, performance.now(), this.options),
+      timer: undefined,
+    };
+    this.round = round;
+    for (const { workerId, incarnation } of members) {
+      if (await streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS)) continue;
+      const reason = `${workerId} registered but opened no stream`;
+      if (this.round === round) dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
+    }
+    const updates = updatesOf(effect);
+    for (const [index, update] of updates.entries()) {
+      const { shards, denominator, ptxDenominator, learningRates } = await setup.materialize(
+        update.experienceIds,
+        update.input,
+        update.optimizerStep,
+      );
+      if (this.round !== round) return; // given up meanwhile
+      for (const { workerId, firstShard, shardCount } of shareShards(members, shards.length)) {
+        streams.send(workerId, {
+          train: {
+            generation,
+            step,
+            stage,
+            firstShard,
+            shards: shards.slice(firstShard, firstShard + shardCount).map(toShard),
+            shardCount: shards.length,
+            memberCount: members.length,
+            denominator,
+            ptxDenominator,
+            learningRates: { ...learningRates },
+            round: { index, count: updates.length, optimizerStep: update.optimizerStep },
+          },
+        });
+      }
+    }
+  }
+
+  /** A member has trained its part, or what it could of it. */
+  finish(
+    workerId: string,
+    report: { readonly generation: number; readonly step: number; readonly minibatches: number },
+  ): void {
+    const { round } = this;
+    if (round?.generation !== report.generation || round.step !== report.step) return;
+    round.barrier.finish(workerId, report.minibatches);
+    this.advance(round);
+  }
+
+  leave({ generation, workerId }: LeaveRound): void {
+    const { round } = this;
+    if (round?.generation !== generation) return;
+    this.options.logger.warn({ generation, worker_id: workerId }, "the round goes on without a learner");
+    round.barrier.leave(workerId);
+    this.advance(round);
+  }
+
+  /** The core agrees that the round is trained. */
+  average({ generation, step, members }: AverageRound): void {
+    const { round } = this;
+    if (round?.generation !== generation) return;
+    clearTimeout(round.timer);
+    const { dispatch, streams, openSum } = this.options;
+    const trained = members.map(({ workerId }) => round.barrier.finished.get(workerId) ?? 0);
+    const total = trained.reduce((sum, minibatches) => sum + minibatches, 0);
+    const contributors = members.filter((_, i) => trained[i] > 0);
+    if (contributors.length === 0) {
+      const reason = "no learner trained a row of the round";
+      return dispatch({ type: "ReduceFailed", generation, step, workerId: null, reason });
+    }
+    this.trainedMinibatches = total;
+    const { shardCount, leaves } = leavesOf(contributors.length);
+    const nodes = new Map(contributors.map(({ workerId }, i) => [workerId, leaves[i]]));
+    const ranges = members.map((member) => {
+      const node = nodes.get(member.workerId);
+      return node === undefined
+        ? { ...member, firstShard: 0, shardCount: 0 }
+        : { ...member, firstShard: node.index * 2 ** node.level, shardCount: 2 ** node.level };
+    });
+    openSum(generation, step, shardCount, ranges);
+    for (const [i, { workerId }] of members.entries()) {
+      const node = nodes.get(workerId) ?? null;
+      streams.send(workerId, { average: { generation, step, node, weight: trained[i] / total } });
+    }
+  }
+
+  /** Ends the round, however it went. Idempotent. */
+  close(): void {
+    clearTimeout(this.round?.timer);
+    this.round = undefined;
+  }
+
+  private advance(round: OpenRound): void {
+    const { dispatch, streams, logger } = this.options;
+    const { generation, step, barrier } = round;
+    clearTimeout(round.timer);
+    const nowMs = performance.now();
+    const decision = barrier.decide(nowMs);
+    switch (decision.action) {
+      case "average":
+        return dispatch({ type: "RoundTrained", generation, step, workerIds: decision.workerIds });
+      case "stop":
+        logger.info({ generation, step, slow: decision.workerIds }, "slow learners end the round early");
+        for (const workerId of decision.workerIds) streams.send(workerId, { stop: { generation, step } });
+        return this.advance(round);
+      case "wait":
+        if (decision.untilMs === Infinity) return;
+        round.timer = setTimeout(() => this.advance(round), Math.ceil(decision.untilMs - nowMs) + 1);
+        round.timer.unref();
+    }
+  }
+}

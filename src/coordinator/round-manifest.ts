@@ -1,0 +1,77 @@
+/**
+ * The minibatches of a round of parameter averaging as one step of the core: which experiences they take, in which order,
+ * and what else each needs. It is what the journal keeps, so a round can be done again after a restart.
+ */
+import type { JsonValue } from "./core/index.js";
+import type { StepRequest } from "./learner-group.js";
+
+/** One minibatch of a round, and the optimizer step every learner takes on its rows of it. */
+export interface RoundUpdate {
+  readonly experienceIds: readonly string[];
+  readonly input: JsonValue;
+  /** Counted since the stage began, from 1. */
+  readonly optimizerStep: number;
+}
+
+/** `StepRequest.input` of a round. */
+interface RoundInput {
+  readonly firstOptimizerStep: number;
+  /** Places of each minibatch's experiences in the round's list, which names none twice. */
+  readonly minibatches: readonly (readonly number[])[];
+  readonly input: JsonValue;
+}
+
+/**
+ * Consecutive minibatches, `every` to a round. A round is a final use of all its experiences or of none, so a new one
+ * begins where that changes (at PPO's last epoch).
+ */
+export function intoRounds<Request extends Pick<StepRequest, "isFinalUse">>(
+  requests: readonly Request[],
+  every: number,
+): Request[][] {
+  const rounds: Request[][] = [];
+  for (const request of requests) {
+    const last = rounds.at(-1);
+    if (last !== undefined && last.length < every && last[0].isFinalUse === request.isFinalUse)
+      last.push(request);
+    else rounds.push([request]);
+  }
+  return rounds;
+}
+
+/**
+ * @param updates            minibatches of equal `input` and `isFinalUse`
+ * @param step               number of the round
+ * @param firstOptimizerStep of its first minibatch
+ */
+export function roundRequest(
+  updates: readonly Pick<StepRequest, "experienceIds" | "input" | "isFinalUse" | "shardCount">[],
+  step: number,
+  firstOptimizerStep: number,
+): StepRequest {
+  const places = new Map<string, number>();
+  for (const id of updates.flatMap(({ experienceIds }) => experienceIds))
+    if (!places.has(id)) places.set(id, places.size);
+  const [{ isFinalUse, input }] = updates;
+  const minibatches = updates.map(({ experienceIds }) => experienceIds.map((id) => places.get(id)!));
+  return {
+    step,
+    experienceIds: [...places.keys()],
+    input: { firstOptimizerStep, minibatches, input },
+    shardCount: Math.max(...updates.map(({ shardCount }) => shardCount)),
+    isFinalUse,
+  };
+}
+
+/** The minibatches `roundRequest` was made of. */
+export function updatesOf({
+  experienceIds,
+  input,
+}: Pick<StepRequest, "experienceIds" | "input">): RoundUpdate[] {
+  const round = input as unknown as RoundInput;
+  return round.minibatches.map((places, k) => ({
+    experienceIds: places.map((place) => experienceIds[place]),
+    input: round.input,
+    optimizerStep: round.firstOptimizerStep + k,
+  }));
+}
