@@ -20,6 +20,7 @@ const POSITION = {
   createSessionFromArray: 8,
   run: 9,
   createSessionOptions: 10,
+  disableMemPattern: 17,
   setIntraOpNumThreads: 24,
   setInterOpNumThreads: 25,
   createTensorWithData: 49,
@@ -52,6 +53,7 @@ export class OrtCApi {
   readonly #createTensor: Callable;
   readonly #releaseValue: Callable;
   readonly #createSessionOptions: Callable;
+  readonly #disableMemPattern: Callable;
   readonly #setIntraOpNumThreads: Callable;
   readonly #setInterOpNumThreads: Callable;
   readonly #addSessionConfigEntry: Callable;
@@ -94,6 +96,7 @@ export class OrtCApi {
     ]);
     this.#releaseValue = at("releaseValue", ["void *"], "void");
     this.#createSessionOptions = at("createSessionOptions", [out]);
+    this.#disableMemPattern = at("disableMemPattern", ["void *"]);
     this.#setIntraOpNumThreads = at("setIntraOpNumThreads", ["void *", "int"]);
     this.#setInterOpNumThreads = at("setInterOpNumThreads", ["void *", "int"]);
     this.#addSessionConfigEntry = at("addSessionConfigEntry", ["void *", "str", "str"]);
@@ -133,6 +136,8 @@ export class OrtCApi {
   ): Pointer {
     const options = this.#out(this.#createSessionOptions);
     try {
+      // A pattern found in the first run would take one block for all later ones, beside the memory of the first.
+      this.#check(this.#disableMemPattern(options));
       this.#check(this.#setIntraOpNumThreads(options, threads));
       this.#check(this.#setInterOpNumThreads(options, 1));
       // Pool threads stop spinning when a run ends: several processes share the cores.
