@@ -148,6 +148,8 @@ function rolloutParts(spec: ModelSpec, { data, generation }: Config): MemoryPart
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
     { name: "parameters", bytes: FLOAT_BYTES * models },
+    // The actor's matrices once more, as its decode program keeps them.
+    { name: "packed weights", bytes: FLOAT_BYTES * layoutOf(spec).size },
     { name: "cache", bytes: FLOAT_BYTES * cache },
     { name: "programs", bytes: FLOAT_BYTES * passes },
     // A new version is read whole before it replaces the old one.
