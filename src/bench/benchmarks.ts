@@ -3,6 +3,7 @@ import { contest, ourSide, peerSide, type SideCommand, type SideConfig, type Sta
 import { MODELS, NO_PEER, type ModelName } from "./models.js";
 import { clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { CURVES, growth } from "./growth.js";
+import { experience } from "./experience-benchmark.js";
 import { ratioOf, type BenchRow } from "./row.js";
 import type { SideName } from "./sides/index.js";
 
@@ -207,4 +208,5 @@ export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   varlen,
   compile,
   growth: growthOfCost,
+  experience,
 };

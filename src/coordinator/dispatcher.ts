@@ -115,6 +115,11 @@ export class Dispatcher {
     host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
   }
 
+  /** Experiences that have arrived and that the core has not decided on, bytes. */
+  get intakeBytes(): number {
+    return this.intake.bytes;
+  }
+
   /** Experiences of one iteration, admitted exactly once each, in id order. Prompts given up are counted by the core. */
   async collect(
     iteration: number,

@@ -50,6 +50,11 @@ export class ExperienceIntake {
   private acks = new Map<string, ExperienceAck[]>();
   private readonly maxUndecidedBytes: number;
 
+  /** Experiences that have arrived and that the core has not decided on, bytes. */
+  get bytes(): number {
+    return this.undecidedBytes;
+  }
+
   constructor(private readonly options: IntakeOptions) {
     this.maxUndecidedBytes = options.maxUndecidedBytes ?? MAX_UNDECIDED_BYTES;
     options.host.on("AckExperience", (effect) => this.settle(effect));

@@ -171,7 +171,16 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         directory
           .list()
           .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
-      status: makeRunStatus({ host, directory, bus, config, runId, startedMs, metrics }),
+      status: makeRunStatus({
+        host,
+        directory,
+        bus,
+        config,
+        runId,
+        startedMs,
+        metrics,
+        intakeBytes: () => dispatcher.intakeBytes,
+      }),
       events: bus,
     },
   });

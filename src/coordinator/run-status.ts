@@ -16,6 +16,8 @@ export interface RunStatusOptions {
   readonly config: Config;
   readonly runId: string;
   readonly startedMs: number;
+  /** Bytes of experiences that have arrived and are not on disk yet. */
+  readonly intakeBytes: () => number;
   /** Gets the numbers that only the core knows; the status is asked for at every scrape. */
   readonly metrics: Metrics<"coordinator">;
 }
@@ -27,6 +29,7 @@ export function makeRunStatus({
   config,
   runId,
   startedMs,
+  intakeBytes,
   metrics,
 }: RunStatusOptions): () => RunStatus {
   let unit: RunStatus["unit"] = "step";
@@ -43,8 +46,10 @@ export function makeRunStatus({
   };
   return () => {
     const now = status(host.state);
+    const members = new Map(now.members.map((member) => [member.workerId, member]));
     metrics.rolloutTasks.set({ state: "pending" }, now.tasks.waiting);
     metrics.rolloutTasks.set({ state: "leased" }, now.tasks.leased);
+    metrics.intakeBytes.set(intakeBytes());
     metrics.bufferBytes.set(now.ledger.bufferedBytes);
     return {
       runId,
@@ -64,7 +69,7 @@ export function makeRunStatus({
       workers: directory.list().map((card) => ({
         workerId: card.workerId,
         role: card.role,
-        state: stateOf(now.members.find((member) => member.workerId === card.workerId)),
+        state: stateOf(members.get(card.workerId)),
         host: card.host,
         pid: card.pid,
         metricsAddress: card.metricsAddress,

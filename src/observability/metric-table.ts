@@ -207,6 +207,13 @@ export const METRIC_TABLE = {
     help: "memory of the buffered experiences, bytes",
     healthy: "bounded; does not grow over iterations",
   },
+  intakeBytes: {
+    name: "troupe_intake_bytes",
+    type: "gauge",
+    roles: coordinator,
+    help: "experiences that arrived and are not on disk yet, bytes",
+    healthy: "near 0; at 64 MiB workers are no longer read from: the disk of the journal is too slow",
+  },
   bufferCapacityExperiences: {
     name: "troupe_buffer_capacity_experiences",
     type: "gauge",

@@ -33,6 +33,8 @@ export interface Access {
   readonly token?: string;
   /** Without it the connection is plaintext. */
   readonly tls?: ClientTls;
+  /** On top of the usual ones (channel-options.ts). Clients whose options differ do not share a connection. */
+  readonly channelOptions?: grpc.ChannelOptions;
 }
 
 /** @throws {TroupeError} CONFIG when a file cannot be read, does not parse, has expired, or key and certificate differ */
@@ -53,10 +55,11 @@ export function serverCredentials(tls: ServerTls | undefined): grpc.ServerCreden
  */
 export function clientChannel(
   address: string,
-  { token, tls }: Access,
+  { token, tls, channelOptions }: Access,
 ): { credentials: grpc.ChannelCredentials; options: grpc.ClientOptions } {
   const options = {
     ...clientChannelOptions,
+    ...channelOptions,
     interceptors: token === undefined ? [] : [tokenInterceptor(token)],
   };
   if (tls === undefined) return { credentials: grpc.credentials.createInsecure(), options };

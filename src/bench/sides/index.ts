@@ -7,6 +7,7 @@ export const SIDES = {
   prefill: () => import("./prefill.js"),
   compile: () => import("./compile.js"),
   decode: () => import("./decode.js"),
+  experience: () => import("./experience.js"),
 } as const;
 
 export type SideName = keyof typeof SIDES;

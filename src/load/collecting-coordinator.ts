@@ -1,0 +1,131 @@
+/**
+ * A coordinator without stages: the real journal, ledger, services and tokens, and a loop that collects experiences
+ * and lets them go. What one experience costs on its way from a worker to the disk and back into memory, and nothing
+ * else.
+ */
+import { join } from "node:path";
+import { configSchema } from "../config/schema.js";
+import { makeArtifactService } from "../coordinator/artifact-service.js";
+import { ArtifactStore } from "../coordinator/artifact-store.js";
+import { makeControlService } from "../coordinator/control-service.js";
+import { DEFAULT_CORE_CONFIG, makeState } from "../coordinator/core/index.js";
+import { CoreHost } from "../coordinator/core-host.js";
+import { Dispatcher, type PerformanceBrief } from "../coordinator/dispatcher.js";
+import { ExperienceStore } from "../coordinator/experience-store.js";
+import { openLevelLog } from "../coordinator/journal/index.js";
+import { LearnerGroup } from "../coordinator/learner-group.js";
+import { makeMembershipService } from "../coordinator/membership-service.js";
+import { WorkerDirectory } from "../coordinator/worker-directory.js";
+import { createLogger } from "../observability/logger.js";
+import { createMetrics } from "../observability/metrics.js";
+import { EventBus } from "../observability/progress.js";
+import type { Prompt } from "../rl/types.js";
+import { JoinTokens } from "../rpc/auth.js";
+import { startRpcServer } from "../rpc/server.js";
+import { makeDeferred, sleep } from "../shared/abort.js";
+
+const RUN_ID = "collecting";
+
+export interface CollectingOptions {
+  readonly folder: string;
+  readonly tokenFile: string;
+  /** Experiences of one collection. */
+  readonly collection: number;
+  readonly promptsPerTask: number;
+  readonly promptTokens: number;
+}
+
+export interface CollectingCoordinator {
+  /** host:port */
+  readonly address: string;
+  /** Rollout workers that may be given work. */
+  readyWorkers(): number;
+  /** Collects once and forgets it. @returns the experiences that came: all of them, each durable */
+  collect(): Promise<number>;
+  close(): Promise<void>;
+}
+
+const BRIEF: PerformanceBrief = {
+  models: () => [],
+  tokenizer: { vocabularySize: 16, eosIds: [1], padId: 0 },
+  sampling: { seed: 1, temperature: 1, topP: 1, maxNewTokens: 1, repetitionPenalty: 1 },
+  score: true,
+};
+
+/** @throws {TroupeError} STORAGE or CONFIG like a coordinator */
+export async function startCollecting(options: CollectingOptions): Promise<CollectingCoordinator> {
+  const config = configSchema.parse({ data: { path: "none" }, cluster: { leaseTtlMs: 60_000 } });
+  const log = await openLevelLog(join(options.folder, "journal"));
+  const logger = createLogger({ role: "coordinator", level: "warn" });
+  const metrics = createMetrics("coordinator", { processMetrics: false });
+  const bus = new EventBus();
+  const failed = makeDeferred<never>();
+  failed.promise.catch(() => undefined); // told to whoever collects
+  const core = { ...DEFAULT_CORE_CONFIG, leaseTtlMs: 60_000, capacityExperiences: options.collection };
+  const host = new CoreHost(makeState(core, await log.recover()), log, logger, failed.reject);
+  host.on("StopRun", ({ diagnosis }) => failed.reject(new Error(diagnosis)));
+  const directory = new WorkerDirectory(bus);
+  const artifacts = new ArtifactStore(join(options.folder, "artifacts"));
+  const store = new ExperienceStore(log);
+  const shared = { host, directory, metrics, logger, runId: RUN_ID };
+  const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: options.promptsPerTask });
+  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster });
+  const server = await startRpcServer(
+    {
+      membership: makeMembershipService({ ...shared, config, isOver: () => false }),
+      rollout: dispatcher.service,
+      learner: learners.service,
+      artifact: makeArtifactService({ store: artifacts, host, runId: RUN_ID, maxBytes: 1 << 20 }),
+      control: makeControlService({
+        host,
+        directory,
+        bus,
+        runId: RUN_ID,
+        startedMs: 0,
+        stop: () => undefined,
+      }),
+    },
+    {
+      host: "127.0.0.1",
+      port: 0,
+      tokens: JoinTokens.read(options.tokenFile),
+      onRefused: ({ method, reason }) => logger.warn({ method, reason }, "refused"),
+    },
+  );
+  host.dispatch({ type: "CoordinatorStarted" });
+  host.dispatch({ type: "StageStarted", stage: "ppo" });
+  host.dispatch({ type: "VersionPublished", policyVersion: 0, sha256: "" });
+  await host.settled();
+
+  const promptIds = new Int32Array(options.promptTokens).fill(5);
+  const forever = new AbortController().signal;
+  let iteration = 0;
+  return {
+    address: server.address,
+    readyWorkers: () => [...host.state.volatile.members.values()].filter(({ credits }) => credits > 0).length,
+    async collect() {
+      const prompts = Array.from({ length: options.collection }, (_, promptIndex): Prompt => ({
+        promptIndex,
+        sampleIndex: 0,
+        experienceId: `${iteration}/${promptIndex}/0`,
+        promptIds,
+      }));
+      host.dispatch({ type: "IterationStarted", iteration, promptCursor: 0 });
+      const collected = await Promise.race([
+        dispatcher.collect(iteration, prompts, 0, BRIEF, forever),
+        failed.promise,
+      ]);
+      store.release(collected.map(({ experienceId }) => experienceId));
+      host.dispatch({ type: "IterationCommitted", iteration, promptCursor: 0, resume: null });
+      iteration += 1;
+      return collected.length;
+    },
+    async close() {
+      await server.close(0);
+      await host.close();
+      await log.close();
+      await sleep(0);
+      await logger.close();
+    },
+  };
+}

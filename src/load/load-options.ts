@@ -1,0 +1,48 @@
+/** What one load measurement drives: shared by the process that measures and the processes that play workers. */
+
+export interface LoadOptions {
+  readonly rollouts: number;
+  readonly learners: number;
+  /** Further rollout workers, which send what nobody asked for as fast as they can. */
+  readonly flooders: number;
+  /** Payload of one experience on the wire; sets the answer's length. */
+  readonly experienceBytes: number;
+  /** float32 elements of one gradient, and of the model files that learners publish. */
+  readonly gradientElements: number;
+  /** Experiences collected before every optimizer step. */
+  readonly collection: number;
+  readonly promptsPerTask: number;
+  /** What a rollout worker takes to perform a task, and a learner to compute its shards, milliseconds. */
+  readonly taskMs: number;
+  readonly stepMs: number;
+  readonly heartbeatMs: number;
+  /** Measured time, after every worker has joined and the first iteration is over. */
+  readonly seconds: number;
+}
+
+/** An experience is a prompt of about this many tokens (4 bytes each) and an answer of 16 bytes a token. */
+const PROMPT_TOKENS = 14;
+const BYTES_PER_PROMPT_TOKEN = 4;
+const BYTES_PER_RESPONSE_TOKEN = 16;
+/** Ids and numbers of one experience message. */
+const HEADER_BYTES = 60;
+
+/** Answer tokens R such that the message of one experience has about `bytes` bytes: 60 + 4·14 + 16·R. */
+export function responseTokensFor(bytes: number): number {
+  const left = bytes - HEADER_BYTES - PROMPT_TOKENS * BYTES_PER_PROMPT_TOKEN;
+  return Math.max(1, Math.round(left / BYTES_PER_RESPONSE_TOKEN));
+}
+
+/** A power of two of micro-shards, at least one per learner where the collection allows it. */
+export function microShardsFor({
+  learners,
+  collection,
+}: Pick<LoadOptions, "learners" | "collection">): number {
+  const wanted = 2 ** Math.ceil(Math.log2(Math.max(8, learners)));
+  return Math.min(wanted, 2 ** Math.floor(Math.log2(collection)));
+}
+
+/** Two tasks for every worker, so that nobody waits for another before the collection ends; at least 4096 experiences. */
+export function defaultCollection(rollouts: number, promptsPerTask: number): number {
+  return Math.max(4096, 2 ** Math.ceil(Math.log2(2 * rollouts * promptsPerTask)));
+}
