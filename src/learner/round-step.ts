@@ -95,10 +95,9 @@ async function trainAndAverage(
 ): Promise<Record<string, number> | undefined> {
   const startedMs = performance.now();
   // 1. My own optimizer steps.
-  const stats: ShardStats[] = [];
+  const stats = new RoundStats();
   const norms = new MeanNorms();
   let minibatches = 0;
-  let shardsBefore = 0;
   for (let done = 0; done < feed.count; done++) {
     if (feed.isStopped && done > 0) break;
     const update = await feed.next(signal);
@@ -106,15 +105,15 @@ async function trainAndAverage(
     if (signal.aborted) throw cancelled(signal);
     try {
       const result = await compute.run("innerStep", { ...update, innerStep: done + 1 });
-      for (const { shard, values } of result.stats) stats.push({ shard: shardsBefore + shard, values });
+      stats.add(done === 0, update.shardCount, result.stats);
       norms.add(result.gradNorms);
     } catch (error) {
       if (errorCodeOf(error) !== "NUMERIC") throw error;
       const computeMs = performance.now() - startedMs;
-      await vote({ generation, step, isFinite: false, gradientCrc32: 0, stats, computeMs, allReduceMs: 0 });
+      const notFinite = { isFinite: false, gradientCrc32: 0, allReduceMs: 0 };
+      await vote({ generation, step, ...notFinite, stats: stats.all(), computeMs });
       return undefined;
     }
-    shardsBefore += update.shardCount;
     minibatches += update.shards.length / update.shardCount;
     trained(update);
   }
@@ -132,7 +131,7 @@ async function trainAndAverage(
     step,
     isFinite: isAllFinite(total),
     gradientCrc32: crc32(new Uint8Array(total.buffer, total.byteOffset, total.byteLength), startCrc32),
-    stats,
+    stats: stats.all(),
     computeMs,
     allReduceMs: performance.now() - averagingMs,
   });
@@ -140,6 +139,26 @@ async function trainAndAverage(
   // 4. The outer step.
   await compute.run("outerStep", { total, step, updates: feed.count }, [total.buffer as ArrayBuffer]);
   return norms.mean();
+}
+
+/** Metric sums of a round by micro-shard: the first minibatch's, and those of all later ones together. */
+class RoundStats {
+  private readonly byShard = new Map<number, Record<string, number>>();
+  private firstShards = 0;
+
+  add(isFirst: boolean, shardCount: number, stats: readonly ShardStats[]): void {
+    if (isFirst) this.firstShards = shardCount;
+    for (const { shard, values } of stats) {
+      const key = isFirst ? shard : this.firstShards + shard;
+      const sums = this.byShard.get(key) ?? {};
+      for (const [name, value] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + value;
+      this.byShard.set(key, sums);
+    }
+  }
+
+  all(): ShardStats[] {
+    return [...this.byShard].map(([shard, values]) => ({ shard, values }));
+  }
 }
 
 /** Mean gradient norms over the optimizer steps of a round, by model role. */

@@ -3,7 +3,7 @@
 
 export interface ShardStats {
   /**
-   * In a round: counted on over its minibatches.
+   * In a round: of its first minibatch; counted on, those of all later ones together.
    */
   'shard'?: (number);
   /**
@@ -14,7 +14,7 @@ export interface ShardStats {
 
 export interface ShardStats__Output {
   /**
-   * In a round: counted on over its minibatches.
+   * In a round: of its first minibatch; counted on, those of all later ones together.
    */
   'shard': (number);
   /**
