@@ -97,7 +97,9 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
 
 /**
  *   parameters   all of them; with adapters the frozen base once
- *   moments      2 per trained parameter, and the actor's average if kept
+ *   moments      2 per trained parameter, and the actor's average and the outer momentum if kept
+ *   round        with averaged parameters: what is exchanged (parameters and, if averaged, moments) as it was at the
+ *                round's start, and its average
  *   gradients    per trained parameter: the arena, one micro-shard's, the pending sums of the tree, the sum of all learners
  *   programs     what forward and backward keep for one micro-shard, and the gradients they make before adding them
  */
@@ -121,14 +123,17 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
   const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
   const pendingSums = Math.log2(shardsEach) / 2 + 1;
   const programs = sizeOf(models, (spec) => activations(spec, rows, tokens) + trainedLayout(spec).size);
+  const averages = cluster.sync === "parameters";
+  const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
   return {
     stage,
-    gradientBytes: FLOAT_BYTES * trained,
+    gradientBytes: FLOAT_BYTES * exchanged,
     parts: [
       { name: "node", bytes: BASELINE_BYTES.learner },
       { name: "parameters", bytes: FLOAT_BYTES * (trained + frozen) },
-      { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average) },
-      { name: "gradients", bytes: FLOAT_BYTES * trained * (2 + pendingSums) },
+      { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average + (averages ? trained : 0)) },
+      ...(averages ? [{ name: "round", bytes: FLOAT_BYTES * 2 * exchanged }] : []),
+      { name: "gradients", bytes: FLOAT_BYTES * trained * ((averages ? 1 : 2) + pendingSums) },
       { name: "programs", bytes: FLOAT_BYTES * programs },
       // Frozen weights are never replaced by an optimizer step: what splitting and merging them took stays on top.
       ...(frozen > 0 ? [{ name: "merging", bytes: FLOAT_BYTES * 2 * layoutOf(scalar).size }] : []),

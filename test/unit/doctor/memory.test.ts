@@ -35,6 +35,22 @@ describe("estimateMemory", () => {
     expect(part(await processOf(averaged, "learner"), "moments") - without).toBe(4 * parameters);
   });
 
+  it("counts the outer momentum, a round's start and its average when parameters are averaged", async () => {
+    const summed = await processOf(config(), "learner");
+    const trained = part(summed, "moments") / 2;
+    for (const [averageMoments, exchanged] of [
+      [true, 3],
+      [false, 1],
+    ] as const) {
+      const averaging = config({ cluster: { sync: "parameters", averageMoments } });
+      const learner = await processOf(averaging, "learner");
+      expect(part(learner, "moments")).toBe(3 * trained);
+      expect(part(learner, "round")).toBe(2 * exchanged * trained);
+      expect(part(learner, "gradients")).toBe(part(summed, "gradients") - trained);
+      expect(part(await processOf(averaging, "coordinator"), "gradients")).toBe(2 * exchanged * trained);
+    }
+  });
+
   it("gives frozen parameters neither gradients nor moments", async () => {
     const adapted = config({ model: { ...fresh(512, 16), lora: { rank: 8 } } });
     const [whole, lora] = [await processOf(config(), "learner"), await processOf(adapted, "learner")];
