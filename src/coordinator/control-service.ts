@@ -58,7 +58,11 @@ export function makeControlService({
     };
   };
   return {
-    Status: (_call, callback) => callback(null, snapshot()),
+    Status: (_call, callback) => {
+      // The core is ahead of its journal: a step it shows could be undone by a crash before it is on disk.
+      const reply = snapshot();
+      host.whenDurable(() => callback(null, reply));
+    },
     Scale: ({ request }, callback) => {
       const { role, count } = request;
       if (role !== "rollout" && role !== "learner") {

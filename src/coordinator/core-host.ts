@@ -26,6 +26,8 @@ interface Batch {
   readonly effects: readonly Effect[];
   /** Bytes of the experience that came with the event, if any. */
   readonly payload: Uint8Array | undefined;
+  /** Called after the effects; not when the journal could not be written. */
+  readonly done?: () => void;
 }
 
 export class CoreHost {
@@ -77,6 +79,16 @@ export class CoreHost {
     while (this.isPumping) await this.idle;
   }
 
+  /**
+   * Calls back once all that was decided so far is durable and its effects were carried out; at once when it is. Never
+   * when the journal cannot be written: what is not durable must not be told.
+   */
+  whenDurable(then: () => void): void {
+    if (this.isClosed) return;
+    if (!this.isPumping) return then();
+    this.queue.push({ effects: [], payload: undefined, done: then });
+  }
+
   async close(): Promise<void> {
     this.isClosed = true;
     clearTimeout(this.timer);
@@ -116,7 +128,10 @@ export class CoreHost {
           await this.log.append(records);
           this.onAppended(performance.now() - startedMs);
         }
-        for (const { effects } of batches) for (const effect of effects) this.execute(effect);
+        for (const { effects, done } of batches) {
+          for (const effect of effects) this.execute(effect);
+          done?.();
+        }
       }
     } catch (error) {
       this.isClosed = true;
