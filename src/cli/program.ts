@@ -5,6 +5,7 @@ import { Command } from "commander";
 import { packageRoot } from "../shared/paths.js";
 import { registerBench } from "./commands/bench.js";
 import { registerCerts } from "./commands/certs.js";
+import { registerChaos } from "./commands/chaos.js";
 import { registerChat } from "./commands/chat.js";
 import { registerConfig } from "./commands/config.js";
 import { registerCoordinator } from "./commands/coordinator.js";
@@ -52,7 +53,8 @@ export function buildProgram(lifetime: Lifetime): Command {
   program.commandsGroup("Check:");
   registerConfig(program);
   registerDoctor(program);
-  registerVerify(program);
+  registerVerify(program, lifetime);
+  registerChaos(program, lifetime);
   registerBench(program);
   // Subcommands inherit this only when it is set before they are made; verify and others made their own.
   for (const command of everyCommand(program)) command.exitOverride();

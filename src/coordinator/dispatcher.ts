@@ -36,6 +36,8 @@ export interface PerformanceBrief {
 interface Task {
   readonly brief: PerformanceBrief;
   readonly prompts: readonly Prompt[];
+  /** Who got it last. */
+  workerId?: string;
 }
 
 export interface DispatcherOptions {
@@ -249,7 +251,7 @@ export class Dispatcher {
   }
 
   private assign(effect: AssignTask): void {
-    const { directory, metrics } = this.options;
+    const { directory, metrics, logger } = this.options;
     const task = this.tasks.get(effect.taskId);
     if (task === undefined) {
       this.earlyAssignments.set(effect.taskId, effect);
@@ -263,7 +265,15 @@ export class Dispatcher {
     const card = directory.get(effect.workerId);
     if (card !== undefined)
       card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
-    if (effect.redelivery !== null) metrics.rolloutTaskRedeliveries.inc({ reason: effect.redelivery });
+    const { workerId, taskId, attempt, redelivery } = effect;
+    if (redelivery !== null) {
+      metrics.rolloutTaskRedeliveries.inc({ reason: redelivery });
+      logger.info(
+        { worker_id: workerId, task_id: taskId, attempt, reason: redelivery, before: task.workerId },
+        "task handed out again",
+      );
+    }
+    task.workerId = workerId;
     this.streams.send(effect.workerId, {
       task: {
         taskId: effect.taskId,

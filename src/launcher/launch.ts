@@ -21,7 +21,7 @@ import type { ProgressView } from "./progress-view.js";
 import type { RestartPolicy } from "./restart-budget.js";
 import type { RunDirectory } from "./run-directory.js";
 import { runCommand } from "./run-commands.js";
-import { Supervisor, type SupervisorOptions } from "./supervisor.js";
+import { Supervisor, type SupervisorEvent, type SupervisorOptions } from "./supervisor.js";
 
 export interface LaunchOptions {
   readonly config: Config;
@@ -37,6 +37,8 @@ export interface LaunchOptions {
   readonly connect?: ConnectControl;
   /** Replaces the command line of every process: tests start small programs instead. */
   readonly commandFor?: SupervisorOptions["commandFor"];
+  /** Told of every start and end of a process, besides the view. */
+  readonly onProcess?: (event: SupervisorEvent) => void;
 }
 
 const LISTEN_TIMEOUT_MS = 30_000;
@@ -83,7 +85,10 @@ export async function launch(options: LaunchOptions): Promise<void> {
     );
   const supervisor = new Supervisor({
     commandFor: options.commandFor ?? commandFor,
-    onEvent: (event) => view.supervisorEvent(event),
+    onEvent: (event) => {
+      view.supervisorEvent(event);
+      options.onProcess?.(event);
+    },
     isFinished: () => existsSync(summaryPath),
     policy: options.policy,
   });

@@ -4,6 +4,8 @@ import { InvalidArgumentError, Option } from "commander";
 import type { Engine } from "../../engine/engine.js";
 import { describeError, errorCodeOf, EXIT_CODES } from "../../shared/errors.js";
 import type { QuantityError } from "../../verify/error-table.js";
+import type { Lifetime } from "../lifetime.js";
+import { wholeNumber } from "../options.js";
 
 // Tensor code is imported by the commands that run it: every other command starts without it.
 
@@ -19,7 +21,7 @@ interface EngineChoice {
   readonly engine: "reference" | "onnx" | "tensorflow";
 }
 
-export function registerVerify(program: Command): void {
+export function registerVerify(program: Command, lifetime: Lifetime): void {
   const verify = program.command("verify").description("check the algorithms against known results");
 
   verify
@@ -86,6 +88,53 @@ export function registerVerify(program: Command): void {
           "share of the loss gap closed": result.lossShare,
         });
       });
+    });
+
+  verify
+    .command("topology")
+    .description(
+      "train with 1, 2, 4 rollout workers and 1 to 4 learners, with and without kills: the same bytes",
+    )
+    .option("--kills <n>", "kills in each run of the second half; 0 leaves it out", wholeNumber(0), 3)
+    .option("--iterations <n>", "ppo iterations of each run", wholeNumber(1, 200), 4)
+    .addOption(seedOption())
+    .action(async ({ kills, iterations, seed }: SeedChoice & { kills: number; iterations: number }) => {
+      const [{ mkdtemp, rm }, { tmpdir }, { join }] = await Promise.all([
+        import("node:fs/promises"),
+        import("node:os"),
+        import("node:path"),
+      ]);
+      const { verifyTopology } = await import("../../chaos/topology.js");
+      const folder = await mkdtemp(join(tmpdir(), "troupe-topology-"));
+      console.log("rollouts  learners  kills  seconds  sha256 of parameters and optimizer state");
+      const cells = await verifyTopology({
+        rollouts: [1, 2, 4],
+        learners: [1, 2, 3, 4],
+        iterations,
+        kills,
+        seed,
+        folder,
+        signal: lifetime.signal,
+        onCell: ({ rollouts, learners, kills, seconds, stateSha256, problems }) => {
+          const cell = [
+            String(rollouts).padStart(8),
+            String(learners).padStart(8),
+            String(kills).padStart(5),
+          ];
+          console.log([...cell, seconds.toFixed(1).padStart(7), stateSha256 || "none"].join("  "));
+          for (const problem of problems) console.log(`  ${problem}`);
+        },
+      });
+      const bad = cells.filter(({ problems }) => problems.length > 0);
+      if (bad.length > 0) {
+        console.log(
+          `${bad.length} of ${cells.length} runs differ or broke a promise; they are kept in ${folder}`,
+        );
+        process.exitCode = EXIT_OUTSIDE_LIMIT;
+        return;
+      }
+      console.log(`all ${cells.length} runs end with the same bytes`);
+      await rm(folder, { recursive: true, force: true });
     });
 }
 

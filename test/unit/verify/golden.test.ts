@@ -136,7 +136,7 @@ describe("troupe verify golden", () => {
     vi.spyOn(console, "log").mockImplementation((line: string) => void lines.push(line));
     vi.spyOn(console, "error").mockImplementation((line: string) => void lines.push(line));
     const program = new Command();
-    registerVerify(program);
+    registerVerify(program, { signal: new AbortController().signal, endedBy: undefined });
     await program.parseAsync(["node", "troupe", "verify", "golden", ...files]);
     return { exitCode: process.exitCode, text: lines.join("\n") };
   }

@@ -1,0 +1,125 @@
+/** A training without faults, then the same under faults, as often as it takes to carry out all of them. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { runTraining, type ChaosRun } from "./chaos-run.js";
+import { plannedFault, type FaultOptions, type InjectedFault } from "./faults.js";
+import { compareJournals } from "./journal-audit.js";
+import { prepareTraining } from "./training.js";
+import type { Summary } from "../launcher/summary.js";
+import type { Violation } from "./violation.js";
+
+export interface CampaignOptions extends FaultOptions {
+  readonly kills: number;
+  readonly rollouts: number;
+  readonly learners: number;
+  readonly iterations: number;
+  /** `cluster.leaseTtlMs` of the training. */
+  readonly leaseTtlMs: number;
+  /** At least this long between two faults, ms. */
+  readonly gapMs: number;
+  /** Holds one run directory per run. */
+  readonly folder: string;
+  readonly onEvent?: (event: CampaignEvent) => void;
+  readonly signal: AbortSignal;
+}
+
+export type CampaignEvent =
+  | { readonly type: "fault"; readonly fault: InjectedFault }
+  | { readonly type: "run"; readonly run: ChaosRun; readonly isTwin: boolean; readonly faultsDone: number };
+
+export interface Campaign {
+  readonly options: CampaignOptions;
+  readonly twin: ChaosRun;
+  /** Under faults, each compared with the twin. */
+  readonly runs: readonly ChaosRun[];
+  readonly violations: readonly (Violation & { readonly run: number })[];
+}
+
+/** Runs that carry out no fault at all would never end. */
+const MAX_FRUITLESS_RUNS = 3;
+
+export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
+  const { folder, kills, signal } = options;
+  const training = await prepareTraining({ ...options, inputDir: join(folder, "input"), seed: undefined });
+  const twin = await runTraining({
+    training,
+    runDir: join(folder, "twin"),
+    run: 0,
+    due: () => undefined,
+    signal,
+  });
+  options.onEvent?.({ type: "run", run: twin, isTwin: true, faultsDone: 0 });
+  const runs: ChaosRun[] = [];
+  let done = 0;
+  let fruitless = 0;
+  // A twin with violations is no measure of anything.
+  while (twin.violations.length === 0 && done < kills && fruitless < MAX_FRUITLESS_RUNS) {
+    const before = done;
+    const runDir = join(folder, `run-${runs.length + 1}`);
+    const run = await runTraining({
+      training,
+      runDir,
+      run: runs.length + 1,
+      due: () => (done < kills ? plannedFault(done + 1, options) : undefined),
+      onInjected: (fault) => {
+        done += 1;
+        options.onEvent?.({ type: "fault", fault });
+      },
+      gapMs: options.gapMs,
+      signal,
+    });
+    const compared = { ...run, violations: [...run.violations, ...compareWithTwin(twin, run)] };
+    runs.push(compared);
+    fruitless = done === before ? fruitless + 1 : 0;
+    options.onEvent?.({ type: "run", run: compared, isTwin: false, faultsDone: done });
+    // What went well need not be looked at; a thousand kills would fill the disk.
+    if (compared.violations.length === 0) await rm(runDir, { recursive: true, force: true, maxRetries: 3 });
+  }
+  const violations = [twin, ...runs].flatMap((run) =>
+    run.violations.map((violation) => ({ ...violation, run: run.run })),
+  );
+  if (done < kills && twin.violations.length === 0)
+    violations.push({
+      run: runs.length,
+      invariant: "failed",
+      detail: `only ${done} of ${kills} faults were possible`,
+    });
+  return { options, twin, runs, violations };
+}
+
+/** Numbers that depend on the machine and its load, not on the training. */
+const NOT_COMPARED = new Set(["seconds", "processes", "model"]);
+
+export function compareWithTwin(twin: ChaosRun, run: ChaosRun): Violation[] {
+  const violations: Violation[] = [];
+  if (twin.journal !== undefined && run.journal !== undefined)
+    violations.push(...compareJournals(twin.journal, run.journal));
+  if (twin.summary === undefined || run.summary === undefined) {
+    if (run.violations.length === 0)
+      violations.push({ invariant: "summary", detail: "the run ended well and left no summary.json" });
+    return violations;
+  }
+  const { stateSha256: expected } = twin.summary;
+  const { stateSha256: got } = run.summary;
+  if (got !== expected)
+    violations.push({ invariant: "final state", detail: `${got}, without faults ${expected}` });
+  const [a, b] = [results(twin.summary), results(run.summary)];
+  for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
+    if (a[name] === b[name] || name === "stateSha256") continue;
+    violations.push({ invariant: "summary", detail: `${name}: ${b[name]}, without faults ${a[name]}` });
+  }
+  const { admitted, trained, dropped, buffered } = run.summary.ppo?.experiences ?? {};
+  if (admitted !== (trained ?? 0) + (dropped ?? 0) + (buffered ?? 0))
+    violations.push({
+      invariant: "ledger",
+      detail: `summary.json: admitted ${admitted} ≠ trained ${trained} + dropped ${dropped} + buffered ${buffered}`,
+    });
+  return violations;
+}
+
+const results = (summary: Summary): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(summary)
+      .filter(([name]) => !NOT_COMPARED.has(name))
+      .map(([name, value]) => [name, JSON.stringify(value)]),
+  );

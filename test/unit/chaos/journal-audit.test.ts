@@ -1,0 +1,107 @@
+import { describe, expect, it } from "vitest";
+import { auditRecords, compareJournals } from "../../../src/chaos/journal-audit.js";
+import { historyOf } from "../../../src/chaos/replay-probe.js";
+import type { DurableRecord } from "../../../src/coordinator/core/index.js";
+
+/** Two iterations of 16 experiences, 4 steps that each list all of them. */
+const whole = historyOf(60);
+const plan = { iterations: 2, experiencesPerIteration: 16, stepsPerIteration: 4, usesPerExperience: 4 };
+
+const indexOf = (type: DurableRecord["type"], nth = 0): number =>
+  whole.flatMap((record, i) => (record.type === type ? [i] : []))[nth];
+const without = (index: number) => whole.filter((_, i) => i !== index);
+const insertedAfter = (index: number, record: DurableRecord) => whole.toSpliced(index + 1, 0, record);
+const broken = (records: readonly DurableRecord[]) => [
+  ...new Set(auditRecords(records, plan).violations.map(({ invariant }) => invariant)),
+];
+
+describe("the audit of a journal", () => {
+  it("finds nothing in a history without faults", () => {
+    const facts = auditRecords(whole, plan);
+    expect(facts.violations).toEqual([]);
+    expect(facts).toMatchObject({ coordinatorStarts: 1, stepsBegunAgain: 0, stepsReplayed: 0 });
+    expect(facts.stepHashes.size).toBe(8);
+    expect(facts.versions.size).toBe(3);
+  });
+
+  it("counts a step in flight that was begun again, and committed ones that were repeated", () => {
+    const prepared = whole[indexOf("StepPrepared", 2)] as DurableRecord & { type: "StepPrepared" };
+    const committed = indexOf("StepCommitted", 2);
+    const again = whole.toSpliced(
+      committed,
+      1,
+      { type: "EpochStarted", epoch: 2 },
+      { ...prepared, generation: 100 },
+      {
+        ...(whole[committed] as DurableRecord & { type: "StepCommitted" }),
+        generation: 100,
+      },
+    );
+    const renumbered = again.map((record, i) =>
+      i > committed + 2 && (record.type === "StepPrepared" || record.type === "StepCommitted")
+        ? { ...record, generation: record.generation + 100 }
+        : record,
+    );
+    const facts = auditRecords(renumbered, plan);
+    expect(facts.violations).toEqual([]);
+    expect(facts).toMatchObject({ coordinatorStarts: 2, stepsBegunAgain: 1 });
+    const replayed: DurableRecord = { type: "GenerationOpened", generation: 1_000, step: 8 };
+    expect(auditRecords([...whole, replayed], plan).stepsReplayed).toBe(1);
+  });
+
+  it("finds an experience that was lost, admitted twice, trained too seldom or dropped", () => {
+    const admitted = indexOf("ExperienceAdmitted", 3);
+    expect(broken(without(admitted))).toContain("experience");
+    expect(broken(insertedAfter(admitted, whole[admitted]))).toContain("experience");
+    const prepared = indexOf("StepPrepared", 1);
+    const shorter = whole.with(prepared, {
+      ...(whole[prepared] as DurableRecord & { type: "StepPrepared" }),
+      experienceIds: Array.from({ length: 15 }, (_, i) => `0/${i}/0`),
+    });
+    expect(broken(shorter)).toEqual(["experience"]);
+    expect(
+      broken([...whole, { type: "ExperiencesDropped", experienceIds: ["0/1/0"], reason: "stale" }]),
+    ).toContain("experience");
+    expect(
+      broken([...whole, { type: "ExperiencesAbandoned", experienceIds: ["0/1/0"], reason: "poison" }]),
+    ).toContain("experience");
+  });
+
+  it("finds a step that was lost, committed twice, skipped or not prepared", () => {
+    const committed = indexOf("StepCommitted", 5);
+    expect(broken(without(committed))).toContain("step");
+    expect(broken(insertedAfter(committed, whole[committed]))).toContain("step");
+    expect(broken(without(indexOf("StepPrepared", 5)))).toContain("step");
+    const skipped = whole.with(committed, {
+      ...(whole[committed] as DurableRecord & { type: "StepCommitted" }),
+      type: "StepSkipped",
+      reason: "nonfinite",
+    });
+    expect(broken(skipped)).toContain("step");
+    expect(broken(whole.slice(0, -5))).toContain("step");
+  });
+
+  it("finds a policy version that was left out", () => {
+    expect(broken(without(indexOf("VersionPublished", 1)))).toContain("version");
+  });
+
+  it("finds records that cannot follow each other", () => {
+    expect(broken(insertedAfter(0, { type: "EpochStarted", epoch: 1 }))).toEqual(["journal"]);
+  });
+
+  it("names the first step and version that came out differently", () => {
+    const twin = auditRecords(whole, plan);
+    expect(compareJournals(twin, twin)).toEqual([]);
+    const other = whole.map((record) =>
+      record.type === "StepCommitted" && record.step >= 3
+        ? { ...record, hash: "ffffffff" }
+        : record.type === "VersionPublished" && record.policyVersion === 2
+          ? { ...record, sha256: "f".repeat(64) }
+          : record,
+    );
+    expect(compareJournals(twin, auditRecords(other, plan)).map(({ detail }) => detail)).toEqual([
+      "ppo/3: ffffffff, without faults 00000000",
+      `version 2: ${"f".repeat(64)}, without faults ${"0".repeat(64)}`,
+    ]);
+  });
+});
