@@ -72,10 +72,15 @@ export class RunFolder {
   readonly #runs: Run[] = [];
   #config: Promise<string> | undefined;
 
+  /** The tiny configuration, on its own data. */
+  configPath(): Promise<string> {
+    this.#config ??= this.#writeConfig();
+    return this.#config;
+  }
+
   /** Starts `troupe run` on the tiny configuration in the run directory `name`. */
   async start(name: string, args: readonly string[] = []): Promise<Run> {
-    this.#config ??= this.#writeConfig();
-    const run = new Run(join(this.path, name), await this.#config, args);
+    const run = new Run(join(this.path, name), await this.configPath(), args);
     this.#runs.push(run);
     return run;
   }
