@@ -32,8 +32,8 @@ export interface FaultOptions {
 /** How long after its beginning a phase is still likely to go on, ms. */
 const LONGEST_DELAY_MS: Readonly<Record<AimedPhase, number>> = {
   supervised: 400,
-  collecting: 120,
-  updating: 120,
+  collecting: 40,
+  updating: 25,
   publishing: 15,
   checkpointing: 15,
 };

@@ -25,7 +25,7 @@ describe("thirty kills in a row", { timeout: PATIENCE_MS }, () => {
       seed: 1,
       rollouts: 2,
       learners: 2,
-      iterations: 16,
+      iterations: 12,
       leaseTtlMs: 10_000,
       gapMs: 0,
       folder,
