@@ -59,7 +59,8 @@ export function recoveryTimes(
     switch (fault.planned.role) {
       case "rollout": {
         const again = lines.find(
-          ({ msg, before }) => msg === "task handed out again" && before === fault.name,
+          ({ msg, before, reason }) =>
+            msg === "task handed out again" && before === fault.name && reason !== "hedge",
         );
         if (again !== undefined) times.rolloutReleased.push(again.atMs - fault.atMs);
         return;
