@@ -271,6 +271,11 @@ function findWaste(
       "ppo.lossDenominator microbatch-tokens weighs tokens by their micro-shard, as DeepSpeed-Chat does by device",
     );
   }
+  if (hasPpo && ppo.staleness > 0 && ppo.importance === "none") {
+    warnings.push(
+      `ppo.importance none trains on experience up to ppo.staleness ${ppo.staleness} versions old as if it were fresh; \`decoupled\` corrects for it`,
+    );
+  }
   const steps = derived.optimizerSteps;
   for (const role of hasPpo ? (["actor", "critic"] as const) : []) {
     const { warmupSteps } = ppo[role];

@@ -207,6 +207,23 @@ const ppoSchema = z.strictObject({
     .describe(
       "experiences per optimizer step, over all learners; must divide rolloutBatchSize × samplesPerPrompt × generationBatches",
     ),
+  staleness: nonNegativeInt
+    .max(64)
+    .default(0)
+    .describe(
+      "policy versions by which experience may be behind the policy it trains; 0 collects and trains in turn, the same bits every time; above 0 the next iterations are collected while this one trains",
+    ),
+  importance: z
+    .enum(["none", "decoupled", "truncated"])
+    .default("decoupled")
+    .describe(
+      "correction for stale experience: `decoupled` clips around the policy at the start of the update and weighs by how far it has left the one that sampled, tokens beyond importanceCap weighing nothing (AReaL); `truncated` the same with weights cut to importanceCap (verl's tis); `none` clips around the policy that sampled",
+    ),
+  importanceCap: z
+    .number()
+    .min(1)
+    .default(5)
+    .describe("largest weight of a stale token in the policy loss; AReaL's default"),
   cliprange: z.number().positive().default(0.2).describe("policy ratio is clipped to 1 ± this"),
   cliprangeValue: z
     .number()

@@ -54,6 +54,8 @@ export function makeControlService({
       }),
       ledger: ledgerOf(now.ledger),
       desired: desired(),
+      collectingIteration: Math.max(0, now.collectingIteration),
+      stalenessLimit: host.state.config.maxStalenessVersions,
       seconds: (performance.now() - startedMs) / 1000,
     };
   };

@@ -56,7 +56,10 @@ export class Dispatcher {
   /** Handed out before anybody asked: after a restart the core knows the open collection before the train loop does. */
   private readonly earlyAssignments = new Map<string, AssignTask>();
   private readonly intake: ExperienceIntake;
-  private readonly collections = new Map<number, Deferred<readonly string[]>>();
+  private readonly collections = new Map<
+    number,
+    { readonly done: Deferred<readonly string[]>; readonly policyVersion: number }
+  >();
   private readonly evaluations = new Map<
     string,
     { readonly done: Deferred<void>; readonly results: Map<string, ScoredRollout[]> }
@@ -90,17 +93,20 @@ export class Dispatcher {
         this.evaluations.get(evaluationOf(effect.taskId))?.results.set(effect.taskId, rollouts);
     });
     host.on("CollectCompleted", (effect) => {
+      const waiting = this.collections.get(effect.iteration);
+      // Asked for ahead of time; or decided before a version that may have dropped some: asked again since.
+      if (waiting === undefined || effect.policyVersion < waiting.policyVersion) return;
       if (effect.abandoned > 0)
         options.logger.warn(
           { iteration: effect.iteration, abandoned: effect.abandoned },
           "some prompts will never be answered",
         );
-      this.collections.get(effect.iteration)?.resolve(effect.experienceIds);
+      waiting.done.resolve(effect.experienceIds);
     });
     host.on("CollectRefused", (effect) =>
       this.collections
         .get(effect.iteration)
-        ?.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)),
+        ?.done.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)),
     );
     host.on("EvaluationCompleted", (effect) => {
       const evaluation = this.evaluations.get(effect.evaluationId);
@@ -122,27 +128,42 @@ export class Dispatcher {
     return this.intake.bytes;
   }
 
-  /** Experiences of one iteration, admitted exactly once each, in id order. Prompts given up are counted by the core. */
+  /** Asks for experiences that `collect` will wait for later. */
+  ask(
+    iteration: number,
+    prompts: readonly Prompt[],
+    oldestVersion: number,
+    brief: PerformanceBrief,
+  ): [string, Task][] {
+    const tasks = this.cut(`collect/${iteration}`, prompts, brief);
+    this.options.host.dispatch({
+      type: "CollectRequested",
+      iteration,
+      policyVersion: oldestVersion,
+      tasks: tasks.map(([taskId, task]) => ({
+        taskId,
+        experienceIds: task.prompts.map((prompt) => prompt.experienceId),
+      })),
+    });
+    return tasks;
+  }
+
+  /**
+   * Experiences of one iteration, admitted exactly once each, in id order. Prompts given up are counted by the core.
+   * @param oldestVersion of the policy that may sample them
+   */
   async collect(
     iteration: number,
     prompts: readonly Prompt[],
-    policyVersion: number,
+    oldestVersion: number,
     brief: PerformanceBrief,
     signal: AbortSignal,
   ): Promise<ScoredRollout[]> {
-    const tasks = this.cut(`collect/${iteration}`, prompts, brief);
     const done = makeDeferred<readonly string[]>();
-    this.collections.set(iteration, done);
+    const { policyVersion } = this.options.host.state.durable;
+    this.collections.set(iteration, { done, policyVersion });
+    const tasks = this.ask(iteration, prompts, oldestVersion, brief);
     try {
-      this.options.host.dispatch({
-        type: "CollectRequested",
-        iteration,
-        policyVersion,
-        tasks: tasks.map(([taskId, task]) => ({
-          taskId,
-          experienceIds: task.prompts.map((prompt) => prompt.experienceId),
-        })),
-      });
       const ids = await abortable(done.promise, signal);
       return await this.options.store.getAll(ids);
     } finally {

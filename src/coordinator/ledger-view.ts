@@ -8,6 +8,10 @@ export interface LedgerView {
   readonly droppedByReason: Readonly<Record<string, number>>;
   /** Asked for and given up before admission; not part of the balance. */
   readonly refusedByReason: Readonly<Record<string, number>>;
+  /** Asked for, neither admitted nor given up yet; not part of the balance. */
+  readonly inFlight: number;
+  /** The trained ones, by how many versions the policy was ahead of the one that sampled them. */
+  readonly trainedByStaleness: Readonly<Record<string, number>>;
 }
 
 /** The ledger as people see it: admitted = trained + dropped + buffered. */
@@ -19,5 +23,7 @@ export function ledgerOf(counts: LedgerCounts): LedgerView {
     buffered: counts.buffered,
     droppedByReason: { ...counts.dropped },
     refusedByReason: { ...counts.abandoned },
+    inFlight: counts.open,
+    trainedByStaleness: { ...counts.trainedByStaleness },
   };
 }

@@ -305,7 +305,8 @@ function coreConfig({ cluster, ppo }: Config): CoreConfig {
     maxTaskAttempts: cluster.maxTaskAttempts,
     hedgeFactor: cluster.hedgeFactor,
     minLearners: cluster.minLearners,
-    capacityExperiences: experiencesPerIteration,
+    maxStalenessVersions: ppo.staleness,
+    capacityExperiences: (ppo.staleness + 1) * experiencesPerIteration,
   };
 }
 

@@ -10,6 +10,7 @@ import { MiniDataset } from "../rl/mini-dataset.js";
 import { experienceStats, type ExperienceStats } from "../rl/stats.js";
 import { stepKlController, type KlController } from "../rl/kl-controller.js";
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
+import { CollectAhead } from "./collect-ahead.js";
 import type { UpdateStats } from "./ppo-update.js";
 
 /** Where the loop stands between two iterations: everything a resume needs besides the learners' state. */
@@ -28,8 +29,13 @@ export interface LoopState {
 export interface Troupe {
   /** Next prompts of the ppo split, with the ids their experiences will have. */
   nextPrompts(iteration: number, cursor: number): { prompts: Prompt[]; nextCursor: number };
-  /** y ~ π_old(·|x) on the rollout workers, with log π_ref, V and the reward model's score; each admitted once. */
-  perform(iteration: number, prompts: readonly Prompt[], policyVersion: number): Promise<ScoredRollout[]>;
+  /** Asks for rollouts that `perform` will be called for later; they are made meanwhile. */
+  ask(iteration: number, prompts: readonly Prompt[], oldestVersion: number): void;
+  /**
+   * y ~ π_old(·|x) on the rollout workers, with log π_ref, V and the reward model's score; each admitted once, and
+   * none of a policy older than `oldestVersion`.
+   */
+  perform(iteration: number, prompts: readonly Prompt[], oldestVersion: number): Promise<ScoredRollout[]>;
   /** PPO epochs over the minibatches on the learners: see ppo-update.ts. */
   update(state: LoopState, minibatches: readonly (readonly Experience[])[]): Promise<UpdateStats>;
   /** π_old ← π_θ: new weights of actor and critic, under the next version. */
@@ -41,6 +47,8 @@ export interface Troupe {
 
 export interface TrainLoopOptions {
   readonly iterations: number;
+  /** η: iterations collected ahead of the one that trains. */
+  readonly staleness: number;
   readonly generationBatches: number;
   readonly minibatchSize: number;
   readonly klBudget: number | null;
@@ -54,11 +62,11 @@ export async function trainLoop(
   resume: LoopState,
 ): Promise<LoopState> {
   let state = resume;
+  const collections = new CollectAhead(troupe, options);
   const miniDataset = new MiniDataset<Experience>(options.generationBatches, options.minibatchSize);
   while (state.iteration < options.iterations && !state.isKlBudgetSpent) {
     const { iteration, policyVersion, klController } = state;
-    const { prompts, nextCursor } = troupe.nextPrompts(iteration, state.promptCursor);
-    const rollouts = await troupe.perform(iteration, prompts, policyVersion);
+    const { rollouts, nextCursor } = await collections.take(state); // and the next η iterations' are begun
 
     const minibatches: Experience[][] = [];
     const experiences: Experience[] = [];

@@ -24,6 +24,7 @@ export interface EvaluationContext {
  *   sft     nll = −Σ log π(target), nats · tokens = target tokens        (perplexity = exp(Σ nll / Σ tokens))
  *   reward  chosen_score · rejected_score
  *   ppo     max_abs_log_ratio = max |log π_θ − log π_old| over counted tokens · tokens       (0 at step 0)
+ *           logprobs `[Σ R]`, rows one after another: log π_θ of counted tokens, the given log π_old of others
  */
 export async function evaluateRows(
   rows: ShardRows,
@@ -83,6 +84,7 @@ async function evaluatePpo(
 ): Promise<Record<string, Float64Array>> {
   const maxAbsLogRatio = new Float64Array(rows.length);
   const tokens = new Float64Array(rows.length);
+  const newLogprobs = rows.map((row) => Float64Array.from(row.logprobs));
   const { spec, weights } = context.modelOf("actor");
   const temperature = context.settings.stage === "ppo" ? context.settings.hyper.temperature : 1;
   for (const run of layPpo(rows, layOptions(spec, context))) {
@@ -91,9 +93,11 @@ async function evaluatePpo(
       const difference = Math.abs(logprobs[n] - rows[item].logprobs[index]);
       maxAbsLogRatio[item] = Math.max(maxAbsLogRatio[item], difference);
       tokens[item] += 1;
+      newLogprobs[item][index] = logprobs[n];
     });
   }
-  return { max_abs_log_ratio: maxAbsLogRatio, tokens };
+  const flat = Float64Array.from(newLogprobs.flatMap((row) => [...row]));
+  return { max_abs_log_ratio: maxAbsLogRatio, tokens, logprobs: flat };
 }
 
 /** Of the run's listed tokens. */

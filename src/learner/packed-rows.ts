@@ -227,8 +227,8 @@ class Grid {
 }
 
 function checkPpoRow({ promptIds, responseIds, ...columns }: PpoRow, row: number): void {
-  const { logprobs, values, advantages, returns, actionMask } = columns;
-  for (const { length } of [logprobs, values, advantages, returns, actionMask]) {
+  const { logprobs, proximalLogprobs = logprobs, values, advantages, returns, actionMask } = columns;
+  for (const { length } of [logprobs, proximalLogprobs, values, advantages, returns, actionMask]) {
     if (length === responseIds.length && promptIds.length > 0) continue;
     throw shapeError(
       `ppo row ${row}: ${promptIds.length} prompt tokens (expected at least 1), ${responseIds.length} ` +

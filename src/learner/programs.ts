@@ -15,7 +15,7 @@ import { packedLogprobs, packedValues, specKey } from "../models/forward.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { lmLoss } from "../rl/lm-loss.js";
-import { policyLoss } from "../rl/policy-loss.js";
+import { policyLoss, type Importance, type PolicyLossInput } from "../rl/policy-loss.js";
 import { endScoreLoss, rewardSums, spanLoss } from "../rl/reward-loss.js";
 import { valueLoss } from "../rl/value-loss.js";
 import type { PairShape, TokenShape } from "./packed-rows.js";
@@ -77,6 +77,8 @@ export function makeRewardGradProgram(
 
 export interface ActorOptions {
   readonly cliprange: number;
+  /** Correction for stale experience; null = none. @default null */
+  readonly importance?: Importance | null;
   /** Logits are divided by it in every log-prob: the same as in sampling. */
   readonly temperature: number;
 }
@@ -88,19 +90,25 @@ export function makeActorGradProgram(
   options: ActorOptions,
 ): GradientProgram {
   const column = f32(shape.tokens);
+  const { cliprange, temperature, importance } = options;
+  const correction = importance ? ` ${importance.kind}${importance.cap}` : "";
   return gradProgram({
-    key: `actor-grad ${specKey(spec)} ${nameOf(shape)} clip${options.cliprange} temp${options.temperature}`,
+    key: `actor-grad ${specKey(spec)} ${nameOf(shape)} clip${cliprange} temp${temperature}${correction}`,
     spec,
     inputs: {
       ...languageInputs(shape),
       mask: column,
       oldLogprobs: column,
+      ...(importance ? { proximalLogprobs: column } : {}),
       advantages: column,
       denominator: f32(),
     },
-    loss: (params, { mask, oldLogprobs, advantages, denominator, ...inputs }) => {
-      const logprobs = logprobsOf(spec, params, inputs, options.temperature);
-      const { loss, sums } = policyLoss({ logprobs, oldLogprobs, advantages, mask, denominator }, options);
+    loss: (params, { ids, starts, at, labels, ...rest }) => {
+      const logprobs = logprobsOf(spec, params, { ids, starts, at, labels }, temperature);
+      const { loss, sums } = policyLoss(
+        { ...(rest as unknown as Omit<PolicyLossInput, "logprobs">), logprobs },
+        options,
+      );
       return { loss, aux: { policyLoss: loss, ...sums } };
     },
   });

@@ -1,6 +1,7 @@
 /** Which programs a micro-shard takes, and their inputs. */
 import type { HostArrays } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
+import type { Importance } from "../rl/policy-loss.js";
 import { dataError } from "../shared/errors.js";
 import {
   makeActorGradProgram,
@@ -22,6 +23,8 @@ export type StageSettings =
 export interface PpoHyper {
   readonly cliprange: number;
   readonly cliprangeValue: number;
+  /** Correction for stale experience; null = none. @default null */
+  readonly importance?: Importance | null;
   readonly temperature: number;
   /** Weight of the language-model loss on ptx rows; 0 = off. */
   readonly ptxCoef: number;
@@ -147,11 +150,22 @@ function ppoTasks(
     const { shape, ids, starts, at, labels, mask } = run;
     const oldLogprobs = columnOf(run, (item) => rows[item].logprobs);
     const advantages = columnOf(run, (item) => rows[item].advantages);
+    const inputs = {
+      ids,
+      starts,
+      at,
+      labels,
+      mask,
+      oldLogprobs,
+      advantages,
+      denominator: scalar(denominator),
+    };
+    const proximalLogprobs = columnOf(run, (item) => rows[item].proximalLogprobs ?? rows[item].logprobs);
     return {
       role: "actor",
       program: makeActorGradProgram(actor, shape, hyper),
       statName: asIs,
-      inputs: { ids, starts, at, labels, mask, oldLogprobs, advantages, denominator: scalar(denominator) },
+      inputs: hyper.importance ? { ...inputs, proximalLogprobs } : inputs,
     };
   });
   const ofCritic = layPpo(rows, layOptions(critic, context)).map((run) => {

@@ -1,8 +1,14 @@
 /** From the run's configuration to what the compute thread needs for one stage. */
 import type { Config, OptimizerConfig } from "../config/schema.js";
+import type { Importance } from "../rl/policy-loss.js";
 import type { SetupStage__Output } from "../rpc/generated/troupe/v1/SetupStage.js";
 import { protocolError } from "../shared/errors.js";
 import { engineSettings } from "../worker/engine-settings.js";
+
+/** The correction that the run's experience needs: fresh experience needs none. */
+export function importanceOf({ staleness, importance, importanceCap }: Config["ppo"]): Importance | null {
+  return staleness === 0 || importance === "none" ? null : { kind: importance, cap: importanceCap };
+}
 
 export function stageSettings(message: SetupStage__Output, config: Config) {
   const { stage } = message;
@@ -35,6 +41,7 @@ export function stageSettings(message: SetupStage__Output, config: Config) {
         hyper: {
           cliprange: ppo.cliprange,
           cliprangeValue: ppo.cliprangeValue,
+          importance: importanceOf(ppo),
           temperature: generation.temperature,
           ptxCoef: ppo.ptx?.coef ?? 0,
           emaDecay: ppo.ema?.decay ?? null,

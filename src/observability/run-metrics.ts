@@ -20,6 +20,9 @@ const PPO_GAUGES: readonly (readonly [string, Key, Labels?])[] = [
   ["objective/kl_coef", "klCoef"],
   ["policy/approxkl_avg", "approxKl"],
   ["policy/clipfrac_avg", "policyClip"],
+  ["policy/importance_avg", "importanceWeight"],
+  ["policy/importance_ess", "importanceEss"],
+  ["policy/importance_capped", "importanceCapped"],
   ["policy/entropy_avg", "entropy"],
   ["policy/grad_norm", "gradNorm", { model: "actor" }],
   ["value/grad_norm", "gradNorm", { model: "critic" }],
@@ -117,6 +120,7 @@ export function exportRun(
       total("experiencesAbandoned", count, { reason });
     }
     gauge("bufferExperiences", ledger.buffered);
+    gauge("experiencesInFlight", ledger.inFlight);
     gauge("bufferCapacityExperiences", limits?.bufferExperiences ?? 0);
     gauge("stalenessLimit", limits?.stalenessVersions ?? 0);
   };

@@ -49,6 +49,21 @@ export const RUN_RECORDS = {
     help: "share of counted tokens clipped in the policy loss",
     healthy: "0.01 to 0.3",
   },
+  "policy/importance_avg": {
+    stages: ppo,
+    help: "mean weight π_prox / π_behav of counted tokens, capped; only with ppo.staleness and a correction",
+    healthy: "1 ± 0.1",
+  },
+  "policy/importance_ess": {
+    stages: ppo,
+    help: "effective share of the counted tokens, (Σ weight)² / (tokens · Σ weight²)",
+    healthy: "above 0.5; falling means staleness costs more data than it saves time",
+  },
+  "policy/importance_capped": {
+    stages: ppo,
+    help: "share of counted tokens whose weight passed ppo.importanceCap",
+    healthy: "below 0.01",
+  },
   "policy/entropy_avg": {
     stages: ppo,
     help: "mean −log π(token) over counted tokens, nats",
@@ -103,7 +118,11 @@ export const RUN_RECORDS = {
     help: "experiences of the iteration that were not trained, count",
     healthy: "0",
   },
-  "perf/rollout_seconds": { stages: ppo, help: "wall time of collecting, seconds", healthy: "steady" },
+  "perf/rollout_seconds": {
+    stages: ppo,
+    help: "wall time that training waited for the collection, seconds",
+    healthy: "steady",
+  },
   "perf/update_seconds": { stages: ppo, help: "wall time of the PPO epochs, seconds", healthy: "steady" },
   "perf/allreduce_seconds": {
     stages: all,
@@ -112,7 +131,7 @@ export const RUN_RECORDS = {
   },
   "perf/tokens_per_second": {
     stages: all,
-    help: "ppo: generated tokens / rollout_seconds; sft, reward: trained tokens / step time",
+    help: "ppo: generated tokens / rollout_seconds (asynchronous: / seconds of the iteration); sft, reward: trained tokens / step time",
     healthy: "steady",
   },
   policy_version: { stages: ppo, help: "version trained in this iteration", healthy: "grows by 1" },

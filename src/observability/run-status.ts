@@ -25,6 +25,10 @@ export interface Ledger {
   readonly droppedByReason: Readonly<Record<string, number>>;
   /** Asked for and given up before admission; not part of the balance. */
   readonly refusedByReason: Readonly<Record<string, number>>;
+  /** Asked for, neither admitted nor given up yet; not part of the balance. */
+  readonly inFlight: number;
+  /** The trained ones, by how many versions the policy was ahead of the one that sampled them. */
+  readonly trainedByStaleness: Readonly<Record<string, number>>;
 }
 
 export interface RunStatus {

@@ -50,7 +50,10 @@ export interface IterationReport {
   readonly experience: ExperienceStats;
   readonly update: UpdateStats;
   readonly klCoef: number;
+  /** How long training waited for the collection. */
   readonly collectSeconds: number;
+  /** Whether collecting and training overlap. */
+  readonly isAsynchronous: boolean;
   readonly rollouts: readonly ScoredRollout[];
   /** Experiences of the iteration that were admitted and not trained. */
   readonly dropped: number;
@@ -60,7 +63,7 @@ export interface IterationReport {
 export function reportIteration(run: RunContext, report: IterationReport): void {
   const { bus, metrics, learners, config } = run;
   const { iteration, policyVersion, experience, update, klCoef, collectSeconds, rollouts } = report;
-  const { dropped, learningRates } = report;
+  const { dropped, learningRates, isAsynchronous } = report;
   const { sums, tokens, measuredSteps } = update;
   const perToken = (name: string): number => (sums[name] ?? NaN) / tokens;
   const perStep = (name: string): number => (sums[name] ?? NaN) / measuredSteps;
@@ -78,6 +81,7 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
     "objective/entropy": experience.entropy * experience.responseTokens.mean,
     "policy/approxkl_avg": perToken("approxKlSum"),
     "policy/clipfrac_avg": perToken("clipFracSum"),
+    ...importanceNumbers(sums, tokens),
     "policy/entropy_avg": experience.entropy,
     "policy/grad_norm": learners.gradientNorms.actor ?? NaN,
     "value/grad_norm": learners.gradientNorms.critic ?? NaN,
@@ -95,7 +99,7 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
     "perf/rollout_seconds": collectSeconds,
     "perf/update_seconds": updateSeconds,
     "perf/allreduce_seconds": update.allReduceMs / 1000,
-    "perf/tokens_per_second": responseTokens / collectSeconds,
+    "perf/tokens_per_second": responseTokens / (collectSeconds + (isAsynchronous ? updateSeconds : 0)),
     policy_version: policyVersion,
     episode: (iteration + 1) * experience.experiences,
     eps: experience.experiences / (collectSeconds + updateSeconds),
@@ -121,6 +125,17 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
       run.logger.warn({ err: error }, "samples could not be decoded"),
     );
   }
+}
+
+/** How the weights for stale tokens are distributed; nothing when nothing is weighed. */
+function importanceNumbers(sums: UpdateStats["sums"], tokens: number): Record<string, number> {
+  const { importanceSum: sum, importanceSquaredSum: squares, importanceCappedSum: capped } = sums;
+  if (sum === undefined) return {};
+  return {
+    "policy/importance_avg": sum / tokens,
+    "policy/importance_ess": (sum * sum) / (tokens * squares),
+    "policy/importance_capped": capped / tokens,
+  };
 }
 
 async function showSamples(

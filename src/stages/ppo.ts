@@ -14,6 +14,7 @@ import { ledgerOf } from "../coordinator/ledger-view.js";
 import { PromptSource } from "../data/batches.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { MicroShard } from "../rpc/codec/shard.js";
+import { importanceOf } from "../learner/stage-settings.js";
 import { startKlController } from "../rl/kl-controller.js";
 import { makeExperience } from "../rl/make-experience.js";
 import { learningRateAt } from "../rl/schedule.js";
@@ -29,11 +30,9 @@ import { shuffled } from "../rl/shuffle.js";
 import { evaluatePolicy, type PolicyEvaluation } from "./evaluate-policy.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
 import { checkPreflight, reportIteration } from "./ppo-report.js";
+import { ProximalPolicy } from "./proximal-policy.js";
 import type { RunContext } from "./run-context.js";
 import { countedTokens as countedLanguageTokens } from "./sft.js";
-
-/** Versions of actor and critic kept for workers that are still loading the one before. */
-const VERSIONS_KEPT = 2;
 
 export interface PpoModels {
   readonly policy: ModelSource;
@@ -53,6 +52,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const { config, host, learners, dispatcher, artifacts, checkpointer, bus, metrics, signal } = run;
   const { ppo } = config;
   const startedMs = performance.now();
+  /** Versions of actor and critic kept beside the newest: those that may still sample, and one that may still be loading. */
+  const versionsKept = ppo.staleness + 1;
   const minibatchesPerIteration =
     Math.ceil((ppo.rolloutBatchSize * ppo.samplesPerPrompt) / ppo.minibatchSize) * ppo.generationBatches;
   const totalSteps = ppo.iterations * ppo.ppoEpochs * minibatchesPerIteration;
@@ -90,12 +91,15 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     ...normalizer,
     eosGap: ppo.eosGap ? { eosId: run.tokenizer.info.eosId, padId: run.tokenizer.info.padId } : null,
   });
+  const importance = importanceOf(ppo);
+  const proximal = new ProximalPolicy(run);
   let made: { readonly iteration: number; readonly byId: ReadonlyMap<string, Experience> } | undefined;
   const experiencesOf = async (iteration: number, klCoef: number) => {
     if (made?.iteration === iteration) return made.byId;
     const ids = host.experienceIdsOf(iteration);
     const batches = intoBatches(await run.store.getAll(ids), ppo.generationBatches);
-    const all = batches.flatMap((batch) => makeExperience(batch, { ...experienceOptions(), klCoef }));
+    const fresh = batches.flatMap((batch) => makeExperience(batch, { ...experienceOptions(), klCoef }));
+    const all = importance === null ? fresh : await proximal.recall(iteration, fresh);
     made = { iteration, byId: new Map(all.map((experience) => [experience.experienceId, experience])) };
     return made.byId;
   };
@@ -147,7 +151,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     host.dispatch({ type: "VersionPublished", policyVersion, sha256: refs[0].sha256 });
     metrics.policyVersion.set(policyVersion);
     for (const role of ["actor", "critic"])
-      await artifacts.remove(`${role}/${policyVersion - VERSIONS_KEPT}`);
+      await artifacts.remove(`${role}/${policyVersion - versionsKept - 1}`);
   };
 
   // ── where to start ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,9 +175,9 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
 
   // After a restart the weights are still on disk, while the learners may already be further.
   const published = host.state.durable.policyVersion;
-  for (let version = start.policyVersion; version <= published; version++) {
+  for (let version = Math.max(0, start.policyVersion - versionsKept); version <= published; version++) {
     for (const name of [`actor/${version}`, `critic/${version}`]) {
-      if (!(await artifacts.recover(name)))
+      if (!(await artifacts.recover(name)) && version >= start.policyVersion)
         throw storageError(`${name} was published, but its file is gone: the run directory is damaged`);
     }
   }
@@ -207,14 +211,16 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         }),
       );
       host.dispatch({ type: "IterationStarted", iteration, promptCursor: cursor });
-      metrics.iteration.set(iteration);
       return { prompts, nextCursor: cursor + count };
     },
-    async perform(iteration, prompts, policyVersion) {
+    ask(iteration, prompts, oldestVersion) {
+      dispatcher.ask(iteration, prompts, oldestVersion, brief);
+    },
+    async perform(iteration, prompts, oldestVersion) {
       const startedMs = performance.now();
-      trainedVersion = policyVersion;
       droppedBefore = droppedCount();
-      const rollouts = await dispatcher.collect(iteration, prompts, policyVersion, brief, signal);
+      metrics.iteration.set(iteration);
+      const rollouts = await dispatcher.collect(iteration, prompts, oldestVersion, brief, signal);
       if (iteration === 0) checkPreflight.rollouts(rollouts);
       collectSeconds = (performance.now() - startedMs) / 1000;
       metrics.iterationPhaseDuration.observe({ phase: "collect" }, collectSeconds);
@@ -222,9 +228,13 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       return rollouts;
     },
     async update({ iteration, policyVersion, klController, optimizerSteps }, minibatches) {
+      trainedVersion = policyVersion;
+      const experiences = minibatches.flat();
+      const measured =
+        importance === null ? experiences : await proximal.measure(iteration, policyVersion, experiences);
       made = {
         iteration,
-        byId: new Map(minibatches.flat().map((experience) => [experience.experienceId, experience])),
+        byId: new Map(measured.map((experience) => [experience.experienceId, experience])),
       };
       const stats = await ppoUpdate(
         minibatches,
@@ -250,7 +260,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         },
       );
       metrics.iterationPhaseDuration.observe({ phase: "update" }, stats.elapsedMs / 1000);
-      for (const experience of minibatches.flat())
+      for (const experience of experiences)
         metrics.experienceStaleness.observe(policyVersion - experience.policyVersion);
       return stats;
     },
@@ -274,7 +284,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         state.iteration % everyIterations === 0 &&
         state.iteration < ppo.iterations
       ) {
-        await checkpointer.save({
+        const isSaved = await checkpointer.save({
           stage: "ppo",
           step: state.optimizerSteps,
           completedUnits: state.iteration,
@@ -283,6 +293,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
           role: "actor",
           head: "lm",
         });
+        if (isSaved) await proximal.prune();
       }
     },
     report(iteration, experience, update, klCoef) {
@@ -293,6 +304,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         policyVersion: trainedVersion,
         klCoef,
         collectSeconds,
+        isAsynchronous: ppo.staleness > 0,
         rollouts: collected,
         dropped: droppedCount() - droppedBefore,
         learningRates: learningRates((iteration + 1) * ppo.ppoEpochs * minibatchesPerIteration),
@@ -303,6 +315,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     troupe,
     {
       iterations: ppo.iterations,
+      staleness: ppo.staleness,
       generationBatches: ppo.generationBatches,
       minibatchSize: ppo.minibatchSize,
       klBudget: ppo.klBudget,
@@ -310,6 +323,8 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     },
     start,
   );
+  // What was collected for iterations that the KL budget cut off would keep the rollout workers from the evaluation.
+  if (end.isKlBudgetSpent) host.dispatch({ type: "CollectionsCancelled" });
 
   const after = await evaluatePolicy(run, "after", end.policyVersion, brief);
   const finals = [

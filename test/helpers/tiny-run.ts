@@ -58,6 +58,8 @@ export interface TinySummary {
       readonly trained: number;
       readonly dropped: number;
       readonly buffered: number;
+      readonly inFlight: number;
+      readonly trainedByStaleness: Readonly<Record<string, number>>;
     };
   };
   readonly processes: { readonly rollout: number; readonly learner: number };

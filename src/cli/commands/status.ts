@@ -38,6 +38,7 @@ async function renderStatus(status: RunStatus): Promise<string[]> {
     lines.push(
       `experience  ${ledger.admitted} admitted = ${ledger.trained} trained + ${ledger.dropped} dropped + ${ledger.buffered} buffered`,
     );
+    if (status.stalenessLimit > 0) lines.push(...asynchronousLines(status, ledger));
   }
   const rows = status.workers.map((worker) => [
     worker.workerId,
@@ -59,5 +60,18 @@ async function renderStatus(status: RunStatus): Promise<string[]> {
         .join("  ")
         .trimEnd(),
     ),
+  ];
+}
+
+/** What is collected ahead, and how old the trained experience was. */
+function asynchronousLines(
+  { iteration, collectingIteration, stalenessLimit }: RunStatus,
+  { inFlight, trainedByStaleness }: NonNullable<RunStatus["ledger"]>,
+): string[] {
+  const counts = Object.entries(trainedByStaleness).sort(([a], [b]) => Number(a) - Number(b));
+  const histogram = counts.map(([versions, count]) => `${count} at ${versions}`).join(", ") || "none yet";
+  return [
+    `ahead       ${inFlight} in flight, collecting for iterations up to ${Math.max(iteration, collectingIteration)}`,
+    `staleness   at most ${stalenessLimit} versions; trained: ${histogram}`,
   ];
 }

@@ -167,6 +167,7 @@ function finishStep(
     else {
       entry.status = "trained";
       state.counts.trained += 1;
+      increment(state.counts.trainedByStaleness, String(state.policyVersion - entry.policyVersion));
       unbuffer(state, id, entry);
     }
   }

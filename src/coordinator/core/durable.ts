@@ -55,6 +55,8 @@ export interface LedgerCounts {
   buffered: number;
   bufferedBytes: number;
   trained: number;
+  /** The trained ones by how many versions the policy was ahead of the one that sampled them. */
+  trainedByStaleness: Record<string, number>;
   dropped: Record<string, number>;
   abandoned: Record<string, number>;
 }
@@ -131,6 +133,7 @@ export function emptyDurableState(): DurableState {
       buffered: 0,
       bufferedBytes: 0,
       trained: 0,
+      trainedByStaleness: {},
       dropped: {},
       abandoned: {},
     },

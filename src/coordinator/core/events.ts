@@ -188,13 +188,20 @@ export interface IterationCommitted {
   readonly promptCursor: number;
   readonly resume: JsonValue;
 }
-/** The train loop wants these experiences; they start when the buffer has room. Repeating a request resumes it. */
+/**
+ * The train loop wants these experiences, now or ahead of time; they start when the buffer has room. Repeating a request
+ * resumes it: the answer then tells what is left of them.
+ */
 export interface CollectRequested {
   readonly type: "CollectRequested";
   readonly iteration: number;
-  /** Tasks wait until this version is published. */
+  /** Oldest version that may sample them; tasks wait until it is published. */
   readonly policyVersion: number;
   readonly tasks: readonly TaskRequest[];
+}
+/** No iteration follows the committed ones: whatever was collected ahead is given up. */
+export interface CollectionsCancelled {
+  readonly type: "CollectionsCancelled";
 }
 /** The train loop wants evaluation tasks done; their results are completed once and never enter the ledger. */
 export interface EvaluationRequested {
@@ -275,6 +282,7 @@ export type TrainLoopEvent =
   | IterationStarted
   | IterationCommitted
   | CollectRequested
+  | CollectionsCancelled
   | EvaluationRequested
   | StepRequested
   | VersionPublished

@@ -3,7 +3,8 @@
  * life of the run; every refusal leaves the durable state as it was (except giving up a non-finite or oversized id).
  *
  * Room is reserved for a whole collection before its first task is handed out, so experiences in flight can never
- * exceed the buffer and a redelivered task always finds its place free.
+ * exceed the buffer and a redelivered task always finds its place free. With a buffer of (η + 1) collections of B this
+ * is AReaL's admission rule: at most (η + v + 1)·B experiences asked for before version v + 1 is published.
  */
 import type { ExperienceId } from "../../rl/types.js";
 import type { ExperienceOutcome } from "./effects.js";
@@ -13,7 +14,15 @@ import type { Outbox } from "./outbox.js";
 import type { AbandonReason, DropReason } from "./records.js";
 import { isListed } from "./retention.js";
 import type { CoordinatorState, Member } from "./state.js";
-import { addTask, canDrain, endTask, leaseOf, releaseLease, reportCollection } from "./tasks.js";
+import {
+  addTask,
+  endTask,
+  isAhead,
+  leaseOf,
+  oldestPolicyFor,
+  releaseLease,
+  reportCollection,
+} from "./tasks.js";
 
 /** Asks for a collection, or waits again for one that a restart found in the journal. */
 export function requestCollection(state: CoordinatorState, event: CollectRequested, out: Outbox): void {
@@ -110,7 +119,7 @@ export function receiveExperience(
     case "overCapacity":
       counters.rejectedExperiences += 1;
       state.volatile.largestExperienceBytes = Math.max(state.volatile.largestExperienceBytes, event.bytes);
-      if (canDrain(state)) {
+      if (isAhead(state, iterationOf(id))) {
         // Asked for again, by whoever is free, once the train loop has used something up.
         if (task !== undefined && lease !== undefined)
           releaseLease(state, task, lease, "capacity", false, out);
@@ -150,7 +159,7 @@ function judge(state: CoordinatorState, member: Member | null, event: Experience
   const assignee = task.assignees.get(event.attempt);
   if (assignee !== undefined && assignee !== event.workerId) return "fenced";
   if (event.policyVersion > durable.policyVersion) return "unknown";
-  if (durable.policyVersion - event.policyVersion > config.maxStalenessVersions) return "stale";
+  if (event.policyVersion < oldestPolicyFor(state, task)) return "stale";
   if (!event.isFinite) return "nonfinite";
   if (durable.counts.bufferedBytes + event.bytes > config.capacityBytes) return "overCapacity";
   return "admitted";
@@ -200,6 +209,11 @@ export function closeIterations(
   for (const task of [...volatile.tasks.values()]) {
     if (task.kind === "experience" && (task.owner as number) <= iteration) endTask(state, task, false, out);
   }
+}
+
+/** No iteration follows: whatever was collected ahead is given up. */
+export function cancelCollections(state: CoordinatorState, out: Outbox): void {
+  closeIterations(state, Infinity, "iterationEnd", "unused", out);
 }
 
 function dropBuffered(

@@ -17,6 +17,7 @@ import type { CoordinatorEvent, WorkerEvent } from "./events.js";
 import { advanceLearning, noteAppliedStep, receiveHealed, receiveHealFailed } from "./healing.js";
 import {
   addCollectionTasks,
+  cancelCollections,
   dropStale,
   openWaitingCollections,
   receiveExperience,
@@ -66,6 +67,7 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
     case "CoordinatorStarted":
       out.record({ type: "EpochStarted", epoch: durable.epoch + 1 });
       for (const iteration of durable.collections.keys()) addCollectionTasks(state, iteration);
+      dropStale(state, out); // the bound may have been lowered
       return;
     case "Tick":
       return expireAll(state, out);
@@ -83,6 +85,8 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return commitIteration(state, event, out);
     case "CollectRequested":
       return requestCollection(state, event, out);
+    case "CollectionsCancelled":
+      return cancelCollections(state, out);
     case "EvaluationRequested":
       return requestEvaluation(state, event, out);
     case "StepRequested":

@@ -22,7 +22,10 @@ export interface CoordinatorStatus {
   readonly generation: number;
   readonly stage: string | null;
   readonly finishedStages: readonly string[];
+  /** The one being collected for or trained. */
   readonly iteration: number;
+  /** The newest one collected for; beyond `iteration` when experience is collected ahead. */
+  readonly collectingIteration: number;
   readonly committedIteration: number;
   readonly policyVersion: number;
   /** Last finished optimizer step of the stage. */
@@ -54,7 +57,8 @@ export function status(state: CoordinatorState): CoordinatorStatus {
     generation: durable.generation,
     stage: durable.stage,
     finishedStages: [...durable.finishedStages],
-    iteration: durable.iteration,
+    iteration: Math.min(durable.iteration, durable.committedIteration + 1),
+    collectingIteration: durable.iteration,
     committedIteration: durable.committedIteration,
     policyVersion: durable.policyVersion,
     step: durable.finishedStep,
@@ -63,6 +67,7 @@ export function status(state: CoordinatorState): CoordinatorStatus {
     learning: learningOf(state),
     ledger: {
       ...durable.counts,
+      trainedByStaleness: { ...durable.counts.trainedByStaleness },
       dropped: { ...durable.counts.dropped },
       abandoned: { ...durable.counts.abandoned },
     },

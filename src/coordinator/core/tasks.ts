@@ -64,11 +64,6 @@ export function dispatchTasks(state: CoordinatorState, out: Outbox): void {
   hedgeStragglers(state, out);
 }
 
-const oldestPolicyFor = ({ durable, config }: CoordinatorState, task: Task): number =>
-  task.kind === "evaluation"
-    ? task.policyVersion
-    : Math.max(0, durable.policyVersion - config.maxStalenessVersions);
-
 /** Fewest leases first; "unheld" when nobody free holds the policy, "later" when it waits for somebody else. */
 function chooseWorker(
   state: CoordinatorState,
@@ -96,8 +91,8 @@ function hasFreshWorker({ volatile }: CoordinatorState, task: Task): boolean {
 
 function holdsPolicyFrom(state: CoordinatorState, member: Member, oldest: number, out: Outbox): boolean {
   const { durable } = state;
-  if (member.policyVersion >= oldest && member.policyVersion <= durable.policyVersion) return true;
-  if (member.refreshedTo !== durable.policyVersion) {
+  // Whoever may still sample from an older policy is told of the newest as well: fresher experience is better.
+  if (member.policyVersion !== durable.policyVersion && member.refreshedTo !== durable.policyVersion) {
     member.refreshedTo = durable.policyVersion;
     out.send({
       type: "RefreshPolicy",
@@ -106,24 +101,39 @@ function holdsPolicyFrom(state: CoordinatorState, member: Member, oldest: number
       policyVersion: durable.policyVersion,
     });
   }
-  return false;
+  return member.policyVersion >= oldest && member.policyVersion <= durable.policyVersion;
 }
 
-/** Whether the bytes it may bring fit; always when nothing in the buffer can drain, so that waiting never deadlocks. */
+/**
+ * Oldest version that may work on the task. Experiences: no more than `maxStalenessVersions` behind the policy of now,
+ * nor (a collection asked for ahead) behind the one that will be trained when they are used.
+ */
+export function oldestPolicyFor({ durable, config }: CoordinatorState, task: Task): number {
+  if (task.kind === "evaluation") return task.policyVersion;
+  return Math.max(task.policyVersion, durable.policyVersion - config.maxStalenessVersions);
+}
+
+/**
+ * Whether the bytes it may bring fit, beside those of the tasks at work and of every older collection. A task of the
+ * oldest open collection never waits: nothing leaves the buffer before that one is complete.
+ */
 function hasRoomFor(state: CoordinatorState, task: Task): boolean {
   const { durable, volatile, config } = state;
-  if (durable.counts.buffered === 0) return true;
-  const outstanding = task.openIds.size + volatile.leasedExperiences;
-  const expected = durable.counts.bufferedBytes + outstanding * volatile.largestExperienceBytes;
-  return expected <= config.capacityBytes || !canDrain(state);
+  if (!isAhead(state, task.owner as number)) return true;
+  const { bufferedBytes, open } = durable.counts;
+  const bytesOf = (experiences: number): number => experiences * volatile.largestExperienceBytes;
+  if (bufferedBytes + bytesOf(open) <= config.capacityBytes) return true; // even all that is asked for fits
+  let older = 0;
+  for (const other of volatile.waitingTasks) {
+    if (other.kind === "experience" && other.owner < task.owner) older += other.openIds.size;
+  }
+  const expected = bufferedBytes + bytesOf(task.openIds.size + volatile.leasedExperiences + older);
+  return expected <= config.capacityBytes;
 }
 
-/** Whether the buffer holds experiences of a complete collection: those the train loop can use up. */
-export function canDrain(state: CoordinatorState): boolean {
-  const { openTasks } = state.volatile;
-  for (const entry of state.durable.experiences.values()) {
-    if (entry.status === "buffered" && !openTasks.has(entry.iteration)) return true;
-  }
+/** Whether an older collection is still to be used up, so that waiting makes room for this iteration's experiences. */
+export function isAhead({ durable }: CoordinatorState, iteration: number): boolean {
+  for (const open of durable.collections.keys()) if (open < iteration) return true;
   return false;
 }
 

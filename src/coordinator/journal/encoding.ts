@@ -74,11 +74,14 @@ export function decodeSnapshot(key: string, value: Uint8Array): Snapshot {
     key,
     unframe(key, value),
   ) as Stored;
+  const empty = emptyDurableState();
   return {
     sequence,
     state: {
-      ...emptyDurableState(),
+      ...empty,
       ...plain,
+      // Written before there was a count, a snapshot lacks it.
+      counts: { ...empty.counts, ...plain.counts },
       collections: new Map(collections.map((collection) => [collection.iteration, collection])),
       experiences: new Map(experiences),
       retained: new Set(retained),

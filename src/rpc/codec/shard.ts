@@ -19,7 +19,14 @@ import {
 /** What the losses of a ppo step need of an experience. */
 export type PpoRow = Pick<
   Experience,
-  "promptIds" | "responseIds" | "logprobs" | "values" | "advantages" | "returns" | "actionMask"
+  | "promptIds"
+  | "responseIds"
+  | "logprobs"
+  | "proximalLogprobs"
+  | "values"
+  | "advantages"
+  | "returns"
+  | "actionMask"
 >;
 
 export type ShardRows =
@@ -108,6 +115,9 @@ function toExperienceRows(rows: readonly PpoRow[], ptx: readonly SftRow[] | unde
       ).values,
     ),
     logprobs: column((row) => row.logprobs),
+    ...(rows.some((row) => row.proximalLogprobs !== undefined)
+      ? { proximalLogprobs: column((row) => row.proximalLogprobs ?? row.logprobs) }
+      : {}),
     values: column((row) => row.values),
     advantages: column((row) => row.advantages),
     returns: column((row) => row.returns),
@@ -136,6 +146,10 @@ function fromExperienceRows(message: ExperienceRows__Output): { rows: PpoRow[]; 
   const column = (bytes: Uint8Array, field: string) =>
     fromRagged(float32Column(bytes, field), responseLengths, field);
   const logprobs = column(message.logprobs, "ExperienceRows.logprobs");
+  const proximal =
+    message._proximalLogprobs === "proximalLogprobs"
+      ? column(message.proximalLogprobs as Uint8Array, "ExperienceRows.proximal_logprobs")
+      : undefined;
   const values = column(message.values, "ExperienceRows.values");
   const advantages = column(message.advantages, "ExperienceRows.advantages");
   const returns = column(message.returns, "ExperienceRows.returns");
@@ -148,6 +162,7 @@ function fromExperienceRows(message: ExperienceRows__Output): { rows: PpoRow[]; 
     promptIds: ids[2 * i],
     responseIds: ids[2 * i + 1],
     logprobs: logprobs[i],
+    ...(proximal === undefined ? {} : { proximalLogprobs: proximal[i] }),
     values: values[i],
     advantages: advantages[i],
     returns: returns[i],

@@ -64,6 +64,9 @@ class Recorder implements Troupe {
     });
     return { prompts, nextCursor: cursor + prompts.length };
   }
+  ask(iteration: number, _prompts: readonly Prompt[], oldestVersion: number) {
+    this.story.push(`ask ${iteration} from v${oldestVersion}`);
+  }
   perform(iteration: number, prompts: readonly Prompt[], policyVersion: number) {
     this.story.push(`perform ${iteration} with v${policyVersion}`);
     return Promise.resolve(prompts.map((prompt) => rolloutOf(prompt, this.klOf(iteration), policyVersion)));
@@ -89,6 +92,7 @@ class Recorder implements Troupe {
 
 const options = (changes: Partial<TrainLoopOptions> = {}): TrainLoopOptions => ({
   iterations: 2,
+  staleness: 0,
   generationBatches: 1,
   minibatchSize: 2,
   klBudget: null,
@@ -193,6 +197,47 @@ describe("trainLoop", () => {
     for (const rows of [troupe.minibatches[0], troupe.minibatches[1]]) {
       const advantages = rows.flatMap((row) => [...row.advantages]);
       expect(advantages.reduce((sum, value) => sum + value, 0)).toBeCloseTo(0, 5);
+    }
+  });
+});
+
+describe("trainLoop with staleness 2", () => {
+  it("asks for the next two iterations before it trains, each from the oldest policy it may use", async () => {
+    const troupe = new Recorder();
+    const end = await trainLoop(troupe, options({ iterations: 4, staleness: 2 }), start());
+    const asked = troupe.story.filter((line) => /^(ask|prompts|perform|update)/.test(line));
+    expect(asked).toEqual([
+      "prompts 0 from 0",
+      "ask 0 from v0",
+      "prompts 1 from 4",
+      "ask 1 from v0",
+      "prompts 2 from 8",
+      "ask 2 from v0",
+      "perform 0 with v0",
+      "update 0: 2+2",
+      "prompts 3 from 12",
+      "ask 3 from v1",
+      "perform 1 with v0",
+      "update 1: 2+2",
+      "perform 2 with v0",
+      "update 2: 2+2",
+      "perform 3 with v1",
+      "update 3: 2+2",
+    ]);
+    expect(end).toMatchObject({ iteration: 4, policyVersion: 4, promptCursor: 16 });
+  });
+
+  it("goes on from any committed state: what was asked for is asked for again, with the same prompts", async () => {
+    const settings = options({ iterations: 5, staleness: 2 });
+    const whole = new Recorder();
+    const end = await trainLoop(whole, settings, start());
+    const promptsOf = (story: readonly string[]) => story.filter((line) => line.startsWith("prompts"));
+    for (const state of whole.commits.slice(0, -1)) {
+      const rest = new Recorder();
+      expect(await trainLoop(rest, settings, structuredClone(state))).toEqual(end);
+      expect(promptsOf(rest.story)).toEqual(promptsOf(whole.story).slice(state.iteration));
+      const oldest = Math.max(0, state.policyVersion - 2);
+      expect(rest.story).toContain(`ask ${state.iteration} from v${oldest}`);
     }
   });
 });

@@ -30,7 +30,16 @@ const STATUS: RunStatus = {
   generation: 1,
   coordinatorEpoch: 1,
   elapsedMs: 1000,
-  ledger: { admitted: 4, trained: 3, dropped: 0, buffered: 1, droppedByReason: {}, refusedByReason: {} },
+  ledger: {
+    admitted: 4,
+    trained: 3,
+    dropped: 0,
+    buffered: 1,
+    droppedByReason: {},
+    refusedByReason: {},
+    inFlight: 0,
+    trainedByStaleness: {},
+  },
   workers: [],
 };
 

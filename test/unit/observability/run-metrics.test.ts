@@ -37,6 +37,8 @@ const STATUS: RunStatus = {
     dropped: 5,
     buffered: 15,
     droppedByReason: { stale: 5 },
+    inFlight: 7,
+    trainedByStaleness: { 0: 1 },
     refusedByReason: { poison: 2 },
   },
   workers: [worker("rollout-0", "alive"), worker("rollout-1", "alive"), worker("learner-0", "suspect")],
@@ -69,6 +71,7 @@ test("a scrape shows the status: position, workers by role and state, limits", a
     'troupe_workers_required{role="learner"} 2',
     "troupe_buffer_capacity_experiences 128",
     "troupe_staleness_limit_versions 1",
+    "troupe_experiences_in_flight 7",
   ]) {
     expect(text.split("\n")).toContain(line);
   }
@@ -84,7 +87,7 @@ test("the ledger's counters are the run's totals, however often they are read or
   expect(lines).toContain("troupe_experiences_admitted_total 110");
   expect(lines).toContain("troupe_experiences_trained_total 80");
   expect(lines).toContain('troupe_experiences_dropped_total{reason="stale"} 5');
-  expect(lines).toContain('troupe_experiences_dropped_total{reason="nonfinite"} 0');
+  expect(lines).toContain('troupe_experiences_dropped_total{reason="skippedStep"} 0');
   expect(lines).toContain('troupe_experiences_abandoned_total{reason="poison"} 2');
   expect(lines).toContain("troupe_buffer_experiences 25");
 });

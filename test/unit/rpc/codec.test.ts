@@ -261,6 +261,7 @@ describe("micro-shards on the wire", () => {
             promptIds: Int32Array.of(1, 2),
             responseIds: Int32Array.of(3, 4, 5),
             logprobs: new Float32Array(3),
+            proximalLogprobs: new Float32Array(3),
             values: new Float32Array(3),
             advantages: new Float32Array(3),
             returns: new Float32Array(3),
@@ -272,7 +273,7 @@ describe("micro-shards on the wire", () => {
     const columns = Object.entries(shard.ppo ?? {}).filter((entry): entry is [string, Buffer] =>
       Buffer.isBuffer(entry[1]),
     );
-    expect(columns.map(([name]) => name)).toHaveLength(8);
+    expect(columns.map(([name]) => name)).toHaveLength(9);
     for (const [name, bytes] of columns) {
       for (const length of [0, bytes.length - 1]) {
         const cutShard = {

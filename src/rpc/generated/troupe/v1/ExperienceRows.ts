@@ -30,6 +30,12 @@ export interface ExperienceRows {
    * Rows mixed in as a language-model loss; unset without ptx.
    */
   'ptx'?: (_troupe_v1_LanguageRows | null);
+  /**
+   * float32[sum(response_lengths)], log-probabilities under the policy at the start of the update; unset when that is
+   * the one that sampled every row (then they are `logprobs`).
+   */
+  'proximalLogprobs'?: (Buffer | Uint8Array | string);
+  '_proximalLogprobs'?: "proximalLogprobs";
 }
 
 export interface ExperienceRows__Output {
@@ -60,4 +66,10 @@ export interface ExperienceRows__Output {
    * Rows mixed in as a language-model loss; unset without ptx.
    */
   'ptx': (_troupe_v1_LanguageRows__Output | null);
+  /**
+   * float32[sum(response_lengths)], log-probabilities under the policy at the start of the update; unset when that is
+   * the one that sampled every row (then they are `logprobs`).
+   */
+  'proximalLogprobs'?: (Buffer);
+  '_proximalLogprobs'?: "proximalLogprobs";
 }

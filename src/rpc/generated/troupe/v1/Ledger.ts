@@ -15,6 +15,14 @@ export interface Ledger {
    * Refused before admission, by reason ("duplicate", "stale", ...); not part of the balance.
    */
   'refusedByReason'?: ({[key: string]: number | string | Long});
+  /**
+   * Asked for, neither admitted nor given up yet; not part of the balance.
+   */
+  'inFlight'?: (number | string | Long);
+  /**
+   * Trained ones, by how many versions the policy was ahead of the one that sampled them.
+   */
+  'trainedByStaleness'?: ({[key: string]: number | string | Long});
 }
 
 /**
@@ -30,4 +38,12 @@ export interface Ledger__Output {
    * Refused before admission, by reason ("duplicate", "stale", ...); not part of the balance.
    */
   'refusedByReason': ({[key: string]: number});
+  /**
+   * Asked for, neither admitted nor given up yet; not part of the balance.
+   */
+  'inFlight': (number);
+  /**
+   * Trained ones, by how many versions the policy was ahead of the one that sampled them.
+   */
+  'trainedByStaleness': ({[key: string]: number});
 }

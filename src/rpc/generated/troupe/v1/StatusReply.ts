@@ -18,6 +18,14 @@ export interface StatusReply {
    */
   'desired'?: ({[key: string]: number});
   'seconds'?: (number | string);
+  /**
+   * Newest iteration that experience is collected for; above `iteration` when it is collected ahead.
+   */
+  'collectingIteration'?: (number);
+  /**
+   * ppo.staleness: policy versions by which trained experience may be behind; 0 = synchronous.
+   */
+  'stalenessLimit'?: (number);
 }
 
 export interface StatusReply__Output {
@@ -35,4 +43,12 @@ export interface StatusReply__Output {
    */
   'desired': ({[key: string]: number});
   'seconds': (number);
+  /**
+   * Newest iteration that experience is collected for; above `iteration` when it is collected ahead.
+   */
+  'collectingIteration': (number);
+  /**
+   * ppo.staleness: policy versions by which trained experience may be behind; 0 = synchronous.
+   */
+  'stalenessLimit': (number);
 }

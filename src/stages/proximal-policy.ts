@@ -1,0 +1,99 @@
+/**
+ * π_prox of decoupled PPO: what the policy at the start of an iteration's update says of answers that an older one
+ * sampled. The learners compute it with the weights they hold, one forward pass over the stale answers; interpolating
+ * between π_behav and π_θ would save the pass, but clips around a policy that never existed.
+ *
+ * Kept on disk from before the first step until a checkpoint covers the iteration: learners restored from an older
+ * state repeat its steps when that policy is long gone, and must do so to the bit.
+ */
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { iterationOf } from "../coordinator/core/index.js";
+import { groupsOf } from "../data/batches.js";
+import type { Experience } from "../rl/types.js";
+import type { MicroShard } from "../rpc/codec/shard.js";
+import { shapeError } from "../shared/errors.js";
+import type { RunContext } from "./run-context.js";
+
+const ROWS_PER_SHARD = 16;
+const FOLDER = "proximal";
+
+/** Experience id → its log-probabilities `[R]`, base64 of little-endian float32. */
+type Stored = Readonly<Record<string, string>>;
+
+const nameOf = (iteration: number): string => `${FOLDER}/${iteration}`;
+const tokensOf = ({ promptIds, responseIds }: Experience): number => promptIds.length + responseIds.length;
+
+export class ProximalPolicy {
+  constructor(
+    private readonly run: Pick<RunContext, "checkpointer" | "host" | "learners" | "runDir" | "signal">,
+  ) {}
+
+  /**
+   * @param policyVersion what the learners hold; experience of that version needs nothing
+   * @returns the experiences in the same order, stale ones with `proximalLogprobs`
+   */
+  async measure(
+    iteration: number,
+    policyVersion: number,
+    experiences: readonly Experience[],
+  ): Promise<Experience[]> {
+    const stored = await this.run.checkpointer.remember(nameOf(iteration), () =>
+      this.compute(experiences.filter((experience) => experience.policyVersion < policyVersion)),
+    );
+    return attach(experiences, stored);
+  }
+
+  /** As `measure` stored it; experiences of an iteration that was trained without stay as they are. */
+  async recall(iteration: number, experiences: readonly Experience[]): Promise<Experience[]> {
+    return attach(experiences, (await this.run.checkpointer.recall<Stored>(nameOf(iteration))) ?? {});
+  }
+
+  /** Deletes what no repeated step can need: that of committed iterations whose experiences are gone as well. */
+  async prune(): Promise<void> {
+    const { runDir, host } = this.run;
+    const { retained, committedIteration } = host.state.durable;
+    const repeated = new Set([...retained].map(iterationOf));
+    const folder = join(runDir, "results", FOLDER);
+    for (const file of await readdir(folder).catch(() => [])) {
+      const iteration = Number.parseInt(file, 10);
+      if (iteration <= committedIteration && !repeated.has(iteration))
+        await rm(join(folder, file), { force: true });
+    }
+  }
+
+  private async compute(stale: readonly Experience[]): Promise<Stored> {
+    const rows = [...stale].sort((a, b) => tokensOf(a) - tokensOf(b)); // rows of similar length share a padded batch
+    const shards = groupsOf(rows, ROWS_PER_SHARD).map((group, index): MicroShard => {
+      return { index, rows: { kind: "ppo", rows: group } };
+    });
+    const { logprobs = new Float64Array(0) } = await this.run.learners.evaluate(shards, this.run.signal);
+    const expected = rows.reduce((sum, row) => sum + row.responseIds.length, 0);
+    if (logprobs.length !== expected)
+      throw shapeError(`proximal policy: expected ${expected} log-probabilities, got ${logprobs.length}`);
+    const stored: Record<string, string> = {};
+    let first = 0;
+    for (const { experienceId, responseIds } of rows) {
+      stored[experienceId] = encode(logprobs.subarray(first, (first += responseIds.length)));
+    }
+    return stored;
+  }
+}
+
+function attach(experiences: readonly Experience[], stored: Stored): Experience[] {
+  return experiences.map((experience) => {
+    const text = stored[experience.experienceId];
+    return text === undefined ? experience : { ...experience, proximalLogprobs: decode(text) };
+  });
+}
+
+function encode(values: ArrayLike<number>): string {
+  const bytes = Buffer.alloc(4 * values.length);
+  for (let i = 0; i < values.length; i++) bytes.writeFloatLE(values[i], 4 * i);
+  return bytes.toString("base64");
+}
+
+function decode(text: string): Float32Array {
+  const bytes = Buffer.from(text, "base64");
+  return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
+}

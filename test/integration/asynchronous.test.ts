@@ -1,0 +1,40 @@
+/** Collecting while training: what is killed in the middle of the overlap costs time, and no experience. */
+import { afterAll, describe, expect, it } from "vitest";
+import type { RunStatus } from "../../src/rpc/control-client.js";
+import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
+
+const folder = new RunFolder();
+afterAll(() => folder.remove());
+
+const ITERATIONS = 5;
+const EXPERIENCES = 16;
+
+/** The learners are at `iteration` while experience of the next one is asked for. */
+const overlaps = (iteration: number) => (status: RunStatus) =>
+  status.stage === "ppo" && status.iteration === iteration && status.collectingIteration > iteration;
+
+describe("an asynchronous run", { timeout: 2 * PATIENCE_MS }, () => {
+  it("loses no experience to a killed rollout worker and a killed coordinator, and trains on none older than the bound", async () => {
+    const set = [`ppo.iterations=${ITERATIONS}`, "ppo.staleness=1"].flatMap((value) => ["--set", value]);
+    const run = await folder.start("asynchronous", set);
+    const before = await run.until(overlaps(1));
+    process.kill(before.workers.find(({ role }) => role === "rollout")!.pid, "SIGKILL");
+    await run.until(overlaps(2));
+    process.kill(await run.coordinatorPid(), "SIGKILL");
+    const { ppo } = await run.finish();
+
+    const { admitted, trained, dropped, buffered, inFlight, trainedByStaleness } = ppo.experiences;
+    expect({ admitted, trained, dropped, buffered, inFlight }, run.output).toEqual({
+      admitted: ITERATIONS * EXPERIENCES,
+      trained: ITERATIONS * EXPERIENCES,
+      dropped: 0,
+      buffered: 0,
+      inFlight: 0,
+    });
+    expect(Object.keys(trainedByStaleness).sort()).toEqual(["0", "1"]);
+    expect(trainedByStaleness["0"] + trainedByStaleness["1"]).toBe(trained);
+    expect(run.output).toMatch(/rollout-\d.*SIGKILL/);
+    expect(run.output).toMatch(/coordinator-0.*SIGKILL/);
+    expect(run.processes()).toEqual([]);
+  });
+});
