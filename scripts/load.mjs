@@ -1,4 +1,5 @@
-// npm run load -- [--rollouts N] [--learners N] [--flooders N] [--experience-bytes N | --tokens N] [--elements N] [--collection N]
+// npm run load -- [--rollouts N] [--learners N] [--flooders N] [--flood-rate N]
+//                 [--experience-bytes N | --tokens N] [--elements N] [--collection N]
 //                 [--task-ms N] [--step-ms N] [--heartbeat-ms N] [--seconds N] [--growth] [--profile DIR] [--json FILE]
 //
 // Drives one real coordinator process with workers whose compute is faked, over loopback, and prints what it could
@@ -12,6 +13,7 @@ const NUMBERS = {
   rollouts: 100,
   learners: 2,
   flooders: 0,
+  "flood-rate": 0,
   "experience-bytes": 1024,
   tokens: 0,
   elements: 16_384,
@@ -47,6 +49,7 @@ const optionsOf = (rollouts, learners) => ({
   rollouts,
   learners,
   flooders: numbers.flooders,
+  floodPerSecond: numbers["flood-rate"],
   experienceBytes: numbers.tokens > 0 ? 116 + 16 * numbers.tokens : numbers["experience-bytes"],
   gradientElements: numbers.elements,
   collection: numbers.collection || defaultCollection(rollouts, numbers["prompts-per-task"]),

@@ -76,7 +76,7 @@ export async function playCrowd(
     };
     const perform = (session: Session) =>
       isFlooder
-        ? flood(session, responseTokens)
+        ? flood(session, responseTokens, options.floodPerSecond)
         : role === "rollout"
           ? new RolloutSession(rollout, session, { logger, metrics: rolloutMetrics }).run()
           : new LearnerSession(learner, session, { logger, metrics: learnerMetrics }).run();

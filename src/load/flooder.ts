@@ -1,18 +1,26 @@
 /**
  * A rollout worker that ignores what it was granted: it sends experiences nobody asked for, as fast as its stream takes
- * them. What the coordinator must survive with the memory it has.
+ * them or at a given rate. What the coordinator must survive with the memory it has.
  */
 import { once } from "node:events";
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
+import { sleep } from "../shared/abort.js";
 import type { Session } from "../worker/coordinator-link.js";
 
 const BATCH_BYTES = 256 << 10;
 
-/** Returns when the session ends. @param responseTokens of every unwanted experience */
-export async function flood({ clients, sender, signal }: Session, responseTokens: number): Promise<void> {
+/**
+ * Returns when the session ends.
+ * @param responseTokens of every unwanted experience   @param perSecond experiences; 0 = as fast as they are taken
+ */
+export async function flood(
+  { clients, sender, signal }: Session,
+  responseTokens: number,
+  perSecond: number,
+): Promise<void> {
   const call = clients.rollout.perform() as ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
   const cancel = () => call.cancel();
   signal.addEventListener("abort", cancel, { once: true });
@@ -37,5 +45,6 @@ export async function flood({ clients, sender, signal }: Session, responseTokens
   while (!signal.aborted && call.writable) {
     if (!call.write({ sender, experiences: { experiences } }))
       await Promise.race([once(call, "drain"), once(call, "close")]);
+    if (perSecond > 0) await sleep((experiences.length / perSecond) * 1000, signal);
   }
 }

@@ -5,6 +5,8 @@ export interface LoadOptions {
   readonly learners: number;
   /** Further rollout workers, which send what nobody asked for as fast as they can. */
   readonly flooders: number;
+  /** What each of them sends a second; 0 = all that is taken. */
+  readonly floodPerSecond: number;
   /** Payload of one experience on the wire; sets the answer's length. */
   readonly experienceBytes: number;
   /** float32 elements of one gradient, and of the model files that learners publish. */

@@ -38,6 +38,7 @@ export async function open(config: ExperienceConfig): Promise<Side> {
     ...config,
     learners: 0,
     flooders: 0,
+    floodPerSecond: 0,
     gradientElements: 1,
     taskMs: 0,
     stepMs: 0,
