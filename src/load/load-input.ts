@@ -47,7 +47,7 @@ export async function writeLoadInput(folder: string, options: LoadOptions): Prom
       microShards,
       promptsPerTask: options.promptsPerTask,
       heartbeatIntervalMs: options.heartbeatMs,
-      leaseTtlMs: Math.max(60_000, 4 * options.heartbeatMs),
+      leaseTtlMs: Math.max(50_000, 4 * options.heartbeatMs),
     },
     checkpoint: { everyIterations: 4 },
     eval: { prompts: 8, samples: 1 },
