@@ -110,6 +110,7 @@ export class CoreHost {
   private async pump(): Promise<void> {
     this.isPumping = true;
     try {
+      await Promise.resolve(); // all events of one message share an append
       while (this.queue.length > 0) {
         // All that gathered while the last batch was synced shares one sync.
         const batches = this.queue.splice(0);

@@ -31,7 +31,7 @@ export class ExperienceUplink {
       this.unacknowledgedBytes > 0 && this.unacknowledgedBytes + bytes.length > this.limits.windowBytes;
     while (isFull() && !this.isClosed) {
       await this.flush(); // what was not sent is never acknowledged
-      if (!isFull()) break;
+      if (!isFull() || this.isClosed) break;
       this.room ??= makeDeferred<void>();
       await this.room.promise;
     }

@@ -1,0 +1,185 @@
+import { describe, expect, it } from "vitest";
+import {
+  BRIEF,
+  answerTo,
+  bytesOf,
+  openStage,
+  promptsOf,
+  settle,
+  type WorkerStream,
+} from "./rollout-stage.js";
+
+const forever = new AbortController().signal;
+
+/** Answers every task the stream was given and not answered before. */
+function answerAll(
+  stream: WorkerStream,
+  prompts: ReturnType<typeof promptsOf>,
+  answered = new Set<string>(),
+) {
+  for (const task of stream.tasks) {
+    if (answered.has(task.taskId!)) continue;
+    answered.add(task.taskId!);
+    const experiences = task.prompts!.map(({ promptIndex }) =>
+      bytesOf(task.taskId!, prompts[promptIndex!], 2, task.attempt),
+    );
+    stream.say({ experiences: { experiences } });
+    stream.say({ done: { taskId: task.taskId, attempt: task.attempt } });
+  }
+}
+
+describe("a collection", () => {
+  it("comes back whole, in id order, each experience acknowledged as admitted, a batch in one message", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 12);
+    const stream = await stage.join("rollout-0", 6);
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    expect(stream.tasks.map(({ prompts: rows }) => rows!.length)).toEqual([2, 2, 2, 2, 2, 2]);
+    const [first] = stream.tasks;
+    const before = stream.received.length;
+    stream.say({ experiences: { experiences: [1, 0].map((i) => bytesOf(first.taskId!, prompts[i])) } });
+    await settle();
+    expect(stream.received.slice(before).flatMap(({ acks }) => (acks ? [acks.acks] : []))).toEqual([
+      [
+        { experienceId: "0/1/0", outcome: "admitted" },
+        { experienceId: "0/0/0", outcome: "admitted" },
+      ],
+    ]);
+    answerAll(stream, prompts, new Set([first.taskId!]));
+    expect(await collected).toEqual(prompts.map((prompt) => answerTo(prompt)));
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+
+  it("acknowledges nothing that is not on disk", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    stage.log.hold();
+    answerAll(stream, prompts);
+    await settle();
+    expect(stream.acks).toEqual([]);
+    expect(stage.dispatcher.intakeBytes).toBeGreaterThan(0);
+    expect(stage.log.readPayload("0/0/0")).toBeUndefined();
+    stage.log.release();
+    expect(await collected).toHaveLength(2);
+    expect(stream.acks.map(({ outcome }) => outcome)).toEqual(["admitted", "admitted"]);
+    expect(stage.log.readPayload("0/0/0")).toEqual(bytesOf("collect/0#0", prompts[0]));
+    await stage.close();
+  });
+
+  it("admits what arrives twice once", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    const bytes = bytesOf("collect/0#0", prompts[0]);
+    stream.say({ experiences: { experiences: [bytes, bytes, bytes] } });
+    stream.say({ experiences: { experiences: [bytesOf("collect/0#0", prompts[1])] } });
+    expect(await collected).toHaveLength(2);
+    expect(stream.acks.map(({ outcome }) => outcome).sort()).toEqual([
+      "admitted",
+      "admitted",
+      "duplicate",
+      "duplicate",
+    ]);
+    expect(stage.host.state.durable.counts.admitted).toBe(2);
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+
+  it("is shared out evenly among workers that must first load the new policy", async () => {
+    const stage = await openStage();
+    const streams = [
+      await stage.join("rollout-0"),
+      await stage.join("rollout-1"),
+      await stage.join("rollout-2"),
+    ];
+    const prompts = promptsOf(0, 6);
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    expect(streams.map(({ tasks }) => tasks.length)).toEqual([1, 1, 1]);
+    for (const stream of streams) answerAll(stream, prompts);
+    await collected;
+    await stage.close();
+  });
+
+  it("is given to another worker when the stream of the first breaks", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const first = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    expect(first.tasks).toHaveLength(1);
+    first.destroy();
+    const second = await stage.join("rollout-1");
+    await settle();
+    expect(second.tasks).toMatchObject([{ taskId: "collect/0#0", attempt: 2 }]);
+    answerAll(second, prompts);
+    expect(await collected).toHaveLength(2);
+    await stage.close();
+  });
+});
+
+describe("an evaluation", () => {
+  it("comes back in prompt order, acknowledged as such, and enters no ledger", async () => {
+    const stage = await openStage();
+    const stream = await stage.join("rollout-0");
+    const prompts = promptsOf("eval", 4);
+    const evaluated = stage.dispatcher.evaluate("evaluate/before", prompts, 0, BRIEF, forever);
+    await settle();
+    answerAll(stream, prompts);
+    expect((await evaluated).map(({ experienceId }) => experienceId)).toEqual(
+      prompts.map(({ experienceId }) => experienceId),
+    );
+    expect(new Set(stream.acks.map(({ outcome }) => outcome))).toEqual(new Set(["evaluation"]));
+    expect(stage.host.state.durable.counts.admitted).toBe(0);
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+});
+
+describe("a worker that offers more than is taken", () => {
+  it("is not read from while its bytes wait for the disk, and nothing of it is lost", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    stage.log.hold();
+    // 100 messages of 4 MiB: nine tenths of a gigabyte less than what is offered may be taken in.
+    const large = bytesOf("collect/0#0", prompts[0], 1 << 18);
+    const count = 100;
+    for (let i = 0; i < count; i++) stream.say({ experiences: { experiences: [large] } });
+    stream.say({ experiences: { experiences: [bytesOf("collect/0#0", prompts[1])] } });
+    await settle();
+    expect(stream.isPaused()).toBe(true);
+    expect(stage.dispatcher.intakeBytes).toBeLessThanOrEqual((64 << 20) + large.length);
+    expect(stage.dispatcher.intakeBytes).toBeGreaterThanOrEqual(64 << 20);
+    stage.log.release();
+    expect(await collected).toHaveLength(2);
+    await settle();
+    expect(stream.acks).toHaveLength(count + 1);
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+
+  it("is not read from while it does not read its acknowledgements", async () => {
+    const stage = await openStage();
+    const stream = await stage.join("rollout-0", 0);
+    stream.isDeaf = true;
+    const unwanted = bytesOf("collect/9#0", promptsOf(9, 1)[0]);
+    for (let i = 0; i < 200; i++) {
+      stream.say({ experiences: { experiences: [unwanted] } });
+      if (i % 10 === 0) await settle();
+    }
+    expect(stream.isPaused()).toBe(true);
+    expect(stream.writableLength).toBeLessThan(32);
+    expect(stream.readableLength).toBeGreaterThan(0);
+    await stage.close();
+  });
+});
