@@ -122,9 +122,12 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
   const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
   const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
   const pendingSums = Math.log2(shardsEach) / 2 + 1;
-  const programs = sizeOf(models, (spec) => activations(spec, rows, tokens) + trainedLayout(spec).size);
   const averages = cluster.sync === "parameters";
   const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
+  const programs = sizeOf(
+    models,
+    (spec) => activations(spec, rows, tokens, engine.recompute) + trainedLayout(spec).size,
+  );
   return {
     stage,
     gradientBytes: FLOAT_BYTES * exchanged,
@@ -176,14 +179,20 @@ const sizeOf = (models: readonly ModelSpec[], size: (spec: ModelSpec) => number)
   models.reduce((sum, spec) => sum + size(spec), 0);
 
 /** float32 elements that forward and backward keep for B rows of T tokens. */
-function activations(spec: ModelSpec, rows: number, tokens: number): number {
+function activations(
+  spec: ModelSpec,
+  rows: number,
+  tokens: number,
+  recompute: Config["engine"]["recompute"],
+): number {
   const { hidden, intermediate, heads, layers } = spec;
   const positions = rows * tokens;
   // Kept for the backward pass: residual stream, norms, q, k, v, attended and both sides of the MLP; the scores once,
   // and twice more in the layer being differentiated.
   const perLayer = positions * (9 * hidden + 2 * intermediate) + rows * heads * tokens * tokens;
   const working = 2 * rows * heads * tokens * tokens + positions * 4 * intermediate;
-  return layers * perLayer + working + (spec.head === "lm" ? 3 * positions * spec.vocabularySize : 0);
+  const kept = recompute === "layers" ? layers * positions * hidden + perLayer : layers * perLayer;
+  return kept + working + (spec.head === "lm" ? 3 * positions * spec.vocabularySize : 0);
 }
 
 /** The same without a backward pass: one layer's values at a time. */

@@ -219,6 +219,12 @@ function checkCluster({ cluster, engine }: Config, contradict: Contradict): void
       `engine.provider ${engine.provider} is an option of the onnx engine, but engine.name is ${engine.name}`,
     );
   }
+  if (engine.name !== "onnx" && engine.name !== "auto" && engine.recompute !== "none") {
+    contradict(
+      ["engine.recompute", "engine.name"],
+      `engine.recompute ${engine.recompute} needs the onnx engine, but engine.name is ${engine.name}`,
+    );
+  }
 }
 
 function checkTls(tls: Config["cluster"]["tls"], contradict: Contradict): void {

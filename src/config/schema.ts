@@ -454,6 +454,12 @@ const engineSchema = z.strictObject({
     .describe(
       "tokens a learner runs forward and backward at once, padding included; a micro-shard takes as many runs as it needs. Memory grows with it",
     ),
+  recompute: z
+    .enum(["none", "layers"])
+    .default("none")
+    .describe(
+      "`layers`: gradients keep only the input of every layer and compute the rest again; the same numbers from less memory in more time. onnx only",
+    ),
 });
 
 const evalSchema = z.strictObject({

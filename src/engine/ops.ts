@@ -6,6 +6,7 @@
 export { layerNorm, rmsNorm } from "./ops/norm.js";
 export { linear, smallLinear, type LinearOptions } from "./ops/linear.js";
 export { biasActivation, type ActivationKind } from "./ops/activation.js";
+export { segment, type SegmentOptions } from "./ops/segment.js";
 export { embedding } from "./ops/embedding.js";
 export { causalAttention, qkvAttention, sequenceMask, type AttentionOptions } from "./ops/attention.js";
 export { headLogprobs, withoutGradient, type HeadLogprobs } from "./ops/head.js";

@@ -7,6 +7,7 @@ import type { Engine } from "../engine/engine.js";
 import { gradientNorm } from "../engine/host-adamw.js";
 import type { AdamwOptions } from "../engine/optim.js";
 import { writeAdapterFile } from "../models/lora-files.js";
+import type { Recompute } from "../models/forward-pass.js";
 import type { LoraSettings } from "../models/lora.js";
 import { layoutOf } from "../models/model-spec.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
@@ -25,6 +26,8 @@ export type LearnerSettings = StageSettings & {
   readonly padId: number;
   /** Tokens of one program run, see ./packing. @default 1024 */
   readonly microBatchTokens?: number;
+  /** What gradients compute again instead of keeping it: less memory, more time, the same numbers. @default "none" */
+  readonly recompute?: Recompute;
   readonly models: readonly ModelSettings[];
   /** Adapters of every model; null trains the models themselves. @default null */
   readonly lora?: LoraSettings | null;
@@ -151,6 +154,7 @@ export class LearnerCompute {
       specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
       padId: settings.padId,
       microBatchTokens: this.microBatchTokens,
+      recompute: settings.recompute,
       denominators,
       shardCount,
     };

@@ -12,6 +12,7 @@ import type { Tensor } from "@tensorflow/tfjs";
 import type { ArenaUse, Program, ProgramResult, Tensors, TensorSpec } from "../engine/engine.js";
 import { valueAndGradients } from "../engine/gradients.js";
 import { packedLogprobs, packedValues, specKey } from "../models/forward.js";
+import type { Recompute } from "../models/forward-pass.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { lmLoss } from "../rl/lm-loss.js";
@@ -24,13 +25,19 @@ const f32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "float32" });
 const i32 = (...shape: number[]): TensorSpec => ({ shape, dtype: "int32" });
 
 /** Cross-entropy on listed tokens: sft, and ptx with its coefficient. */
-export function makeLmGradProgram(spec: ModelSpec, shape: TokenShape, coef: number): GradientProgram {
+export function makeLmGradProgram(
+  spec: ModelSpec,
+  shape: TokenShape,
+  coef: number,
+  recompute: Recompute = "none",
+): GradientProgram {
   return gradProgram({
+    recompute,
     key: `lm-grad ${specKey(spec)} ${nameOf(shape)} coef${coef}`,
     spec,
     inputs: { ...languageInputs(shape), mask: f32(shape.tokens), denominator: f32() },
     loss: (params, { mask, denominator, ...inputs }) => {
-      const logprobs = logprobsOf(spec, params, inputs, 1);
+      const logprobs = logprobsOf(spec, params, inputs, { temperature: 1, recompute });
       const { loss, sums } = lmLoss({ logprobs, mask, denominator }, coef);
       return { loss, aux: { loss, ...sums } };
     },
@@ -44,9 +51,11 @@ export function makeRewardGradProgram(
   spec: ModelSpec,
   shape: PairShape,
   kind: RewardLossKind,
+  recompute: Recompute = "none",
 ): GradientProgram {
   const { rows, length, pairs } = shape;
   return gradProgram({
+    recompute,
     key: `reward-grad ${kind} ${specKey(spec)} ${nameOf(shape)}`,
     spec,
     inputs: {
@@ -61,7 +70,7 @@ export function makeRewardGradProgram(
       const ends = tf.concat([chosenAt, rejectedAt]);
       const everywhere = tf.range(0, 2 * rows * length, 1, "int32");
       const at = kind === "span" ? everywhere : ends;
-      const values = packedValues(spec, params, { ids, starts }, at);
+      const values = packedValues(spec, params, { ids, starts, recompute }, at);
       const scores = kind === "span" ? (tf.gather(values, ends as tf.Tensor1D) as Tensor) : values;
       const [chosenScores, rejectedScores] = tf.split(scores, 2);
       if (kind === "end-score") {
@@ -88,11 +97,13 @@ export function makeActorGradProgram(
   spec: ModelSpec,
   shape: TokenShape,
   options: ActorOptions,
+  recompute: Recompute = "none",
 ): GradientProgram {
   const column = f32(shape.tokens);
   const { cliprange, temperature, importance } = options;
   const correction = importance ? ` ${importance.kind}${importance.cap}` : "";
   return gradProgram({
+    recompute,
     key: `actor-grad ${specKey(spec)} ${nameOf(shape)} clip${cliprange} temp${temperature}${correction}`,
     spec,
     inputs: {
@@ -104,7 +115,7 @@ export function makeActorGradProgram(
       denominator: f32(),
     },
     loss: (params, { ids, starts, at, labels, ...rest }) => {
-      const logprobs = logprobsOf(spec, params, { ids, starts, at, labels }, temperature);
+      const logprobs = logprobsOf(spec, params, { ids, starts, at, labels }, { temperature, recompute });
       const { loss, sums } = policyLoss(
         { ...(rest as unknown as Omit<PolicyLossInput, "logprobs">), logprobs },
         options,
@@ -119,9 +130,11 @@ export function makeCriticGradProgram(
   spec: ModelSpec,
   shape: TokenShape,
   options: { readonly cliprangeValue: number },
+  recompute: Recompute = "none",
 ): GradientProgram {
   const column = f32(shape.tokens);
   return gradProgram({
+    recompute,
     key: `critic-grad ${specKey(spec)} ${nameOf(shape)} clip${options.cliprangeValue}`,
     spec,
     inputs: {
@@ -133,7 +146,7 @@ export function makeCriticGradProgram(
       denominator: f32(),
     },
     loss: (params, { ids, starts, at, mask, oldValues, returns, denominator }) => {
-      const values = packedValues(spec, params, { ids, starts }, at);
+      const values = packedValues(spec, params, { ids, starts, recompute }, at);
       const { loss, sums } = valueLoss({ values, oldValues, returns, mask, denominator }, options);
       return { loss, aux: { valueLoss: loss, ...sums } };
     },
@@ -147,7 +160,7 @@ export function makeLogprobsProgram(spec: ModelSpec, shape: TokenShape, temperat
     arenas: weightArenas(spec),
     inputs: languageInputs(shape),
     body: ({ params, frozen }, inputs) => ({
-      outputs: { logprobs: logprobsOf(spec, { ...frozen, ...params }, inputs, temperature) },
+      outputs: { logprobs: logprobsOf(spec, { ...frozen, ...params }, inputs, { temperature }) },
     }),
   };
 }
@@ -180,9 +193,13 @@ const languageInputs = ({ rows, length, tokens }: TokenShape) => ({
 });
 
 /** `[N]` */
-function logprobsOf(spec: ModelSpec, params: Tensors, inputs: Tensors, temperature: number): Tensor {
-  const { ids, starts, at, labels } = inputs;
-  return packedLogprobs(spec, params, { ids, starts }, { at, labels, temperature });
+function logprobsOf(
+  spec: ModelSpec,
+  params: Tensors,
+  { ids, starts, at, labels }: Tensors,
+  { temperature, recompute }: { readonly temperature: number; readonly recompute?: Recompute },
+): Tensor {
+  return packedLogprobs(spec, params, { ids, starts, recompute }, { at, labels, temperature });
 }
 
 /** ema ← decay·ema + (1 − decay)·params */
@@ -202,6 +219,8 @@ export function makeEmaProgram(spec: ModelSpec, decay: number): Program {
 }
 
 interface GradProgram {
+  /** "layers": the same gradient from less memory, for about one more forward pass. */
+  readonly recompute: Recompute;
   readonly key: string;
   readonly spec: ModelSpec;
   readonly inputs: Readonly<Record<string, TensorSpec>>;
@@ -214,7 +233,8 @@ export interface GradientProgram extends Program {
   readonly overwriting: Program;
 }
 
-function gradProgram({ key, spec, inputs, loss }: GradProgram): GradientProgram {
+function gradProgram({ key: name, spec, inputs, loss, recompute }: GradProgram): GradientProgram {
+  const key = recompute === "none" ? name : `${name} recompute`;
   const program = (programKey: string, adds: boolean): Program => ({
     key: programKey,
     arenas: { ...weightArenas(spec), grads: { layout: trainedLayout(spec), access: "update" } },

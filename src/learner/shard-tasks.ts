@@ -1,5 +1,6 @@
 /** Which programs a micro-shard takes, and their inputs. */
 import type { HostArrays } from "../engine/engine.js";
+import type { Recompute } from "../models/forward-pass.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import type { Importance } from "../rl/policy-loss.js";
 import { dataError } from "../shared/errors.js";
@@ -57,6 +58,8 @@ export interface TaskContext {
   readonly padId: number;
   /** Tokens of one program run; a larger micro-shard takes several, in order. */
   readonly microBatchTokens: number;
+  /** What gradients compute again instead of keeping it. @default "none" */
+  readonly recompute?: Recompute;
   readonly denominators: Denominators;
   readonly shardCount: number;
 }
@@ -107,7 +110,7 @@ function lmTasks(
   const spec = specOf(role, context);
   return laySft(rows, layOptions(spec, context)).map(({ shape, ids, starts, at, labels, mask }) => ({
     role,
-    program: makeLmGradProgram(spec, shape, coef),
+    program: makeLmGradProgram(spec, shape, coef, context.recompute),
     statName,
     inputs: { ids, starts, at, labels, mask, denominator: scalar(denominator) },
   }));
@@ -123,7 +126,7 @@ function rewardTasks(
   const runs = layPairs(rows, layOptions(spec, context), kind === "span" ? context.padId : null);
   return runs.map(({ shape, ids, starts, chosenAt, rejectedAt, pairMask, spanWeights }) => ({
     role: "model",
-    program: makeRewardGradProgram(spec, shape, kind),
+    program: makeRewardGradProgram(spec, shape, kind, context.recompute),
     statName: asIs,
     inputs: {
       ids,
@@ -163,7 +166,7 @@ function ppoTasks(
     const proximalLogprobs = columnOf(run, (item) => rows[item].proximalLogprobs ?? rows[item].logprobs);
     return {
       role: "actor",
-      program: makeActorGradProgram(actor, shape, hyper),
+      program: makeActorGradProgram(actor, shape, hyper, context.recompute),
       statName: asIs,
       inputs: hyper.importance ? { ...inputs, proximalLogprobs } : inputs,
     };
@@ -174,7 +177,7 @@ function ppoTasks(
     const returns = columnOf(run, (item) => rows[item].returns);
     return {
       role: "critic",
-      program: makeCriticGradProgram(critic, shape, hyper),
+      program: makeCriticGradProgram(critic, shape, hyper, context.recompute),
       statName: asIs,
       inputs: { ids, starts, at, mask, oldValues, returns, denominator: scalar(denominator) },
     };

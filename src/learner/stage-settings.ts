@@ -19,6 +19,7 @@ export function stageSettings(message: SetupStage__Output, config: Config) {
     lora: config.model.lora,
     microBatchTokens: config.engine.microBatchTokens,
     round: cluster.sync === "parameters" ? cluster : null,
+    recompute: config.engine.recompute,
   };
   const settings = (optimizers: Record<string, OptimizerConfig>) => ({ ...common, optimizers });
   switch (stage) {

@@ -8,6 +8,7 @@ import {
   linear,
   prefillAttention,
   qkvAttention,
+  segment,
   sequenceMask,
   smallLinear,
   type CachedAttention,
@@ -32,11 +33,18 @@ export interface ForwardPass {
   /** int32 `[B·T]`: position of each token in its sequence; null: every row is at 0..T−1. */
   readonly positions: Tensor | null;
   linear(x: Tensor, w: Tensor, bias: Tensor | null, options?: LinearOptions): Tensor;
+  /** One layer: `body(x)`, which a pass may have computed again for its gradient. */
+  layer(x: Tensor, body: (x: Tensor) => Tensor): Tensor;
   /** Causal attention of a layer: q `[B, T, H, E]`, k and v `[B, T, G, E]` -> `[B, T, H, E]`. */
   attention(layer: number, q: Tensor, k: Tensor, v: Tensor): Tensor;
   /** The same on GPT-2's fused projection: `[B·T, 3D]` -> `[B·T, D]`. */
   fusedAttention(layer: number, qkv: Tensor, heads: number): Tensor;
 }
+
+/** What a gradient computes again instead of keeping it. */
+export type Recompute = "none" | "layers";
+
+const plainLayer: ForwardPass["layer"] = (x, body) => body(x);
 
 /** A pass that also makes new cache contents. */
 export interface CachingPass extends ForwardPass {
@@ -53,6 +61,7 @@ export function fullPass(ids: Tensor): ForwardPass {
     ids: tf.reshape(ids, [batch * length]),
     positions: null,
     linear,
+    layer: plainLayer,
     attention: (_layer, q, k, v) => causalAttention(q, k, v),
     fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads),
   };
@@ -64,12 +73,14 @@ export function fullPass(ids: Tensor): ForwardPass {
  *
  * @param ids    int32 `[B, T]`
  * @param starts int32 `[B, T]`, the column where each token's sequence starts
+ * @param recompute "layers": a gradient keeps the input of every layer only and computes the rest again
  */
-export function packedPass(ids: Tensor, starts: Tensor): ForwardPass {
+export function packedPass(ids: Tensor, starts: Tensor, recompute: Recompute = "none"): ForwardPass {
   const [batch, length] = ids.shape as [number, number];
   const mask = sequenceMask(starts);
   return {
     ...fullPass(ids),
+    layer: (x, body) => segment(x, body, { isRecomputed: recompute === "layers" }),
     positions: tf.reshape(tf.sub(tf.range(0, length, 1, "int32"), starts), [batch * length]),
     attention: (_layer, q, k, v) => causalAttention(q, k, v, { mask }),
     fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads, { mask }),
@@ -102,7 +113,11 @@ export function prefillPass(ids: Tensor, rows: Tensor, cache: Tensors): CachingP
   const [batch, length] = ids.shape as [number, number];
   const flatIds = tf.reshape(ids, [batch * length]);
   const store: StoringAttention = (inputs) => prefillAttention({ ...inputs, rows });
-  return cachingPass({ batch, length, ids: flatIds, positions: null, linear }, cache, store);
+  return cachingPass(
+    { batch, length, ids: flatIds, positions: null, linear, layer: plainLayer },
+    cache,
+    store,
+  );
 }
 
 /**
@@ -117,7 +132,11 @@ export function decodePass(ids: Tensor, lengths: Tensor, cache: Tensors): Cachin
     const result = cachedAttention({ ...past, q: token(q), k: token(k), v: token(v), lengths });
     return { ...result, out: tf.reshape(result.out, q.shape) };
   };
-  return cachingPass({ batch, length: 1, ids, positions: lengths, linear: smallLinear }, cache, store);
+  return cachingPass(
+    { batch, length: 1, ids, positions: lengths, linear: smallLinear, layer: plainLayer },
+    cache,
+    store,
+  );
 }
 
 type StoringAttention = (inputs: {

@@ -4,7 +4,7 @@ import type { Tensors } from "../engine/engine.js";
 import { embedding, headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
 import { familyOf } from "./families.js";
-import { fullPass, packedPass } from "./forward-pass.js";
+import { fullPass, packedPass, type Recompute } from "./forward-pass.js";
 import { withAdapters } from "./lora.js";
 import type { ModelSpec } from "./model-spec.js";
 
@@ -60,6 +60,8 @@ export interface PackedSequences {
   readonly ids: Tensor;
   /** int32 `[R, L]` */
   readonly starts: Tensor;
+  /** What a gradient computes again. @default "none" */
+  readonly recompute?: Recompute;
 }
 
 /**
@@ -96,8 +98,13 @@ export function packedValues(
 }
 
 /** `[R·L, D]` */
-function packedHiddenStates(spec: ModelSpec, params: Tensors, { ids, starts }: PackedSequences): Tensor {
-  return familyOf(spec).hiddenStates(spec, params, withAdapters(packedPass(ids, starts), spec, params));
+function packedHiddenStates(spec: ModelSpec, params: Tensors, sequences: PackedSequences): Tensor {
+  const { ids, starts, recompute } = sequences;
+  return familyOf(spec).hiddenStates(
+    spec,
+    params,
+    withAdapters(packedPass(ids, starts, recompute), spec, params),
+  );
 }
 
 /**

@@ -109,11 +109,14 @@ export const gpt2: DecoderFamily = {
     x = addPositions(x, params["transformer.wpe.weight"], pass);
     for (let layer = 0; layer < spec.layers; layer++) {
       const block = `transformer.h.${layer}`;
-      const qkv = project(norm(x, `${block}.ln_1`), `${block}.attn.c_attn`);
-      x = tf.add(x, project(pass.fusedAttention(layer, qkv, spec.heads), `${block}.attn.c_proj`));
-      const inner = pass.linear(norm(x, `${block}.ln_2`), params[`${block}.mlp.c_fc.weight`], null);
-      const activated = biasActivation(inner, params[`${block}.mlp.c_fc.bias`], spec.activation);
-      x = tf.add(x, project(activated, `${block}.mlp.c_proj`));
+      x = pass.layer(x, (input) => {
+        const qkv = project(norm(input, `${block}.ln_1`), `${block}.attn.c_attn`);
+        const attended = pass.fusedAttention(layer, qkv, spec.heads);
+        const middle = tf.add(input, project(attended, `${block}.attn.c_proj`));
+        const inner = pass.linear(norm(middle, `${block}.ln_2`), params[`${block}.mlp.c_fc.weight`], null);
+        const activated = biasActivation(inner, params[`${block}.mlp.c_fc.bias`], spec.activation);
+        return tf.add(middle, project(activated, `${block}.mlp.c_proj`));
+      });
     }
     return norm(x, "transformer.ln_f");
   },

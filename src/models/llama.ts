@@ -141,19 +141,24 @@ export const llama: DecoderFamily = {
     for (let layer = 0; layer < spec.layers; layer++) {
       const block = `model.layers.${layer}`;
       const attn = `${block}.self_attn`;
-      const a = norm(x, `${block}.input_layernorm`);
-      const hasHeadNorm = spec.family === "qwen3";
-      const q = headsOf(project(a, `${attn}.q_proj`), spec.heads, hasHeadNorm ? `${attn}.q_norm` : null);
-      const k = headsOf(project(a, `${attn}.k_proj`), spec.kvHeads, hasHeadNorm ? `${attn}.k_norm` : null);
-      const v = headsOf(project(a, `${attn}.v_proj`), spec.kvHeads, null);
-      const attended = pass.attention(layer, rotaryEmbedding(q, table), rotaryEmbedding(k, table), v);
-      const joined = tf.reshape(attended, [batch * length, spec.heads * headSize]);
-      x = tf.add(x, project(joined, `${attn}.o_proj`));
+      x = pass.layer(x, (input) => {
+        const a = norm(input, `${block}.input_layernorm`);
+        const hasHeadNorm = spec.family === "qwen3";
+        const q = headsOf(project(a, `${attn}.q_proj`), spec.heads, hasHeadNorm ? `${attn}.q_norm` : null);
+        const k = headsOf(project(a, `${attn}.k_proj`), spec.kvHeads, hasHeadNorm ? `${attn}.k_norm` : null);
+        const v = headsOf(project(a, `${attn}.v_proj`), spec.kvHeads, null);
+        const attended = pass.attention(layer, rotaryEmbedding(q, table), rotaryEmbedding(k, table), v);
+        const joined = tf.reshape(attended, [batch * length, spec.heads * headSize]);
+        const middle = tf.add(input, project(joined, `${attn}.o_proj`));
 
-      const n = norm(x, `${block}.post_attention_layernorm`);
-      const gate = pass.linear(n, params[`${block}.mlp.gate_proj.weight`], null, { weightIsOutIn: true });
-      const gated = biasActivation(gate, params[`${block}.mlp.gate_proj.bias`] ?? null, spec.activation);
-      x = tf.add(x, project(tf.mul(gated, project(n, `${block}.mlp.up_proj`)), `${block}.mlp.down_proj`));
+        const n = norm(middle, `${block}.post_attention_layernorm`);
+        const gate = pass.linear(n, params[`${block}.mlp.gate_proj.weight`], null, { weightIsOutIn: true });
+        const gated = biasActivation(gate, params[`${block}.mlp.gate_proj.bias`] ?? null, spec.activation);
+        return tf.add(
+          middle,
+          project(tf.mul(gated, project(n, `${block}.mlp.up_proj`)), `${block}.mlp.down_proj`),
+        );
+      });
     }
     return norm(x, "model.norm");
   },

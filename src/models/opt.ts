@@ -121,19 +121,18 @@ export const opt: DecoderFamily = {
     x = addPositions(x, params["model.decoder.embed_positions.weight"], pass, POSITION_OFFSET);
     for (let layer = 0; layer < spec.layers; layer++) {
       const block = `model.decoder.layers.${layer}`;
-      const a = norm(x, `${block}.self_attn_layer_norm`);
-      const [q, k, v] = ["q_proj", "k_proj", "v_proj"].map((part) =>
-        headsOf(project(a, `${block}.self_attn.${part}`)),
-      );
-      const attended = tf.reshape(pass.attention(layer, q, k, v), [batch * length, spec.hidden]);
-      x = tf.add(x, project(attended, `${block}.self_attn.out_proj`));
-      const inner = pass.linear(norm(x, `${block}.final_layer_norm`), params[`${block}.fc1.weight`], null, {
-        weightIsOutIn: true,
+      x = pass.layer(x, (input) => {
+        const a = norm(input, `${block}.self_attn_layer_norm`);
+        const [q, k, v] = ["q_proj", "k_proj", "v_proj"].map((part) =>
+          headsOf(project(a, `${block}.self_attn.${part}`)),
+        );
+        const attended = tf.reshape(pass.attention(layer, q, k, v), [batch * length, spec.hidden]);
+        const middle = tf.add(input, project(attended, `${block}.self_attn.out_proj`));
+        const normed = norm(middle, `${block}.final_layer_norm`);
+        const inner = pass.linear(normed, params[`${block}.fc1.weight`], null, { weightIsOutIn: true });
+        const activated = biasActivation(inner, params[`${block}.fc1.bias`], spec.activation);
+        return tf.add(middle, project(activated, `${block}.fc2`));
       });
-      x = tf.add(
-        x,
-        project(biasActivation(inner, params[`${block}.fc1.bias`], spec.activation), `${block}.fc2`),
-      );
     }
     return norm(x, "model.decoder.final_layer_norm");
   },

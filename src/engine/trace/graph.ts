@@ -32,6 +32,18 @@ export interface GraphNode {
   readonly attributes: Attributes;
   /** Rank of a matrix product's operands: lowerings need it and the graph carries no other shapes. */
   readonly rank?: number;
+  /** The segment in whose forward pass it was emitted. */
+  readonly segment?: Segment;
+}
+
+/** A part of the forward pass, see ./segments. */
+export interface Segment {
+  readonly input: string;
+  readonly isRecomputed: boolean;
+  /** Known once the forward pass has left the segment. */
+  output?: string;
+  /** Gradient of the loss by the segment's output; known once the backward pass has come to it. */
+  outputGradient?: string;
 }
 
 export interface ValueInfo {
@@ -75,6 +87,7 @@ export class GraphBuilder implements Graph {
   readonly frozen: ValueInfo[] = [];
   readonly #shared = new Map<string, string>();
   #count = 0;
+  #segment: Segment | undefined;
 
   /** @param prefix starts every generated name; graphs that will be joined need different ones */
   constructor(private readonly prefix = "") {}
@@ -101,6 +114,16 @@ export class GraphBuilder implements Graph {
     this.outputs.push(info);
   }
 
+  /** Nodes that `build` emits belong to `segment`. Segments do not nest. */
+  inSegment<T>(segment: Segment, build: () => T): T {
+    this.#segment = segment;
+    try {
+      return build();
+    } finally {
+      this.#segment = undefined;
+    }
+  }
+
   /** Adds a node and returns the names of its `outputs` results. */
   emit(
     op: string,
@@ -117,6 +140,7 @@ export class GraphBuilder implements Graph {
       outputs: names,
       attributes,
       ...(options.rank === undefined ? {} : { rank: options.rank }),
+      ...(this.#segment === undefined ? {} : { segment: this.#segment }),
     });
     return [...names];
   }

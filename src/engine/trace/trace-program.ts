@@ -5,6 +5,7 @@ import type { DType, Program, Tensors } from "../engine.js";
 import { traceBackend, type TraceBackend } from "./backend.js";
 import { GraphBuilder, type Graph, type ValueInfo } from "./graph.js";
 import { safeInPlace } from "./in-place.js";
+import { arrangeSegments } from "./segments.js";
 import { registerTraceKernels } from "./kernels/register.js";
 import { lower, type Target } from "./lowering.js";
 import { foldOutputIdentities, removeDeadNodes } from "./passes.js";
@@ -69,6 +70,7 @@ export function traceProgram(program: Program, target: Target, freezes = false):
     }),
   );
 
+  arrangeSegments(graph);
   removeDeadNodes(graph);
   foldOutputIdentities(graph);
   lower(graph, target);
