@@ -2,7 +2,7 @@
 import { statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
-import { chooseEngine, hostFacts } from "../engine/choice.js";
+import { chooseEngine, hostFacts, tensorflowLibraryPath } from "../engine/choice.js";
 import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
@@ -84,20 +84,22 @@ async function checkDisk(): Promise<Finding> {
 }
 
 async function checkEngines(): Promise<Finding[]> {
-  const { hasCudaDevice, hasTensorflowLibrary } = hostFacts();
+  const { hasCudaDevice } = hostFacts();
+  const library = tensorflowLibraryPath();
   const choice = chooseEngine();
   const gpu: Finding = {
     verdict: "ok",
     subject: "gpu",
     text: hasCudaDevice ? "CUDA device visible" : "none visible; the CPU computes",
   };
-  const tensorflow: Finding = hasTensorflowLibrary
-    ? { verdict: "ok", subject: "tensorflow", text: "native library installed" }
-    : {
-        verdict: hasCudaDevice ? "note" : "ok",
-        subject: "tensorflow",
-        text: "native library not installed (npm run setup:gpu fetches it; only for CUDA machines)",
-      };
+  const tensorflow: Finding =
+    library !== null
+      ? { verdict: "ok", subject: "tensorflow", text: `native library ${library}` }
+      : {
+          verdict: hasCudaDevice ? "note" : "ok",
+          subject: "tensorflow",
+          text: "native library not installed (npm run setup:gpu fetches it; only for CUDA machines)",
+        };
   const chosen: Finding = {
     verdict: "ok",
     subject: "engine",
@@ -153,8 +155,27 @@ async function checkConfig(file: string, sets: readonly string[] | undefined): P
     ...notes,
     { verdict: "ok", subject: "model", text: `${(estimate.parameters / 1e6).toFixed(1)} M parameters` },
     ...perProcess,
+    ...deviceFindings(config, estimate),
     memoryVerdict(config, estimate),
   ];
+}
+
+/** With a GPU engine, what is not the process itself or on its way lies on the device. */
+function deviceFindings({ engine }: Config, { processes }: MemoryEstimate): Finding[] {
+  const chosen = engine.name === "auto" ? chooseEngine().name : engine.name;
+  if (engine.provider === "cpu" && chosen !== "tensorflow") return [];
+  return processes
+    .filter(({ role }) => role === "learner" || role === "rollout")
+    .map(({ role, parts }) => {
+      const bytes = parts
+        .filter(({ name }) => name !== "node" && name !== "loading" && name !== "merging")
+        .reduce((sum, part) => sum + part.bytes, 0);
+      return {
+        verdict: "ok",
+        subject: "device",
+        text: `each ${role} keeps about ${gib(bytes)} on its GPU (not measured)`,
+      };
+    });
 }
 
 function memoryVerdict(config: Config, { totalBytes }: MemoryEstimate): Finding {

@@ -1,4 +1,4 @@
-/** Does a run fit this machine? Asked by `troupe doctor`, and by `troupe run` before it starts anything. */
+/** Does a run fit this machine? Asked by `troupe doctor`, and by every command that starts a run before it starts anything. */
 import { readFileSync } from "node:fs";
 import { freemem, totalmem } from "node:os";
 import type { Config } from "../config/schema.js";
@@ -46,15 +46,23 @@ function containerLimitBytes(): number | undefined {
   return undefined;
 }
 
+/** Which processes of the run are on this machine. */
+export type LocalProcesses = "all" | "coordinator";
+
 /**
  * A note when the run needs more than is free now, null when it does not, or when that cannot be told because the
  * model cannot be read: the run itself says what is wrong with it.
  * @throws {TroupeError} CONFIG when it needs more than the machine has, naming what would lower it
  */
-export async function checkMemoryFits(config: Config, machine = machineMemory()): Promise<string | null> {
+export async function checkMemoryFits(
+  config: Config,
+  machine = machineMemory(),
+  local: LocalProcesses = "all",
+): Promise<string | null> {
   let estimate: MemoryEstimate;
   try {
     estimate = await estimateMemory(config);
+    if (local === "coordinator") estimate = coordinatorOnly(estimate);
   } catch (error) {
     if (errorCodeOf(error) === "DATA") return null;
     throw error;
@@ -69,11 +77,18 @@ export async function checkMemoryFits(config: Config, machine = machineMemory())
   return `${needs}, and ${gib(machine.freeBytes)} of memory are free now`;
 }
 
+function coordinatorOnly(estimate: MemoryEstimate): MemoryEstimate {
+  const processes = estimate.processes.filter(({ role }) => role === "coordinator");
+  return { ...estimate, processes, totalBytes: processes.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
+
 /** Settings that lower what the run needs, those that do most first. */
-export function knobs({ cluster, model }: Config): string[] {
+export function knobs({ cluster, engine, model }: Config): string[] {
   return [
     ...(cluster.learners > 1 ? [`cluster.learners (${cluster.learners}; results stay the same)`] : []),
     ...(cluster.rollouts > 1 ? [`cluster.rollouts (${cluster.rollouts})`] : []),
+    ...(engine.recompute === "none" ? ["what gradients keep, with engine.recompute: layers"] : []),
+    `engine.microBatchTokens (${engine.microBatchTokens})`,
     ...(model.lora === null ? ["what is trained, with model.lora: {}"] : []),
     model.path === null ? "model.fresh.layers and hidden" : "model.path, to a smaller model",
     "data.maxPromptTokens, data.maxResponseTokens and generation.maxNewTokens",

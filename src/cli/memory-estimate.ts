@@ -46,12 +46,14 @@ const BASELINE_BYTES = {
 };
 /** Chunks of weights that wait for the garbage collector, at most. */
 const MAX_STREAM_GARBAGE_BYTES = 90 * MIB;
+/** GPT-2's. */
+const LARGE_VOCABULARY = 50_257;
 /** Prompts of one prefill (src/rollout/generator.ts). */
 const PREFILL_ROWS = 4;
 
 /** @throws {TroupeError} DATA when `model.path` cannot be read; CONFIG when its lengths or adapters do not fit */
 export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
-  const spec = config.model.path === null ? freshSpec(config.model) : await specOf(config.model.path);
+  const spec = config.model.path === null ? await freshSpec(config.model) : await specOf(config.model.path);
   const { cluster } = config;
   const learner = heaviest(config.stages.map((stage) => learnerIn(stage, spec, config)));
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
@@ -204,10 +206,14 @@ function forwardOnly(spec: ModelSpec, rows: number, tokens: number): number {
 
 const lengthOf = (spec: ModelSpec, tokens: number): number => rowLength(Math.min(tokens, spec.contextTokens));
 
-function freshSpec({ fresh, tokenizer }: Config["model"]): ModelSpec {
+async function freshSpec({ fresh, tokenizer }: Config["model"]): Promise<ModelSpec> {
   const { layers, hidden, heads, contextTokens } = fresh;
-  // A tokenizer that is not read here: the largest part of a small model, so better too much than too little.
-  const vocabularySize = tokenizer.type === "train" ? tokenizer.vocabularySize : 50_257;
+  const vocabularySize =
+    tokenizer.type === "path"
+      ? await vocabularyOf(tokenizer.path)
+      : tokenizer.type === "train"
+        ? tokenizer.vocabularySize
+        : LARGE_VOCABULARY;
   return freshGpt2Spec({
     head: "lm",
     layers,
@@ -218,6 +224,29 @@ function freshSpec({ fresh, tokenizer }: Config["model"]): ModelSpec {
     eosTokenId: 0,
     padTokenId: 1,
   });
+}
+
+/** Largest token id + 1, from tokenizer.json alone; GPT-2's size when that cannot be read: better too much than too little. */
+async function vocabularyOf(folder: string): Promise<number> {
+  try {
+    const { model, added_tokens: added = [] } = JSON.parse(
+      await readFile(join(folder, "tokenizer.json"), "utf8"),
+    ) as TokenizerFile;
+    // A Unigram vocabulary is a list, the others are maps to ids.
+    const ids = Array.isArray(model.vocab)
+      ? [model.vocab.length - 1]
+      : Object.values(model.vocab as Readonly<Record<string, number>>);
+    const largest = [...ids, ...added.map(({ id }) => id)].reduce((most, id) => Math.max(most, id), -1);
+    return largest >= 0 ? largest + 1 : LARGE_VOCABULARY;
+  } catch {
+    return LARGE_VOCABULARY; // what is wrong with it, the run itself says
+  }
+}
+
+/** The parts of tokenizer.json that are read here. */
+interface TokenizerFile {
+  readonly model: { readonly vocab: Readonly<Record<string, number>> | readonly unknown[] };
+  readonly added_tokens?: readonly { readonly id: number }[];
 }
 
 async function specOf(path: string): Promise<ModelSpec> {

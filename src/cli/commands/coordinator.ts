@@ -59,6 +59,9 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         "cluster.insecure": options.insecure,
       });
       for (const warning of warnings) console.error(`note: ${warning}`);
+      const { checkMemoryFits, machineMemory } = await import("../memory-check.js");
+      const memoryNote = await checkMemoryFits(config, machineMemory(), "coordinator");
+      if (memoryNote !== null) console.error(`note: ${memoryNote}`);
       const { host, port, httpPort, tokenFile, insecure } = config.cluster;
       const { runCoordinator } = await import("../../coordinator/run-coordinator.js");
       await runCoordinator({

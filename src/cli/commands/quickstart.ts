@@ -39,6 +39,9 @@ export function registerQuickstart(program: Command, lifetime: Lifetime): void {
       sets: options.set,
       flags: configFlags(options),
     });
+    const { checkMemoryFits } = await import("../memory-check.js");
+    const memoryNote = await checkMemoryFits(loaded.config);
+    if (memoryNote !== null) console.error(`note: ${memoryNote}`);
     await performRun({
       loaded,
       runDir,

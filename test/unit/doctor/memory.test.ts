@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { checkMemoryFits, knobs, machineMemory } from "../../../src/cli/memory-check.js";
 import { estimateMemory, type ProcessEstimate } from "../../../src/cli/memory-estimate.js";
@@ -112,5 +115,27 @@ describe("checkMemoryFits", () => {
   it("names no setting that cannot be lowered", () => {
     const least = config({ cluster: { learners: 1, rollouts: 1 }, model: { ...fresh(64, 2), lora: {} } });
     expect(knobs(least).join()).not.toMatch(/cluster|lora/);
+  });
+
+  it("asks of a coordinator's machine only what the coordinator needs", async () => {
+    const large = config({ cluster: { learners: 4, rollouts: 2 } });
+    await expect(checkMemoryFits(large, machine(4096))).rejects.toThrow(/engine\.recompute: layers/);
+    expect(await checkMemoryFits(large, machine(4096), "coordinator")).toBeNull();
+    await expect(checkMemoryFits(large, machine(256), "coordinator")).rejects.toThrow(/1 coordinator of/);
+  });
+});
+
+describe("the vocabulary of a given tokenizer", () => {
+  it("is its largest id + 1, so that a small one is not taken for GPT-2's", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "troupe-tokenizer-"));
+    const of = async () =>
+      (await estimateMemory(config({ model: { path: null, tokenizer: { type: "path", path: folder } } })))
+        .parameters;
+    const unread = await of();
+    const file = { model: { type: "BPE", vocab: { a: 0, b: 1, c: 299 } }, added_tokens: [{ id: 300 }] };
+    await writeFile(join(folder, "tokenizer.json"), JSON.stringify(file));
+    const { hidden } = config({ model: { path: null } }).model.fresh;
+    expect(unread - (await of())).toBe((50_257 - 301) * hidden);
+    await rm(folder, { recursive: true });
   });
 });
