@@ -1,4 +1,4 @@
-/** I1, I2, I3, I8, I9, I12: every experience, from the durable records alone. */
+/** I1, I2, I3, I8, I9, I12, I13: every experience, from the durable records alone. */
 import type { Report } from "./checker.js";
 import type { History } from "./history.js";
 import type { Scenario } from "./scenario.js";
@@ -20,6 +20,7 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
   const fates = new Map<string, Fate>();
   const firstAdmitted = new Map<string, number>();
   let policyVersion = -1;
+  let committedIteration = -1;
   let prepared: {
     readonly step: number;
     readonly ids: readonly string[];
@@ -90,6 +91,9 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
           leave(fate);
         }
         return;
+      case "IterationCommitted":
+        committedIteration = record.iteration;
+        return;
       case "VersionPublished":
         if (record.policyVersion <= policyVersion)
           report("W2", `version ${record.policyVersion} after ${policyVersion}`);
@@ -98,6 +102,8 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
       case "StepPrepared":
         prepared = { step: record.step, ids: record.experienceIds, isFinalUse: record.isFinalUse };
         for (const id of record.experienceIds) {
+          if (fates.get(id)?.iteration !== committedIteration + 1)
+            report("I13", `${id} trained in iteration ${committedIteration + 1}`);
           const staleness = policyVersion - (fateOf(id, "prepared")?.policyVersion ?? policyVersion);
           if (staleness > scenario.maxStalenessVersions)
             report("I8", `${id} trained ${staleness} versions late`);

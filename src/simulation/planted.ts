@@ -16,6 +16,7 @@ export const PLANTED_BUGS = [
   "skip-finite-check",
   "wall-clock-lease",
   "no-fence",
+  "no-staleness-bound",
   "forget-skipped",
 ] as const;
 export type Planted = "none" | (typeof PLANTED_BUGS)[number];
@@ -37,6 +38,8 @@ export function reduceWith(
       return reduce(state, asLiveMember(state, event), nowMs);
     case "forget-skipped":
       return forgetSkipped(state, reduce(state, event, nowMs));
+    case "no-staleness-bound":
+      return reduce(unbounded(state), fromAnyPolicy(event), nowMs);
     case "none":
     case "ack-before-journal": // done by the shell, which sends before it syncs
     case "wall-clock-lease": // done by the shell, which reads the wrong clock
@@ -73,6 +76,15 @@ function asCurrentVote(state: CoordinatorState, event: CoordinatorEvent): Coordi
   const active = state.volatile.activeStep;
   if (event.type !== "StepVote" || active === null) return event;
   return { ...event, generation: active.generation, step: active.manifest.step };
+}
+
+/** Experience of any age is good enough. */
+function unbounded(state: CoordinatorState): CoordinatorState {
+  return { ...state, config: { ...state.config, maxStalenessVersions: Infinity } };
+}
+
+function fromAnyPolicy(event: CoordinatorEvent): CoordinatorEvent {
+  return event.type === "CollectRequested" ? { ...event, policyVersion: 0 } : event;
 }
 
 /** Whoever signs with a member's name is that member. */

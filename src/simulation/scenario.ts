@@ -83,7 +83,7 @@ export function makeScenario(seed: number): Scenario {
   const learners = random.between(1, 3);
   const prompts = random.pick([4, 6, 8]);
   const iterations = random.between(2, 4);
-  const maxStalenessVersions = random.pick([0, 0, 1]);
+  const maxStalenessVersions = random.pick([0, 0, 1, 2]);
   const anyId = (): string => `${random.between(0, iterations - 1)}/${random.between(0, prompts - 1)}/0`;
   const isHarsh = random.chance(0.4);
   // A damaged state is noticed by comparison: this fault needs company, and nothing that takes it away.

@@ -76,11 +76,13 @@ export class SimTrainLoop {
       promptCursor: this.iteration * scenario.prompts,
     });
     this.minibatches = null;
-    this.collect(this.iteration);
+    for (let ahead = 0; ahead <= scenario.maxStalenessVersions; ahead++) this.collect(ahead);
   }
 
-  private collect(iteration: number): void {
-    const { prompts, promptsPerTask, iterations } = this.world.scenario;
+  /** Asks (again) for the collection of the iteration `ahead` of this one, from the oldest policy it may use. */
+  private collect(ahead: number): void {
+    const { prompts, promptsPerTask, iterations, maxStalenessVersions } = this.world.scenario;
+    const iteration = this.iteration + ahead;
     if (iteration >= iterations) return;
     const tasks = [];
     for (let first = 0; first < prompts; first += promptsPerTask) {
@@ -91,13 +93,13 @@ export class SimTrainLoop {
     this.coordinator.dispatch({
       type: "CollectRequested",
       iteration,
-      policyVersion: this.policyVersion,
+      policyVersion: Math.max(0, this.policyVersion + ahead - maxStalenessVersions),
       tasks,
     });
   }
 
   private train(ids: readonly string[]): void {
-    const { ppoEpochs, minibatchSize, maxStalenessVersions } = this.world.scenario;
+    const { ppoEpochs, minibatchSize } = this.world.scenario;
     this.ids = [...ids];
     this.coordinator.readContents(ids);
     this.minibatches = [];
@@ -109,7 +111,6 @@ export class SimTrainLoop {
         });
       }
     }
-    if (maxStalenessVersions > 0) this.collect(this.iteration + 1);
     this.advance();
   }
 

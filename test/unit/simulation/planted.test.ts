@@ -9,6 +9,7 @@ const EXPECTED: Record<Exclude<Planted, "none">, string> = {
   "skip-finite-check": "I5",
   "wall-clock-lease": "C1",
   "no-fence": "I6",
+  "no-staleness-bound": "I8",
   "forget-skipped": "I10",
 };
 const SEEDS = 600;
