@@ -430,7 +430,14 @@ const checkpointSchema = z.strictObject({
   everyIterations: nonNegativeInt
     .default(10)
     .describe("ppo iterations (or 100 sft/reward steps) between checkpoints; 0 = only at stage ends"),
-  keepLast: positiveInt.default(2).describe("newest checkpoints kept; older ones are deleted"),
+  keepLast: positiveInt
+    .default(2)
+    .describe("newest checkpoints kept; when one is damaged the run goes on from the one before"),
+  keepEvery: nonNegativeInt
+    .default(0)
+    .describe(
+      "also keep every checkpoint after a multiple of this many iterations (or sft/reward steps); 0 = none",
+    ),
 });
 
 const engineSchema = z.strictObject({

@@ -1,7 +1,7 @@
 /** Immutable files by name under one folder: weights by version, training states. Written once, verified, then visible. */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
@@ -10,6 +10,9 @@ import { dataError, protocolError } from "../shared/errors.js";
 export type ArtifactRef = ArtifactRef__Output;
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*(\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/;
+
+/** An upload that is not complete. */
+const PARTIAL = /\.safetensors\.partial-[0-9a-f-]{36}$/;
 
 export class ArtifactStore {
   private readonly refs = new Map<string, ArtifactRef>();
@@ -99,6 +102,17 @@ export class ArtifactStore {
     if (ref === undefined) return;
     this.refs.delete(name);
     if (ref.localPath.startsWith(resolve(this.folder) + sep)) await rm(ref.localPath, { force: true });
+  }
+
+  /** Takes away uploads that an earlier process was killed in the middle of. @returns how many */
+  async clean(): Promise<number> {
+    const names = await readdir(this.folder, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
+    const partial = names.filter((name) => PARTIAL.test(name));
+    for (const name of partial) await rm(join(this.folder, name), { force: true });
+    return partial.length;
   }
 
   private remember(ref: ArtifactRef): ArtifactRef {

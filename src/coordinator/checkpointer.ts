@@ -14,7 +14,7 @@ import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
 import { dataError, describeError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
-import type { JsonValue } from "./core/index.js";
+import { keptCheckpoints, type JsonValue } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { LearnerGroup } from "./learner-group.js";
 import type { ModelFolders, ModelSource } from "./model-folders.js";
@@ -38,12 +38,16 @@ const STATE_FILE = "training-state.safetensors";
 /** Starts the name of a checkpoint that is being written. */
 const PARTIAL = ".tmp-";
 
+/** Starts the name of a checkpoint that was found damaged. */
+const DAMAGED = "damaged-";
+
 const manifestSchema = z.object({
   version: z.literal(1),
   checkpointId: z.string(),
   runId: z.string(),
   stage: z.string(),
   step: z.int().min(0),
+  completedUnits: z.int().min(0),
   /** Names without a path: what lies directly in the folder. */
   files: z.array(
     z.object({
@@ -60,6 +64,8 @@ export interface CheckpointerOptions {
   readonly runDir: string;
   readonly runId: string;
   readonly keepLast: number;
+  /** Every checkpoint after a multiple of this many units stays; 0 keeps none but the last. */
+  readonly keepEvery: number;
   readonly host: CoreHost;
   readonly learners: LearnerGroup;
   readonly artifacts: ArtifactStore;
@@ -78,6 +84,35 @@ export class Checkpointer {
 
   constructor(private readonly options: CheckpointerOptions) {
     this.folder = join(options.runDir, "checkpoints");
+    options.host.on(
+      "SetAsideCheckpoint",
+      ({ checkpointId, reason }) => void this.setAside(checkpointId, reason),
+    );
+  }
+
+  /** Takes away what an earlier process had begun to write when it was killed. */
+  async clean(): Promise<void> {
+    for (const name of await readdir(this.folder))
+      if (name.startsWith(PARTIAL)) await rm(join(this.folder, name), { recursive: true, force: true });
+  }
+
+  /** Never deletes: a file may be put back by hand. Learners go on from the checkpoint before. */
+  private async setAside(checkpointId: string, reason: string): Promise<void> {
+    const { metrics, logger, bus } = this.options;
+    metrics.checkpointsDamaged.inc();
+    const target = join(this.folder, `${DAMAGED}${checkpointId}`);
+    const text = `${reason}; it is set aside as ${target}, and the run goes on from the checkpoint before`;
+    logger.error({ checkpoint: checkpointId }, text);
+    bus.publish({ type: "message", level: "error", text });
+    try {
+      await rm(target, { recursive: true, force: true });
+      await rename(join(this.folder, checkpointId), target);
+      const newest = this.options.host.state.durable.checkpoint?.checkpointId;
+      if (newest === undefined) await rm(join(this.folder, "latest"), { force: true });
+      else await this.name(newest);
+    } catch (error) {
+      logger.warn({ err: error }, `checkpoint ${checkpointId} could not be moved`);
+    }
   }
 
   /**
@@ -130,16 +165,15 @@ export class Checkpointer {
     const files = [];
     for (const name of (await readdir(partial)).sort())
       files.push({ name, ...(await sealFile(join(partial, name))) });
-    const manifest: Manifest = { version: 1, checkpointId, runId, stage, step, files };
+    const { completedUnits } = request;
+    const manifest: Manifest = { version: 1, checkpointId, runId, stage, step, completedUnits, files };
     await writeSynced(join(partial, "manifest.json"), JSON.stringify(manifest, null, 2));
     await syncFolder(partial);
     const target = join(this.folder, checkpointId);
     await rm(target, { recursive: true, force: true });
     await rename(partial, target);
     await syncFolder(this.folder);
-    await writeSynced(join(this.folder, "latest.tmp"), checkpointId);
-    await rename(join(this.folder, "latest.tmp"), join(this.folder, "latest"));
-    await syncFolder(this.folder);
+    await this.name(checkpointId);
     host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
     // A restart reads the checkpoint that the journal names: the older ones go only once it names this one.
     await host.settled();
@@ -157,6 +191,13 @@ export class Checkpointer {
       bytes,
       elapsedMs,
     });
+  }
+
+  /** Lets `latest` name the checkpoint. */
+  private async name(checkpointId: string): Promise<void> {
+    await writeSynced(join(this.folder, "latest.tmp"), checkpointId);
+    await rename(join(this.folder, "latest.tmp"), join(this.folder, "latest"));
+    await syncFolder(this.folder);
   }
 
   /** The training state of a checkpoint of this run, verified. */
@@ -195,15 +236,29 @@ export class Checkpointer {
     return join(this.options.runDir, "results", `${name}.json`);
   }
 
+  /** What is neither among the newest, nor named by the journal, nor one of every so many. */
   private async prune(stage: string): Promise<void> {
-    const names = await readdir(this.folder);
-    // What a coordinator that was killed had begun.
-    for (const name of names.filter((each) => each.startsWith(PARTIAL)))
-      await rm(join(this.folder, name), { recursive: true, force: true });
-    const ours = names.filter((name) => name.startsWith(`${stage}-`)).sort();
-    for (const name of ours.slice(0, -this.options.keepLast))
-      await rm(join(this.folder, name), { recursive: true, force: true });
+    await this.clean();
+    const { keepLast, host } = this.options;
+    const named = new Set(keptCheckpoints(host.state.durable).map(({ checkpointId }) => checkpointId));
+    const ours = (await readdir(this.folder)).filter((name) => name.startsWith(`${stage}-`)).sort();
+    for (const name of ours.slice(0, -keepLast)) {
+      const folder = join(this.folder, name);
+      if (!named.has(name) && !(await this.isOneOfEvery(folder)))
+        await rm(folder, { recursive: true, force: true });
+    }
   }
+
+  private async isOneOfEvery(folder: string): Promise<boolean> {
+    const { keepEvery } = this.options;
+    if (keepEvery === 0) return false;
+    const { completedUnits } = await readManifest(folder);
+    return completedUnits % keepEvery === 0;
+  }
+}
+
+async function readManifest(folder: string): Promise<Manifest> {
+  return manifestSchema.parse(JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")));
 }
 
 /**
@@ -219,7 +274,7 @@ export async function verify(
     dataError(`checkpoint ${folder}: ${why}; ${RESTORE}`, { cause });
   let manifest: Manifest;
   try {
-    manifest = manifestSchema.parse(JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")));
+    manifest = await readManifest(folder);
   } catch (cause) {
     throw unusable("manifest.json is missing or damaged", cause);
   }

@@ -95,7 +95,7 @@ export class LearnerHealer {
       case "initial":
         return null;
       case "checkpoint":
-        return setup.checkpointState(source.checkpointId);
+        return this.checkpointState(source.checkpointId, setup);
       case "peer": {
         await this.connected(source);
         const directive = { publish: { items: [{ what: "state", artifactName: copyName(effect) }] } };
@@ -103,6 +103,18 @@ export class LearnerHealer {
         if (!published) throw protocolError("expected PublishDone");
         return published.artifacts[0];
       }
+    }
+  }
+
+  /** A checkpoint that cannot be read is the core's to judge: it may know an older one. */
+  private async checkpointState(checkpointId: string, setup: StageSetup): Promise<ArtifactRef__Output> {
+    try {
+      return await setup.checkpointState(checkpointId);
+    } catch (cause) {
+      if (errorCodeOf(cause) !== "DATA") throw cause;
+      const reason = describeError(cause);
+      this.options.host.dispatch({ type: "CheckpointDamaged", checkpointId, reason });
+      throw new TroupeError("STORAGE", reason, { cause });
     }
   }
 

@@ -119,6 +119,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
   const artifacts = new ArtifactStore(join(runDir, "artifacts"));
+  await artifacts.clean();
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
@@ -214,6 +215,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       runDir,
       runId,
       keepLast: config.checkpoint.keepLast,
+      keepEvery: config.checkpoint.keepEvery,
       host,
       learners,
       artifacts,
@@ -223,6 +225,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       logger,
       signal: stopping.signal,
     });
+    await checkpointer.clean();
     const { info } = tokenizer;
     const stages = runStages(
       {
@@ -294,7 +297,7 @@ function serverTlsOf({ cluster: { tls } }: Config): ServerTls | undefined {
     : { cert: tls.cert, key: tls.key, clientCa: tls.clientCa };
 }
 
-function coreConfig({ cluster, ppo }: Config): CoreConfig {
+function coreConfig({ cluster, ppo, checkpoint }: Config): CoreConfig {
   const experiencesPerIteration = ppo.rolloutBatchSize * ppo.samplesPerPrompt * ppo.generationBatches;
   return {
     ...DEFAULT_CORE_CONFIG,
@@ -307,6 +310,7 @@ function coreConfig({ cluster, ppo }: Config): CoreConfig {
     minLearners: cluster.minLearners,
     maxStalenessVersions: ppo.staleness,
     capacityExperiences: (ppo.staleness + 1) * experiencesPerIteration,
+    keptCheckpoints: checkpoint.keepLast,
   };
 }
 

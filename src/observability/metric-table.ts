@@ -551,6 +551,13 @@ export const METRIC_TABLE = {
     help: "checkpoints that could not be written; training goes on from the previous one",
     healthy: "0",
   },
+  checkpointsDamaged: {
+    name: "troupe_checkpoints_damaged_total",
+    type: "counter",
+    roles: coordinator,
+    help: "checkpoints set aside because a file was missing or did not match its sha256; the run went on from an older state",
+    healthy: "0; anything else means a failing disk",
+  },
   journalAppendDuration: {
     name: "troupe_journal_append_duration_seconds",
     type: "histogram",

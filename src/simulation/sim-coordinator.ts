@@ -352,6 +352,7 @@ export class SimCoordinator {
         entries.push({ type: "stopped", code: effect.code, diagnosis: effect.diagnosis });
         this.isStopped = true;
         return;
+      case "SetAsideCheckpoint":
       case "PauseLearning":
       case "ResumeLearning":
       case "DesiredScaleChanged":

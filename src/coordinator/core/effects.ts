@@ -248,6 +248,12 @@ export interface HealLearner {
   readonly step: number;
   readonly source: HealSource;
 }
+/** A damaged checkpoint is not used any more: keep its files out of the way, and say so. */
+export interface SetAsideCheckpoint {
+  readonly type: "SetAsideCheckpoint";
+  readonly checkpointId: string;
+  readonly reason: string;
+}
 /** Too few learners for a step that is due; shown to the user. */
 export interface PauseLearning {
   readonly type: "PauseLearning";
@@ -303,6 +309,7 @@ export type Effect =
   | StepFinished
   | StepRefused
   | HealLearner
+  | SetAsideCheckpoint
   | PauseLearning
   | ResumeLearning
   | AnnounceVersion

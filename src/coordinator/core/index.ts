@@ -14,6 +14,7 @@ export * from "./records.js";
 export { applyRecord } from "./apply-record.js";
 export {
   emptyDurableState,
+  keptCheckpoints,
   type DurableState,
   type ExperienceEntry,
   type FinishedStep,

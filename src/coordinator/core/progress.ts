@@ -90,16 +90,17 @@ export function saveCheckpoint(state: CoordinatorState, event: CheckpointSaved, 
   out.record({ type: "CheckpointSaved", checkpointId, stage, step, keptFrom, resume }, { deletePayloads });
 }
 
-/** Learners are restored from the next older checkpoint, or from the starting model while all steps are known. */
+/** Learners are restored from the next older checkpoint, or from the starting model while all steps are known; with neither the run ends. */
 export function quarantineCheckpoint(state: CoordinatorState, event: CheckpointDamaged, out: Outbox): void {
   const { durable, volatile } = state;
   const { checkpointId } = event;
-  if (!keptCheckpoints(durable).some((checkpoint) => checkpoint.checkpointId === checkpointId)) return;
+  const kept = keptCheckpoints(durable);
+  if (!kept.some((checkpoint) => checkpoint.checkpointId === checkpointId)) return;
+  if (kept.length === 1 && durable.keptFrom > 0) return out.stop("DATA", event.reason);
   out.record({ type: "CheckpointQuarantined", checkpointId });
   for (const member of volatile.members.values()) {
     const source = member.heal?.source;
     if (source?.kind === "checkpoint" && source.checkpointId === checkpointId) member.heal = null;
   }
-  if (durable.checkpoint !== null || durable.keptFrom === 0) return;
-  out.stop("DATA", `no checkpoint of stage ${durable.stage} is whole (last: ${event.reason})`);
+  out.send({ type: "SetAsideCheckpoint", checkpointId, reason: event.reason });
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -119,5 +119,16 @@ describe("ArtifactStore", () => {
     expect(readFileSync(mine)).toEqual(bytes);
     expect(existsSync(stored.localPath)).toBe(false);
     expect(() => store.get("base")).toThrow();
+  });
+
+  it("takes away at the start what a killed process left half received, and nothing else", async () => {
+    await store.receive(refOf("actor/0"), chunksOf(bytes));
+    const partial = join(folder, "store", "actor", `1.safetensors.partial-${randomUUID()}`);
+    writeFileSync(partial, "half");
+    const restarted = new ArtifactStore(join(folder, "store"));
+    expect(await restarted.clean()).toBe(1);
+    expect(existsSync(partial)).toBe(false);
+    expect(await restarted.recover("actor/0")).toBe(true);
+    expect(await new ArtifactStore(join(folder, "nowhere")).clean()).toBe(0);
   });
 });

@@ -59,9 +59,14 @@ beforeEach(async () => {
   failure = undefined;
   artifacts = new ArtifactStore(join(runDir, "artifacts"));
   const logger = createLogger({ role: "coordinator", level: "silent" });
-  host = new CoreHost(makeState(DEFAULT_CORE_CONFIG), new MemoryLog(), logger, (error) => {
-    throw error;
-  });
+  host = new CoreHost(
+    makeState({ ...DEFAULT_CORE_CONFIG, keptCheckpoints: 2 }),
+    new MemoryLog(),
+    logger,
+    (error) => {
+      throw error;
+    },
+  );
   host.dispatch({ type: "CoordinatorStarted" });
   host.dispatch({ type: "StageStarted", stage: "ppo" });
   const bus = new EventBus();
@@ -84,6 +89,7 @@ beforeEach(async () => {
     runDir,
     runId: "run-1",
     keepLast: 2,
+    keepEvery: 10,
     host,
     learners,
     artifacts,
@@ -124,7 +130,14 @@ describe("a checkpoint", () => {
     expect(checkpoints()).toEqual(["latest", "ppo-000004"]);
     expect(readFileSync(join(runDir, "checkpoints", "latest"), "utf8")).toBe("ppo-000004");
     const { files, ...facts } = await verify(folderOf("ppo-000004"));
-    expect(facts).toEqual({ version: 1, checkpointId: "ppo-000004", runId: "run-1", stage: "ppo", step: 4 });
+    expect(facts).toEqual({
+      version: 1,
+      checkpointId: "ppo-000004",
+      runId: "run-1",
+      stage: "ppo",
+      step: 4,
+      completedUnits: 4,
+    });
     expect(files.map(({ name }) => name)).toEqual([
       "config.json",
       "generation_config.json",
@@ -148,6 +161,33 @@ describe("a checkpoint", () => {
     expect(checkpoints()).toEqual(["latest", "ppo-000004", "ppo-000006"]);
     expect(readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000006");
     await expect(verify(folderOf("ppo-000004"))).resolves.toMatchObject({ step: 4 });
+  });
+
+  it("stays for good after every so many units", async () => {
+    for (const step of [8, 10, 12, 14, 20, 22, 24]) await save(step);
+    expect(checkpoints()).toEqual(["latest", "ppo-000010", "ppo-000020", "ppo-000022", "ppo-000024"]);
+  });
+
+  it("that is damaged is moved out of the way, told and counted; `latest` names the one before", async () => {
+    for (const step of [2, 4]) await save(step);
+    const count = async () =>
+      (await metrics.registry.getSingleMetric("troupe_checkpoints_damaged_total")?.get())?.values[0].value;
+    const before = (await count()) ?? 0;
+    writeFileSync(join(folderOf("ppo-000004"), "training-state.safetensors"), "x");
+    host.dispatch({ type: "CheckpointDamaged", checkpointId: "ppo-000004", reason: "it is damaged" });
+    await expect.poll(checkpoints).toEqual(["damaged-ppo-000004", "latest", "ppo-000002"]);
+    await expect.poll(() => readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000002");
+    expect(await count()).toBe(before + 1);
+    expect(events.at(-1)).toMatchObject({ type: "message", level: "error" });
+    expect(host.state.durable.checkpoint?.checkpointId).toBe("ppo-000002");
+    expect(await save(6)).toBe(true);
+    expect(checkpoints()).toEqual(["damaged-ppo-000004", "latest", "ppo-000002", "ppo-000006"]);
+  });
+
+  it("that was begun by a process that was killed is taken away at the start", async () => {
+    mkdirSync(folderOf(".tmp-ppo-000001-999"));
+    await checkpointer.clean();
+    expect(checkpoints()).toEqual([]);
   });
 
   const failures = async () =>

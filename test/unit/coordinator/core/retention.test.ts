@@ -110,6 +110,7 @@ describe("a damaged checkpoint", () => {
     });
     damage(core, "c3");
     expect(core.takeOne("journal").record).toEqual({ type: "CheckpointQuarantined", checkpointId: "c3" });
+    expect(core.takeOne("SetAsideCheckpoint")).toMatchObject({ checkpointId: "c3" });
     expect(core.effects).toMatchObject([
       { type: "HealLearner", step: 2, source: { kind: "checkpoint", checkpointId: "c2" } },
     ]);
@@ -135,6 +136,9 @@ describe("a damaged checkpoint", () => {
     const core = run(3, 3, 1);
     damage(core, "c3");
     expect(core.takeOne("StopRun")).toMatchObject({ code: "DATA" });
+    // Its files may be put back: the next start tries it again.
+    expect(core.take("SetAsideCheckpoint")).toEqual([]);
+    expect(core.state.durable.checkpoint?.checkpointId).toBe("c3");
   });
 
   it("is named by mistake or twice without effect", () => {
