@@ -198,6 +198,32 @@ const varlen: Benchmark = async function* ({ threads, rounds, only }) {
   };
 };
 
+const GRADIENTS = { "13 MB": 13 * 2 ** 18, "500 MB": 500 * 2 ** 18 } as const;
+
+/** Summing one gradient over L learners on this machine, the product's three ways and both wires, against gloo. */
+const allReduce: Benchmark = async function* ({ threads, rounds, only }) {
+  for (const [size, elements] of Object.entries(GRADIENTS)) {
+    for (const learners of [2, 4]) {
+      for (const transport of ["grpc", "bulk", "sharded"]) {
+        for (const wire of ["f32", "bf16"]) {
+          const label = `${size} L${learners} ${transport} ${wire}`;
+          if (!label.includes(only)) continue;
+          const config = { learners, elements, wire, transport, threads };
+          const peer = peerSide("all_reduce", config);
+          const sides = [ourSide("all-reduce", config), ...(peer === null ? [] : [peer])];
+          const [ours, theirs = null] = await contest(sides, { rounds, warmups: 2 });
+          yield {
+            name: "allreduce",
+            config: label,
+            ...timeRow(ours, theirs),
+            peerName: theirs?.version ?? NO_PEER,
+          };
+        }
+      }
+    }
+  }
+};
+
 export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   "train-step": trainStep,
   "ppo-update": ppoUpdate,
@@ -206,6 +232,7 @@ export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   prefill,
   decode,
   varlen,
+  allreduce: allReduce,
   compile,
   growth: growthOfCost,
   experience,

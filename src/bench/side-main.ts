@@ -19,7 +19,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   // ru_maxrss of this process, KiB
   const peakMb = process.resourceUsage().maxRSS / 1024;
   const counted = typeof lap === "number" ? { units: lap, ...elapsed } : lap;
-  say({ ...counted, cpuSeconds: (user + system) / 1e6, peakMb });
+  say({ cpuSeconds: (user + system) / 1e6, peakMb, ...counted });
 }
 await side.close();
 process.exit(0);

@@ -372,6 +372,11 @@ const clusterSchema = z.strictObject({
     .describe(
       "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this); longer than leaseTtlMs",
     ),
+  bucketTimeoutMs: durationMs
+    .default(30_000)
+    .describe(
+      "a step is done again when, with all learners there, no piece of the gradient moves for this long",
+    ),
   promptsPerTask: positiveInt.default(16).describe("prompts a rollout worker takes at a time"),
   maxTaskAttempts: positiveInt
     .default(3)
@@ -385,7 +390,6 @@ const clusterSchema = z.strictObject({
     .describe(
       "once no prompts wait, a task that takes this many times the mean goes to an idle worker as well; 0 = never",
     ),
-  wire: z.enum(["f32", "bf16"]).default("f32").describe("gradient precision on the wire"),
   sync: z
     .enum(["gradients", "parameters"])
     .default("gradients")
@@ -420,6 +424,25 @@ const clusterSchema = z.strictObject({
     .default(0.5)
     .describe(
       "parameters: once half of the learners have finished a round, the others get this share of its time more (at least 1 s), then contribute what they have; null waits for all of them, and equal runs give equal bits",
+    ),
+  wire: z
+    .enum(["f32", "bf16"])
+    .default("f32")
+    .describe(
+      "gradient precision on the wire; with bf16 every sum of the fixed tree is rounded, so results still do not depend on how many learners there are",
+    ),
+  bulkChannel: z
+    .enum(["auto", "on", "off"])
+    .default("auto")
+    .describe(
+      "gradients over plain TCP (TLS 1.3 with `tls`) beside gRPC: several times faster, the same bits; auto: where the coordinator listens on loopback, or `bulkPort` is given",
+    ),
+  bulkPort: port.default(0).describe("the coordinator's port of the bulk channel; 0 picks a free one"),
+  allReduce: z
+    .enum(["star", "sharded"])
+    .default("star")
+    .describe(
+      "who sums gradients: the coordinator, or every learner a part of them, over bulk connections that learners open to each other; the same bits",
     ),
   durable: durableSchema
     .default({ type: "local" })

@@ -1,219 +1,148 @@
 /**
- * The bulk path of an optimizer step: one bidirectional call per member, buckets up, totals down as soon as they are
- * complete. A session exists exactly as long as its generation: frames of any other generation or step are refused.
+ * The coordinator's part in summing gradients. It arranges how they travel: through the AllReduce call (one
+ * bidirectional call per member, buckets up, totals down as soon as they are complete), over the bulk channel to the
+ * coordinator, or over it from learner to learner. Where it reduces itself, a reduction exists exactly as long as its
+ * generation: frames of any other are refused.
  */
+import { randomBytes } from "node:crypto";
 import type * as grpc from "@grpc/grpc-js";
 import type { Metrics } from "../observability/metrics.js";
-import { decodeGradient, encodeGradient, type WireFormat } from "../rpc/codec/gradient.js";
+import type { WireFormat } from "../rpc/codec/gradient.js";
+import type { Exchange } from "../rpc/generated/troupe/v1/Exchange.js";
+import type { Reducer } from "../rpc/generated/troupe/v1/Reducer.js";
 import type { GradientChunk } from "../rpc/generated/troupe/v1/GradientChunk.js";
 import type { GradientChunk__Output } from "../rpc/generated/troupe/v1/GradientChunk.js";
-import type { GradientHeader__Output } from "../rpc/generated/troupe/v1/GradientHeader.js";
 import { toServiceError } from "../rpc/status.js";
-import { TroupeError, describeError, protocolError } from "../shared/errors.js";
-import { GradientSum, type TreeNode } from "./all-reduce.js";
+import type { BulkServer } from "../reduce/bulk-server.js";
+import { Reduction, type Contribution, type MemberPort, type ReductionFailure } from "../reduce/reduction.js";
+import { TroupeError, protocolError } from "../shared/errors.js";
 import type { StepMember } from "./core/index.js";
 import { checkSender } from "./membership-service.js";
 
-/** A bucket is one message; the service takes messages of at most 4 MiB, this leaves room for the envelope. */
-const MAX_BUCKET_BYTES = 2 << 20;
-/** Of one gradient: 64 GiB in buckets of 1 MiB. Small buckets would cost more in books than in bytes. */
-const MAX_BUCKETS = 1 << 16;
+/** As long as a TLS 1.3 key of SHA-256. */
+const SECRET_BYTES = 32;
 
 type Call = grpc.ServerDuplexStream<GradientChunk__Output, GradientChunk>;
-
-interface Session {
-  readonly generation: number;
-  readonly step: number;
-  readonly shardCount: number;
-  readonly members: ReadonlyMap<string, StepMember>;
-  readonly calls: Map<string, Call>;
-  readonly startedMs: number;
-  sum: GradientSum | undefined;
-}
 
 export interface AllReduceOptions {
   readonly runId: string;
   readonly wire: WireFormat;
+  /** See `ReductionOptions`. */
+  readonly bucketTimeoutMs: number;
   readonly metrics: Metrics<"coordinator">;
+  /** Connections of the bulk channel; without it everything goes through the AllReduce call. */
+  readonly bulk?: BulkServer;
+  readonly isEncrypted?: boolean;
+  /** Learners sum among themselves, where all of them can be reached. @default "star" */
+  readonly topology?: "star" | "sharded";
+  /** Where a learner takes bulk connections; undefined when it does not. */
+  readonly bulkAddressOf?: (workerId: string) => { readonly host: string; readonly port: number } | undefined;
   /** A member broke the contract or its stream: the step cannot complete in this generation. */
-  readonly onFailed: (failure: {
-    generation: number;
-    step: number;
-    workerId: string | null;
-    reason: string;
-  }) => void;
+  readonly onFailed: (failure: ReductionFailure) => void;
 }
 
 export class AllReduceService {
-  private session: Session | undefined;
+  private reduction: Reduction | undefined;
 
   constructor(private readonly options: AllReduceOptions) {}
 
-  open(generation: number, step: number, shardCount: number, members: readonly StepMember[]): void {
+  /**
+   * @param route "call": through the AllReduce call in any case
+   * @returns what the members must know to send their gradients; undefined: through the AllReduce call
+   */
+  open(
+    generation: number,
+    step: number,
+    shardCount: number,
+    members: readonly StepMember[],
+    route: "best" | "call" = "best",
+  ): Exchange | undefined {
     this.close("a newer generation was opened");
-    this.session = {
-      generation,
-      step,
-      shardCount,
-      members: new Map(members.map((member) => [member.workerId, member])),
-      calls: new Map(),
-      startedMs: performance.now(),
-      sum: undefined,
-    };
+    const { wire, bucketTimeoutMs, metrics, onFailed, bulk, isEncrypted = false } = this.options;
+    const secret = randomBytes(SECRET_BYTES);
+    const contributors = members.map(({ workerId, firstShard, shardCount }) => ({
+      ...{ workerId, firstShard, shardCount },
+    }));
+    const peers = route === "best" ? this.peersOf(members) : undefined;
+    if (peers !== undefined) return { reducers: peers, secret, isEncrypted, contributors };
+    this.reduction = new Reduction({
+      ...{ generation, step, shardCount, members, wire, bucketTimeoutMs, onFailed },
+      onBytes: (direction, bytes) => metrics.allreduceBytes.inc({ direction }, bytes),
+      onComplete: (elapsedMs) => metrics.allreduceDuration.observe(elapsedMs / 1000),
+    });
+    if (bulk === undefined || route === "call") return undefined;
+    bulk.open({ reduction: this.reduction, secret });
+    return { reducers: [{ workerId: "", host: "", port: bulk.port }], secret, isEncrypted };
   }
 
-  /** Ends the session; members still waiting for totals get an error. Idempotent. */
+  /** Every member as a reducer of its part; undefined when the coordinator has to reduce. */
+  private peersOf(members: readonly StepMember[]): Reducer[] | undefined {
+    const { topology, bulkAddressOf } = this.options;
+    if (topology !== "sharded") return undefined;
+    const reducers = members.map(({ workerId }) => {
+      const address = bulkAddressOf?.(workerId);
+      return address === undefined ? undefined : { workerId, ...address };
+    });
+    return reducers.every((reducer) => reducer !== undefined) ? reducers : undefined;
+  }
+
+  /** Ends the reduction; members still waiting for totals get an error. Idempotent. */
   close(reason: string): void {
-    const { session } = this;
-    this.session = undefined;
-    if (session === undefined || session.sum?.isComplete) return;
-    for (const call of session.calls.values())
-      call.emit("error", toServiceError(new TroupeError("CANCELLED", reason)));
+    this.reduction?.close(reason);
+    this.reduction = undefined;
+    this.options.bulk?.open(undefined);
   }
 
   readonly handle = (call: Call): void => {
-    let session: Session | undefined;
-    let header: GradientHeader__Output | undefined;
-    let workerId = "";
+    let contribution: Contribution | undefined;
     const fail = (error: unknown) => {
+      contribution?.lost(error);
       call.emit("error", toServiceError(error));
-      if (session === undefined || session !== this.session) return;
-      this.options.onFailed({
-        generation: session.generation,
-        step: session.step,
-        workerId,
-        reason: describeError(error),
-      });
     };
     call.on("data", (message: GradientChunk__Output) => {
       try {
-        if (message.header) {
-          if (header !== undefined) throw protocolError("GradientChunk.header: expected once, got it twice");
-          header = message.header;
-          workerId = checkSender(header.sender, this.options.runId).workerId;
-          session = this.join(header, workerId, call);
-        } else if (message.bucket) {
-          if (header === undefined || session === undefined)
+        const { header, bucket } = message;
+        if (header) {
+          if (contribution !== undefined)
+            throw protocolError("GradientChunk.header: expected once, got it twice");
+          const { workerId } = checkSender(header.sender, this.options.runId);
+          const reduction = this.reductionOf(header);
+          contribution = reduction.join(workerId, header, portOf(call));
+        } else if (bucket) {
+          if (contribution === undefined)
             throw protocolError("GradientChunk: expected the header first, got a bucket");
-          if (session !== this.session) throw staleGeneration(session);
-          this.add(session, header.nodes, message.bucket);
+          contribution.add(bucket.node, bucket.bucket, bucket.values);
         }
       } catch (error) {
         fail(error);
       }
     });
     call.on("end", () => {
-      if (header === undefined)
+      if (contribution === undefined)
         fail(protocolError("GradientChunk: expected a header first, the stream ended"));
     });
-    call.on("cancelled", () => {
-      if (session !== undefined && session === this.session && !session.sum?.isComplete)
-        fail(new TroupeError("UNREACHABLE", "the learner's stream ended"));
-    });
+    call.on("cancelled", () =>
+      contribution?.lost(new TroupeError("UNREACHABLE", "the learner's stream ended")),
+    );
     call.on("error", () => undefined); // reported where it was raised
   };
 
-  private join(header: GradientHeader__Output, workerId: string, call: Call): Session {
-    const { session } = this;
-    if (session === undefined || header.generation !== session.generation || header.step !== session.step) {
-      this.options.metrics.staleFrames.inc();
-      throw new TroupeError(
-        "CANCELLED",
-        `all-reduce of generation ${header.generation}, step ${header.step} is not open`,
-      );
-    }
-    if (!session.members.has(workerId))
-      throw new TroupeError("FENCED", `${workerId} is not a member of generation ${session.generation}`);
-    if (session.calls.has(workerId))
-      throw protocolError(`${workerId} joined the all-reduce of step ${session.step} twice`);
-    checkHeader(header, session.members.get(workerId) as StepMember);
-    session.sum ??= new GradientSum(
-      session.shardCount,
-      header.elementCount,
-      header.bucketElements,
-      (bucket, total) => this.send(session, bucket, total),
-    );
-    if (
-      session.sum.elementCount !== header.elementCount ||
-      session.sum.bucketElements !== header.bucketElements
-    ) {
-      throw protocolError(
-        `${workerId}: expected gradients of ${session.sum.elementCount} elements in buckets of ${session.sum.bucketElements}, got ${header.elementCount} in ${header.bucketElements}`,
-      );
-    }
-    session.calls.set(workerId, call);
-    // Totals that were complete before this member joined.
-    for (let bucket = 0; bucket < session.sum.bucketCount; bucket++) {
-      const total = session.sum.resultOf(bucket);
-      if (total !== undefined) this.write(call, bucket, encodeGradient(total, this.options.wire));
-    }
-    this.finishIfComplete(session);
-    return session;
-  }
-
-  private add(
-    session: Session,
-    nodes: readonly TreeNode[],
-    message: { node: number; bucket: number; values: Uint8Array },
-  ): void {
-    const { sum } = session;
-    const node = nodes[message.node] as TreeNode | undefined;
-    if (sum === undefined || node === undefined)
-      throw protocolError(`GradientBucket.node: expected below ${nodes.length}, got ${message.node}`);
-    this.options.metrics.allreduceBytes.inc({ direction: "in" }, message.values.byteLength);
-    const values = decodeGradient(
-      message.values,
-      this.options.wire,
-      sum.lengthOf(message.bucket),
-      `bucket ${message.bucket}`,
-    );
-    sum.add(node, message.bucket, values);
-    this.finishIfComplete(session);
-  }
-
-  private send(session: Session, bucket: number, total: Float32Array): void {
-    const values = encodeGradient(total, this.options.wire);
-    for (const call of session.calls.values()) this.write(call, bucket, values);
-  }
-
-  private write(call: Call, bucket: number, values: Buffer): void {
-    this.options.metrics.allreduceBytes.inc({ direction: "out" }, values.byteLength);
-    call.write({ bucket: { node: 0, bucket, values } });
-  }
-
-  private finishIfComplete(session: Session): void {
-    if (!session.sum?.isComplete) return;
-    for (const [workerId, call] of session.calls) {
-      if (call.writableEnded) continue;
-      call.end();
-      if (workerId === [...session.members.keys()].at(-1)) {
-        this.options.metrics.allreduceDuration.observe((performance.now() - session.startedMs) / 1000);
-      }
-    }
+  private reductionOf({ generation, step }: { generation: number; step: number }): Reduction {
+    const { reduction } = this;
+    if (reduction?.options.generation === generation && reduction.options.step === step) return reduction;
+    this.options.metrics.staleFrames.inc();
+    throw new TroupeError("CANCELLED", `all-reduce of generation ${generation}, step ${step} is not open`);
   }
 }
 
-/** Sizes are announced before the bytes come, and nodes say whose shards they sum: neither is taken on trust. */
-function checkHeader(
-  { elementCount, bucketElements, nodes }: GradientHeader__Output,
-  member: StepMember,
-): void {
-  if (!(bucketElements >= 1 && bucketElements * 4 <= MAX_BUCKET_BYTES))
-    throw protocolError(
-      `GradientHeader.bucket_elements: expected 1 to ${MAX_BUCKET_BYTES / 4}, got ${bucketElements}`,
-    );
-  if (!(elementCount >= 1 && elementCount <= bucketElements * MAX_BUCKETS))
-    throw protocolError(
-      `GradientHeader.element_count: expected 1 to ${MAX_BUCKETS} buckets of ${bucketElements}, got ${elementCount}`,
-    );
-  const end = member.firstShard + member.shardCount;
-  for (const { level, index } of nodes) {
-    if (level <= 30 && index * 2 ** level >= member.firstShard && (index + 1) * 2 ** level <= end) continue;
-    throw protocolError(
-      `GradientHeader.nodes: ${member.workerId} computes the ${member.shardCount} shards from ${member.firstShard}, node ${level}/${index} covers others`,
-    );
-  }
+function portOf(call: Call): MemberPort {
+  return {
+    // grpc-js may serialise later: the memory is free only when it says so.
+    send: (bucket, total, onSent) =>
+      void call.write({ bucket: { node: 0, bucket, values: total as Buffer } }, onSent),
+    pause: () => void call.pause(),
+    resume: () => void call.resume(),
+    finish: () => void call.end(),
+    fail: (error) => void call.emit("error", toServiceError(error)),
+  };
 }
-
-const staleGeneration = ({ generation, step }: Session): TroupeError =>
-  new TroupeError("CANCELLED", `generation ${generation}, step ${step} was given up`);

@@ -15,6 +15,7 @@ import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js"
 import { toServiceError } from "../rpc/status.js";
 import { abortable, makeDeferred, sleep, type Deferred } from "../shared/abort.js";
 import { TroupeError, describeError, protocolError } from "../shared/errors.js";
+import type { BulkServer } from "../reduce/bulk-server.js";
 import type { Config } from "../config/schema.js";
 import { AllReduceService } from "./all-reduce-service.js";
 import type { JsonValue, StartStep, StepMember } from "./core/index.js";
@@ -76,14 +77,19 @@ export interface LearnerGroupOptions {
   readonly runId: string;
   readonly cluster: Pick<
     Config["cluster"],
-    "wire" | "sync" | "syncEvery" | "roundPatience" | "stepTimeoutMs"
+    "wire" | "bucketTimeoutMs" | "allReduce" | "sync" | "syncEvery" | "roundPatience" | "stepTimeoutMs"
   >;
+  readonly bulk?: BulkServer;
+  /** The bulk channel is encrypted. */
+  readonly isEncrypted?: boolean;
   readonly artifacts: ArtifactStore;
 }
 
 export class LearnerGroup {
   private readonly streams = new StreamRegistry<LearnerDirective>();
   private readonly allReduce: AllReduceService;
+  /** Of learners that take connections of others. */
+  private readonly bulkAddresses = new Map<string, { readonly host: string; readonly port: number }>();
   private readonly requests = new LearnerRequests(this.streams);
   private readonly healer: LearnerHealer;
   private setup: StageSetup | undefined;
@@ -111,6 +117,11 @@ export class LearnerGroup {
     this.allReduce = new AllReduceService({
       runId: options.runId,
       wire: options.cluster.wire,
+      bucketTimeoutMs: options.cluster.bucketTimeoutMs,
+      bulk: options.bulk,
+      isEncrypted: options.isEncrypted,
+      topology: options.cluster.allReduce,
+      bulkAddressOf: (workerId) => this.bulkAddresses.get(workerId),
       metrics,
       onFailed: (failure) => host.dispatch({ type: "ReduceFailed", ...failure }),
     });
@@ -122,7 +133,7 @@ export class LearnerGroup {
         dispatch: (event) => host.dispatch(event),
         logger,
         streams,
-        openSum: (...about) => this.allReduce.open(...about),
+        openSum: (...about) => void this.allReduce.open(...about, "call"),
       });
     }
     host.on("LeaveRound", (effect) => this.rounds?.leave(effect));
@@ -277,7 +288,12 @@ export class LearnerGroup {
           const sender = checkSender(message.sender, runId);
           checkSpeaksAs(["learner"], sender, host);
           const { workerId, incarnation } = sender;
-          if (message.hello) this.streams.bind(workerId, incarnation, call);
+          if (message.hello) {
+            this.streams.bind(workerId, incarnation, call);
+            const { bulkPort } = message.hello;
+            if (bulkPort === 0) this.bulkAddresses.delete(workerId);
+            else this.bulkAddresses.set(workerId, { host: hostOf(call.getPeer()), port: bulkPort });
+          }
           this.receive(message, { workerId, incarnation });
         } catch (error) {
           logger.warn({ error: describeError(error) }, "learner stream refused");
@@ -302,7 +318,7 @@ export class LearnerGroup {
     const { host, logger } = this.options;
     if (this.requests.settle(message, from.workerId)) return;
     if (message.vote) {
-      const { generation, step, isFinite, gradientCrc32 } = message.vote;
+      const { generation, step, isFinite, gradientHash } = message.vote;
       this.votes.add(message.vote);
       host.dispatch({
         type: "StepVote",
@@ -310,7 +326,7 @@ export class LearnerGroup {
         generation,
         step,
         isFinite,
-        hash: gradientCrc32.toString(16).padStart(8, "0"),
+        hash: gradientHash.toString(16).padStart(8, "0"),
       });
     } else if (message.trained) {
       this.rounds?.finish(from.workerId, message.trained);
@@ -334,7 +350,7 @@ export class LearnerGroup {
         host.dispatch({
           type: "ReduceFailed",
           ...active,
-          workerId: from.workerId,
+          workerId: message.failure.suspectWorkerId || from.workerId,
           reason: message.failure.message,
         });
     }
@@ -352,7 +368,7 @@ export class LearnerGroup {
     this.active = { generation, step };
     this.votes.open(generation, shardCount);
     if (this.rounds !== undefined) return this.rounds.start(effect, setup);
-    this.allReduce.open(generation, step, shardCount, members);
+    const exchange = this.allReduce.open(generation, step, shardCount, members);
     if (this.inputs?.step !== step)
       this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
@@ -373,6 +389,7 @@ export class LearnerGroup {
           denominator,
           ptxDenominator,
           learningRates: { ...learningRates },
+          ...(exchange === undefined ? {} : { exchange }),
         },
       });
       if (isBound && isSent) return;
@@ -432,3 +449,6 @@ function concatenate(parts: readonly Record<string, Float64Array>[]): Record<str
     }),
   );
 }
+
+/** "10.0.0.7:41234" → "10.0.0.7", "[::1]:41234" → "::1" */
+const hostOf = (peer: string): string => peer.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");

@@ -12,7 +12,8 @@ import { createMetrics } from "../observability/metrics.js";
 import { startHttpServer } from "../observability/http-server.js";
 import { EventBus } from "../observability/progress.js";
 import { startRunFiles } from "../observability/run-files.js";
-import { JoinTokens, checkListenAddress } from "../rpc/auth.js";
+import { BulkServer } from "../reduce/bulk-server.js";
+import { JoinTokens, checkListenAddress, isLoopback } from "../rpc/auth.js";
 import { makeRefusalLog } from "../rpc/refusal-log.js";
 import { startRpcServer } from "../rpc/server.js";
 import type { ServerTls } from "../rpc/tls.js";
@@ -123,7 +124,11 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
-  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster });
+  const isEncrypted = tls !== undefined;
+  const bulk = hasBulkChannel(config, listenHost)
+    ? await BulkServer.listen({ host: listenHost, port: config.cluster.bulkPort, isEncrypted })
+    : undefined;
+  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster, bulk, isEncrypted });
   learners.onFatal = stop;
 
   const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
@@ -158,6 +163,8 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         metrics.authFailures.inc({ reason: refusal.reason });
         noteRefusal(refusal);
       },
+      onNarrowWindow: () =>
+        logger.warn("this release of grpc-js keeps its default window: uploads of gradients are slower"),
       onAnswered: (method, code, seconds) =>
         metrics.rpcHandling.observe({ method: method.slice(1), code: grpcStatus[code] }, seconds),
     },
@@ -275,6 +282,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     // A core that stopped the run releases nobody any more: then the closing server is what workers notice.
     await whenEmpty(directory, isOver && host.state.volatile.stopped === null ? DRAIN_MS : 0);
     await server.close(isOver ? 1_000 : 0);
+    bulk?.close();
     await http.close();
     await tokenizer?.close();
     await host.close();
@@ -312,6 +320,12 @@ function coreConfig({ cluster, ppo, checkpoint }: Config): CoreConfig {
     capacityExperiences: (ppo.staleness + 1) * experiencesPerIteration,
     keptCheckpoints: checkpoint.keepLast,
   };
+}
+
+function hasBulkChannel({ cluster: { bulkChannel, bulkPort } }: Config, listenHost: string): boolean {
+  if (bulkChannel !== "auto") return bulkChannel === "on";
+  // Elsewhere a port that nobody opened in a firewall would stop the run.
+  return isLoopback(listenHost) || bulkPort !== 0;
 }
 
 /** The phases whose rows are needed: the ptx mix of ppo draws from the sft rows. */

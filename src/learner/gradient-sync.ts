@@ -6,13 +6,16 @@ import { once } from "node:events";
 import type * as grpc from "@grpc/grpc-js";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import { deadlineIn } from "../rpc/deadlines.js";
-import { decodeGradient, encodeGradient, type WireFormat } from "../rpc/codec/gradient.js";
+import { encodeGradient, type WireFormat } from "../rpc/codec/gradient.js";
 import type { GradientChunk, GradientChunk__Output } from "../rpc/generated/troupe/v1/GradientChunk.js";
+import type { Exchange__Output } from "../rpc/generated/troupe/v1/Exchange.js";
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
 import { fromServiceError } from "../rpc/status.js";
 import { cancelled } from "../shared/abort.js";
 import { protocolError } from "../shared/errors.js";
 import type { Clients } from "../worker/coordinator-link.js";
+import type { BulkExchange } from "./bulk-exchange.js";
+import { TotalGradient, type ReducedGradient } from "./total-gradient.js";
 
 /** One node of the reduction tree and its gradient, all roles concatenated in role-name order. */
 export interface GradientNode {
@@ -24,6 +27,11 @@ export interface GradientNode {
 export interface StepKey {
   readonly generation: number;
   readonly step: number;
+}
+
+/** Over which channel the gradients of a step travel; null: the AllReduce call. */
+export interface StepRoute extends StepKey {
+  readonly exchange?: Exchange__Output | null;
 }
 
 export const BUCKET_ELEMENTS = CHUNK_BYTES / Float32Array.BYTES_PER_ELEMENT;
@@ -40,32 +48,40 @@ export class GradientSync {
     private readonly clients: Clients,
     private readonly sender: Sender,
     private readonly options: GradientSyncOptions,
+    /** The bulk channel; without it everything goes through the AllReduce call. */
+    private readonly bulk?: BulkExchange,
   ) {}
 
   /**
-   * @param nodes what this learner contributes; empty when there are more learners than micro-shards
+   * @param nodes what this learner contributes; empty when there are more learners than micro-shards. Taken over: the
+   *   total may be written there
    * @param elementCount elements of one gradient
-   * @returns the sum over all micro-shards of the minibatch, the same bits on every learner
    */
   async allReduce(
-    { generation, step }: StepKey,
+    { generation, step, exchange }: StepRoute,
     nodes: readonly GradientNode[],
     elementCount: number,
     signal: AbortSignal,
-  ): Promise<Float32Array> {
-    const bucketCount = Math.ceil(elementCount / BUCKET_ELEMENTS);
+  ): Promise<ReducedGradient> {
     if (signal.aborted) throw cancelled(signal);
+    const values = nodes.at(0)?.gradients ?? new Float32Array(elementCount);
+    const total = new TotalGradient(values, BUCKET_ELEMENTS, this.options.wire);
+    if (exchange && this.bulk) {
+      const inTime = AbortSignal.any([signal, AbortSignal.timeout(this.options.timeoutMs)]);
+      await this.bulk.run({ generation, step }, nodes, total, elementCount, exchange, inTime);
+      return total.result();
+    }
     const call = this.clients.learner.allReduce({ deadline: deadlineIn(this.options.timeoutMs) } as never);
     // Reading it throws what matters; cancelling a call that nobody reads any more would end the process.
     call.on("error", () => undefined);
     const cancel = () => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });
     try {
-      const [total] = await Promise.all([
-        this.receive(call, elementCount, bucketCount),
+      await Promise.all([
+        this.receive(call, total),
         this.send(call, { generation, step }, nodes, elementCount),
       ]);
-      return total;
+      return total.result();
     } catch (error) {
       call.cancel();
       if (signal.aborted) throw cancelled(signal);
@@ -107,24 +123,12 @@ export class GradientSync {
     call.end();
   }
 
-  private async receive(
-    call: AsyncIterable<unknown>,
-    elementCount: number,
-    bucketCount: number,
-  ): Promise<Float32Array> {
-    const total = new Float32Array(elementCount);
-    let received = 0;
+  private async receive(call: AsyncIterable<unknown>, total: TotalGradient): Promise<void> {
     for await (const message of call) {
-      const { bucket: chunk } = message as GradientChunk__Output;
-      if (!chunk) throw protocolError("GradientChunk: expected a bucket, got none");
-      const start = chunk.bucket * BUCKET_ELEMENTS;
-      const length = Math.min(BUCKET_ELEMENTS, elementCount - start);
-      this.options.onBytes("in", chunk.values.byteLength);
-      total.set(decodeGradient(chunk.values, this.options.wire, length, `bucket ${chunk.bucket}`), start);
-      received += 1;
+      const { bucket } = message as GradientChunk__Output;
+      if (!bucket) throw protocolError("GradientChunk: expected a bucket, got none");
+      this.options.onBytes("in", bucket.values.byteLength);
+      total.accept(bucket.bucket, bucket.values);
     }
-    if (received !== bucketCount)
-      throw protocolError(`all-reduce: expected ${bucketCount} buckets, got ${received}`);
-    return total;
   }
 }

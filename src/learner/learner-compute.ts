@@ -10,6 +10,7 @@ import { writeAdapterFile } from "../models/lora-files.js";
 import type { Recompute } from "../models/forward-pass.js";
 import type { LoraSettings } from "../models/lora.js";
 import { layoutOf } from "../models/model-spec.js";
+import type { WireFormat } from "../rpc/codec/gradient.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
@@ -31,6 +32,8 @@ export type LearnerSettings = StageSettings & {
   readonly models: readonly ModelSettings[];
   /** Adapters of every model; null trains the models themselves. @default null */
   readonly lora?: LoraSettings | null;
+  /** What gradients travel as, hence what every node of their tree is rounded to. @default "f32" */
+  readonly wire?: WireFormat;
   /** By role; one per model. */
   readonly optimizers: Readonly<Record<string, AdamwOptions>>;
   /** Learners train alone and average their parameters; null: they add up gradients. @default null */
@@ -158,7 +161,7 @@ export class LearnerCompute {
       denominators,
       shardCount,
     };
-    const sum = new TreeSum((values) => this.keep(values));
+    const sum = new TreeSum(settings.wire, (values) => this.keep(values));
     const stats: ShardStats[] = [];
     for (const { index, rows } of shards) {
       const values: Record<string, number> = { rows: rows.rows.length };

@@ -7,7 +7,7 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { ArtifactClient } from "../worker/artifact-client.js";
 import type { ComputePool } from "../worker/compute-pool.js";
-import type { Session } from "../worker/coordinator-link.js";
+import type { Clients, Session } from "../worker/coordinator-link.js";
 import { toColumn } from "../rpc/codec/columns.js";
 import { fromShard, type ShardRows } from "../rpc/codec/shard.js";
 import type { Evaluate__Output } from "../rpc/generated/troupe/v1/Evaluate.js";
@@ -18,7 +18,11 @@ import type { SetupStage__Output } from "../rpc/generated/troupe/v1/SetupStage.j
 import type { TrainStep__Output } from "../rpc/generated/troupe/v1/TrainStep.js";
 import { makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
-import { GradientSync } from "./gradient-sync.js";
+import { BulkServer } from "../reduce/bulk-server.js";
+import { isLoopback } from "../rpc/auth.js";
+import { splitAddress } from "../rpc/tls.js";
+import { BulkExchange } from "./bulk-exchange.js";
+import { BUCKET_ELEMENTS, GradientSync } from "./gradient-sync.js";
 import { optimizerStep, type Decision, type StepOrder, type Vote } from "./optimizer-step.js";
 import { RoundFeed, roundStep } from "./round-step.js";
 import { stageSettings } from "./stage-settings.js";
@@ -46,25 +50,57 @@ interface RunningStep {
 export class LearnerSession {
   private readonly artifacts: ArtifactClient;
   private readonly sync: GradientSync;
+  private readonly bulk: BulkExchange;
   private readonly call: ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
   private running: RunningStep | undefined;
   private readonly noteStale: () => void;
 
-  constructor(
+  private constructor(
     private readonly state: LearnerState,
     private readonly session: Session,
     private readonly context: WorkerContext<"learner">,
+    /** Where other learners reach this one, when learners sum among themselves. */
+    private readonly bulkServer: BulkServer | undefined,
   ) {
     const { clients, sender, config } = session;
     this.artifacts = new ArtifactClient(clients, sender);
     const { allreduceBytes, staleFrames } = context.metrics;
-    this.sync = new GradientSync(clients, sender, {
-      wire: config.cluster.wire,
-      timeoutMs: config.cluster.stepTimeoutMs,
-      onBytes: (direction, bytes) => allreduceBytes.inc({ direction }, bytes),
-    });
+    const onBytes = (direction: "in" | "out", bytes: number) => allreduceBytes.inc({ direction }, bytes);
+    const { wire, stepTimeoutMs, bucketTimeoutMs } = config.cluster;
+    this.bulk = new BulkExchange(
+      {
+        ...{ wire, bucketTimeoutMs, onBytes, workerId: sender.workerId ?? "" },
+        bucketElements: BUCKET_ELEMENTS,
+        coordinatorHost: hostOf(clients),
+        onFailed: ({ generation, step, workerId, reason }) => {
+          if (this.running?.generation !== generation || this.running.step !== step) return;
+          const failure = { errorCode: "UNREACHABLE", message: reason, suspectWorkerId: workerId ?? "" };
+          this.send({ failure });
+        },
+      },
+      bulkServer,
+    );
+    this.sync = new GradientSync(clients, sender, { wire, timeoutMs: stepTimeoutMs, onBytes }, this.bulk);
     this.noteStale = () => staleFrames.inc();
     this.call = clients.learner.perform() as ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
+  }
+
+  /** Opens what a session needs and cannot be opened at once. */
+  static async start(
+    state: LearnerState,
+    session: Session,
+    context: WorkerContext<"learner">,
+  ): Promise<LearnerSession> {
+    const { allReduce, tls } = session.config.cluster;
+    const server =
+      allReduce === "sharded"
+        ? await BulkServer.listen({
+            host: isLoopback(hostOf(session.clients)) ? "127.0.0.1" : "::",
+            port: 0,
+            isEncrypted: tls.cert !== null,
+          })
+        : undefined;
+    return new LearnerSession(state, session, context, server);
   }
 
   async run(): Promise<void> {
@@ -76,7 +112,7 @@ export class LearnerSession {
     session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
     try {
-      this.send({ hello: {} });
+      this.send({ hello: { bulkPort: this.bulkServer?.port ?? 0 } });
       if (session.draining.aborted) askToLeave();
       for await (const directive of call) await this.obey(directive as LearnerDirective__Output);
     } finally {
@@ -85,6 +121,7 @@ export class LearnerSession {
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
+      this.bulk.close();
       await this.artifacts.close();
     }
   }
@@ -192,6 +229,8 @@ export class LearnerSession {
     }
     const decision = makeDeferred<Decision>();
     const abort = new AbortController();
+    if (message.exchange) this.bulk.open({ generation, step }, message.shardCount, message.exchange);
+    abort.signal.addEventListener("abort", () => this.bulk.stop("the step was given up"), { once: true });
     abort.signal.addEventListener("abort", () => decision.reject(abort.signal.reason), { once: true });
     const feed = round === null ? undefined : new RoundFeed(round.count);
     const finished = this.runStep(message, decision, feed, abort.signal).finally(() => {
@@ -283,9 +322,19 @@ export class LearnerSession {
   }
 }
 
+/** "dns:10.0.0.7:7070" → "10.0.0.7" */
+const hostOf = ({ learner }: Pick<Clients, "learner">): string =>
+  splitAddress(
+    learner
+      .getChannel()
+      .getTarget()
+      .replace(/^(dns|ipv4|ipv6):(\/\/\/)?/, ""),
+  ).host;
+
 const orderOf = (message: TrainStep__Output): StepOrder => ({
   generation: message.generation,
   step: message.step,
+  exchange: message.exchange,
   shards: message.shards.map(fromShard),
   shardCount: message.shardCount,
   denominators: { main: message.denominator, ptx: message.ptxDenominator },

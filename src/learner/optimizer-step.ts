@@ -2,13 +2,12 @@
  * One optimizer step as a learner lives it. The losses themselves are in src/rl (policy-loss, value-loss, ...), the
  * programs that differentiate them in ./programs.
  */
-import { crc32 } from "node:zlib";
 import type { MicroShard } from "../rpc/codec/shard.js";
 import type { ComputePool } from "../worker/compute-pool.js";
-import type { GradientSync, StepKey } from "./gradient-sync.js";
+import type { GradientSync, StepKey, StepRoute } from "./gradient-sync.js";
 import type * as learnerThread from "./learner-thread.js";
 
-export interface StepOrder extends StepKey {
+export interface StepOrder extends StepRoute {
   readonly shards: readonly MicroShard[];
   readonly shardCount: number;
   /** Counted tokens (sft, ppo) or pairs (reward) of the whole minibatch, and the ptx tokens mixed in. */
@@ -18,7 +17,7 @@ export interface StepOrder extends StepKey {
 
 export interface Vote extends StepKey {
   readonly isFinite: boolean;
-  readonly gradientCrc32: number;
+  readonly gradientHash: number;
   readonly stats: readonly { readonly shard: number; readonly values: Readonly<Record<string, number>> }[];
   readonly computeMs: number;
   readonly allReduceMs: number;
@@ -46,14 +45,14 @@ export async function optimizerStep(
   const { nodes, elementCount, stats } = await compute.run("computeShards", order);
   const computedMs = performance.now();
   // 2. Σ over all learners.
-  const total = await sync.allReduce(order, nodes, elementCount, signal);
+  const { values, isFinite, hash } = await sync.allReduce(order, nodes, elementCount, signal);
   const reducedMs = performance.now();
   // 3. Vote: nobody moves unless everybody holds the same finite sum.
   const decision = await vote({
     generation: order.generation,
     step: order.step,
-    isFinite: isAllFinite(total),
-    gradientCrc32: crc32Of(total),
+    isFinite,
+    gradientHash: hash,
     stats,
     computeMs: computedMs - startedMs,
     allReduceMs: reducedMs - computedMs,
@@ -62,19 +61,8 @@ export async function optimizerStep(
   // 4. Clip to the global norm, AdamW, EMA.
   const { gradNorms } = await compute.run(
     "applyGradients",
-    { gradients: total, learningRates: order.learningRates, optimizerStep: order.step },
-    [total.buffer as ArrayBuffer],
+    { gradients: values, learningRates: order.learningRates, optimizerStep: order.step },
+    [values.buffer as ArrayBuffer],
   );
   return gradNorms;
-}
-
-export function isAllFinite(values: Float32Array): boolean {
-  // One pass without branches: any NaN or infinity makes the sum of x·0 NaN.
-  let probe = 0;
-  for (let i = 0; i < values.length; i++) probe += values[i] * 0;
-  return probe === 0;
-}
-
-function crc32Of(values: Float32Array): number {
-  return crc32(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
 }

@@ -2,14 +2,14 @@
  * One round of parameter averaging as a learner lives it: optimizer steps on its own rows, then one average over all
  * learners. The arithmetic is in ./parameter-round.
  */
-import { crc32 } from "node:zlib";
+import { fold } from "../kernels/gradient-kernels.js";
 import type { ComputePool } from "../worker/compute-pool.js";
 import { abortable, cancelled, makeDeferred, type Deferred } from "../shared/abort.js";
 import { errorCodeOf } from "../shared/errors.js";
 import type { GradientSync, StepKey } from "./gradient-sync.js";
 import type { ShardStats } from "./learner-compute.js";
 import type * as learnerThread from "./learner-thread.js";
-import { isAllFinite, type Decision, type StepOrder, type Vote } from "./optimizer-step.js";
+import type { Decision, StepOrder, Vote } from "./optimizer-step.js";
 import type { TreePosition } from "./tree-sum.js";
 
 /** This learner's rows of one minibatch of the round. */
@@ -110,7 +110,7 @@ async function trainAndAverage(
     } catch (error) {
       if (errorCodeOf(error) !== "NUMERIC") throw error;
       const computeMs = performance.now() - startedMs;
-      const notFinite = { isFinite: false, gradientCrc32: 0, allReduceMs: 0 };
+      const notFinite = { isFinite: false, gradientHash: 0, allReduceMs: 0 };
       await vote({ generation, step, ...notFinite, stats: stats.all(), computeMs });
       return undefined;
     }
@@ -124,13 +124,17 @@ async function trainAndAverage(
   const averagingMs = performance.now();
   const { values, startCrc32, elementCount } = await compute.run("contribution", node === null ? 0 : weight);
   const nodes = node === null ? [] : [{ ...node, gradients: values }];
-  const total = await sync.allReduce({ generation, step }, nodes, elementCount, signal);
+  const {
+    values: total,
+    isFinite,
+    hash,
+  } = await sync.allReduce({ generation, step }, nodes, elementCount, signal);
   // 3. Vote: the same average, and the same parameters to apply it to.
   const decision = await vote({
     generation,
     step,
-    isFinite: isAllFinite(total),
-    gradientCrc32: crc32(new Uint8Array(total.buffer, total.byteOffset, total.byteLength), startCrc32),
+    isFinite,
+    gradientHash: fold([startCrc32, hash], 0),
     stats: stats.all(),
     computeMs,
     allReduceMs: performance.now() - averagingMs,

@@ -20,7 +20,7 @@ export async function runLearner(options: WorkerOptions): Promise<void> {
       forget: () => {
         state.position = null;
       },
-      perform: (session, context) => new LearnerSession(state, session, context).run(),
+      perform: async (session, context) => (await LearnerSession.start(state, session, context)).run(),
     });
   } finally {
     await compute.close();

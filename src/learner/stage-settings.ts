@@ -17,6 +17,7 @@ export function stageSettings(message: SetupStage__Output, config: Config) {
     engine: engineSettings(config),
     padId: message.tokenizer?.padId ?? 0,
     lora: config.model.lora,
+    wire: cluster.wire,
     microBatchTokens: config.engine.microBatchTokens,
     round: cluster.sync === "parameters" ? cluster : null,
     recompute: config.engine.recompute,

@@ -7,8 +7,11 @@
  *   level 0   (0,0) (0,1) (0,2) (0,3)      one float32 addition per element
  *
  * A learner adds up the whole subtrees inside its contiguous range of shards; whoever holds the nodes of all learners
- * finishes the tree. Every addition has the same two operands wherever it happens.
+ * finishes the tree. Every addition has the same two operands wherever it happens. Where nodes travel as bfloat16,
+ * every node is rounded to it, also those that do not travel.
  */
+import { addVectors, addVectorsRounded, roundToBf16 } from "../kernels/gradient-kernels.js";
+import type { WireFormat } from "../rpc/codec/gradient.js";
 import { configError, shapeError } from "../shared/errors.js";
 
 export interface TreePosition {
@@ -44,8 +47,14 @@ export function subtreesOf(first: number, last: number): TreePosition[] {
 export class TreeSum {
   private readonly roots: TreeNode[] = [];
 
-  /** @param onFree gets every vector that has been added to another and is no longer needed */
-  constructor(private readonly onFree: (values: Float32Array) => void = () => {}) {}
+  /**
+   * @param wire what nodes travel as, hence what they are rounded to
+   * @param onFree gets every vector that has been added to another and is no longer needed
+   */
+  constructor(
+    private readonly wire: WireFormat = "f32",
+    private readonly onFree: (values: Float32Array) => void = () => {},
+  ) {}
 
   push(node: TreeNode): void {
     const previous = this.roots.at(-1);
@@ -54,6 +63,7 @@ export class TreeSum {
         `tree sum: expected a node that starts at shard ${endOf(previous)}, got shard ${startOf(node)}`,
       );
     }
+    if (this.wire === "bf16" && node.level === 0) roundToBf16(node.values);
     this.roots.push(node);
     for (;;) {
       const [left, right] = this.roots.slice(-2);
@@ -62,10 +72,19 @@ export class TreeSum {
       this.roots.splice(-2, 2, {
         level: left.level + 1,
         index: left.index / 2,
-        values: addInto(left.values, right.values),
+        values: this.addInto(left.values, right.values),
       });
       this.onFree(right.values);
     }
+  }
+
+  private addInto(target: Float32Array, values: Float32Array): Float32Array {
+    if (values.length !== target.length) {
+      throw shapeError(`tree sum: vectors of ${target.length} and ${values.length} elements cannot be added`);
+    }
+    if (this.wire === "bf16") addVectorsRounded(target, values);
+    else addVectors(target, values);
+    return target;
   }
 
   /** Roots of the subtrees finished so far, left to right: those of `subtreesOf` for the range pushed. */
@@ -91,14 +110,6 @@ export class TreeSum {
 
 const startOf = ({ level, index }: TreePosition): number => index * 2 ** level;
 const endOf = ({ level, index }: TreePosition): number => (index + 1) * 2 ** level;
-
-function addInto(target: Float32Array, values: Float32Array): Float32Array {
-  if (values.length !== target.length) {
-    throw shapeError(`tree sum: vectors of ${target.length} and ${values.length} elements cannot be added`);
-  }
-  for (let i = 0; i < target.length; i++) target[i] += values[i]; // a float64 sum of two float32, rounded once: float32 addition
-  return target;
-}
 
 /** @throws {TroupeError} CONFIG unless `shardCount` is a power of two from 1 */
 export function checkShardCount(shardCount: number): void {

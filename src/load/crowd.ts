@@ -74,12 +74,12 @@ export async function playCrowd(
       scratchDir,
       position: null,
     };
-    const perform = (session: Session) =>
-      isFlooder
-        ? flood(session, responseTokens, options.floodPerSecond)
-        : role === "rollout"
-          ? new RolloutSession(rollout, session, { logger, metrics: rolloutMetrics }).run()
-          : new LearnerSession(learner, session, { logger, metrics: learnerMetrics }).run();
+    const perform = async (session: Session) => {
+      if (isFlooder) return flood(session, responseTokens, options.floodPerSecond);
+      if (role === "rollout")
+        return new RolloutSession(rollout, session, { logger, metrics: rolloutMetrics }).run();
+      return (await LearnerSession.start(learner, session, { logger, metrics: learnerMetrics })).run();
+    };
     return serveCoordinator(link, perform);
   };
 

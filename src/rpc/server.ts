@@ -4,7 +4,7 @@ import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { configError } from "../shared/errors.js";
 import { guardCalls, type GuardOptions } from "./auth.js";
-import { serverChannelOptions } from "./channel-options.js";
+import { CHUNK_BYTES, serverChannelOptions } from "./channel-options.js";
 import type { ArtifactServiceHandlers } from "./generated/troupe/v1/ArtifactService.js";
 import type { ControlServiceHandlers } from "./generated/troupe/v1/ControlService.js";
 import type { LearnerServiceHandlers } from "./generated/troupe/v1/LearnerService.js";
@@ -12,6 +12,7 @@ import type { MembershipHandlers } from "./generated/troupe/v1/Membership.js";
 import type { RolloutServiceHandlers } from "./generated/troupe/v1/RolloutService.js";
 import { packageDefinition, troupe } from "./load-proto.js";
 import { withRequestLimits } from "./request-limits.js";
+import { widenServerWindow } from "./server-window.js";
 import { serverCredentials, type ServerTls } from "./tls.js";
 
 export interface Services {
@@ -33,6 +34,8 @@ export interface RpcServerOptions extends GuardOptions {
   readonly host: string;
   readonly port: number;
   readonly tls?: ServerTls;
+  /** Uploads go through HTTP/2's default window, which is several times slower: see server-window.ts. */
+  readonly onNarrowWindow?: () => void;
 }
 
 /** Whatever adds a service, also a library: no method of it is reached around the rules. */
@@ -49,6 +52,7 @@ export class GuardedServer extends grpc.Server {
 export async function startRpcServer(services: Services, options: RpcServerOptions): Promise<RpcServer> {
   const credentials = serverCredentials(options.tls);
   const server = new GuardedServer({ ...serverChannelOptions, interceptors: [guardCalls(options)] });
+  if (!widenServerWindow(server, CHUNK_BYTES)) options.onNarrowWindow?.();
   server.addService(troupe.v1.Membership.service, services.membership);
   server.addService(troupe.v1.RolloutService.service, services.rollout);
   server.addService(troupe.v1.LearnerService.service, services.learner);

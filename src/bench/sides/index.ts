@@ -5,6 +5,7 @@ export const SIDES = {
   "ppo-iteration": () => import("./ppo-iteration.js"),
   "cluster-iteration": () => import("./cluster-iteration.js"),
   prefill: () => import("./prefill.js"),
+  "all-reduce": () => import("./all-reduce.js"),
   compile: () => import("./compile.js"),
   decode: () => import("./decode.js"),
   experience: () => import("./experience.js"),

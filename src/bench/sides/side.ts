@@ -2,6 +2,8 @@
 export interface Lap {
   readonly units: number;
   readonly seconds: number;
+  /** Of the processes that did the work. @default that of the side's own process */
+  readonly cpuSeconds?: number;
 }
 
 /** One program under measurement. */

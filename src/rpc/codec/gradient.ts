@@ -1,31 +1,28 @@
-/** Gradient buckets on the wire: float32, or bfloat16 (round to nearest even) at half the bytes; sums are always float32. */
-import { float32Column, toColumn } from "./columns.js";
+/** Gradient buckets on the wire: float32, or bfloat16 (round to nearest even) at half the bytes. */
+import { decodeBf16, encodeBf16 } from "../../kernels/gradient-kernels.js";
 import { protocolError } from "../../shared/errors.js";
+import { toColumn } from "./columns.js";
 
 export type WireFormat = "f32" | "bf16";
 
+/** With f32 a view of `values`: they must not change before the bytes are sent. */
 export function encodeGradient(values: Float32Array, wire: WireFormat): Buffer {
   if (wire === "f32") return toColumn(values);
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const halves = new Uint16Array(values.length);
-  for (let i = 0; i < bits.length; i++) {
-    const x = bits[i];
-    const isNan = (x & 0x7fffffff) > 0x7f800000;
-    halves[i] = isNan ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16;
-  }
-  return Buffer.from(halves.buffer);
+  const bytes = Buffer.allocUnsafe(2 * values.length);
+  encodeBf16(values, bytes);
+  return bytes;
 }
 
+/** Writes a bucket into `target`. @throws {TroupeError} PROTOCOL when it has another length */
 export function decodeGradient(
   bytes: Uint8Array,
   wire: WireFormat,
-  length: number,
+  target: Float32Array,
   field: string,
-): Float32Array {
-  if (wire === "f32") return float32Column(bytes, field, length);
-  if (bytes.byteLength !== length * 2)
-    throw protocolError(`${field}: expected ${length * 2} bytes, got ${bytes.byteLength}`);
-  const bits = new Uint32Array(length);
-  for (let i = 0; i < length; i++) bits[i] = (bytes[2 * i] | (bytes[2 * i + 1] << 8)) << 16;
-  return new Float32Array(bits.buffer);
+): void {
+  const expected = target.length * (wire === "f32" ? 4 : 2);
+  if (bytes.byteLength !== expected)
+    throw protocolError(`${field}: expected ${expected} bytes, got ${bytes.byteLength}`);
+  if (wire === "f32") toColumn(target).set(bytes);
+  else decodeBf16(bytes, target);
 }

@@ -5,9 +5,11 @@ import type { AbortStep as _troupe_v1_AbortStep, AbortStep__Output as _troupe_v1
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
 import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from './troupe/v1/AverageParameters.js';
 import type { CommitStep as _troupe_v1_CommitStep, CommitStep__Output as _troupe_v1_CommitStep__Output } from './troupe/v1/CommitStep.js';
+import type { Contributor as _troupe_v1_Contributor, Contributor__Output as _troupe_v1_Contributor__Output } from './troupe/v1/Contributor.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from './troupe/v1/Draining.js';
 import type { Evaluate as _troupe_v1_Evaluate, Evaluate__Output as _troupe_v1_Evaluate__Output } from './troupe/v1/Evaluate.js';
 import type { EvaluateDone as _troupe_v1_EvaluateDone, EvaluateDone__Output as _troupe_v1_EvaluateDone__Output } from './troupe/v1/EvaluateDone.js';
+import type { Exchange as _troupe_v1_Exchange, Exchange__Output as _troupe_v1_Exchange__Output } from './troupe/v1/Exchange.js';
 import type { ExperienceRows as _troupe_v1_ExperienceRows, ExperienceRows__Output as _troupe_v1_ExperienceRows__Output } from './troupe/v1/ExperienceRows.js';
 import type { GradientBucket as _troupe_v1_GradientBucket, GradientBucket__Output as _troupe_v1_GradientBucket__Output } from './troupe/v1/GradientBucket.js';
 import type { GradientChunk as _troupe_v1_GradientChunk, GradientChunk__Output as _troupe_v1_GradientChunk__Output } from './troupe/v1/GradientChunk.js';
@@ -23,6 +25,7 @@ import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_Mo
 import type { PreferenceRows as _troupe_v1_PreferenceRows, PreferenceRows__Output as _troupe_v1_PreferenceRows__Output } from './troupe/v1/PreferenceRows.js';
 import type { PublishDone as _troupe_v1_PublishDone, PublishDone__Output as _troupe_v1_PublishDone__Output } from './troupe/v1/PublishDone.js';
 import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _troupe_v1_PublishState__Output } from './troupe/v1/PublishState.js';
+import type { Reducer as _troupe_v1_Reducer, Reducer__Output as _troupe_v1_Reducer__Output } from './troupe/v1/Reducer.js';
 import type { RoundPart as _troupe_v1_RoundPart, RoundPart__Output as _troupe_v1_RoundPart__Output } from './troupe/v1/RoundPart.js';
 import type { RoundTrained as _troupe_v1_RoundTrained, RoundTrained__Output as _troupe_v1_RoundTrained__Output } from './troupe/v1/RoundTrained.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
@@ -48,9 +51,11 @@ export interface ProtoGrpcType {
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
       AverageParameters: MessageTypeDefinition<_troupe_v1_AverageParameters, _troupe_v1_AverageParameters__Output>
       CommitStep: MessageTypeDefinition<_troupe_v1_CommitStep, _troupe_v1_CommitStep__Output>
+      Contributor: MessageTypeDefinition<_troupe_v1_Contributor, _troupe_v1_Contributor__Output>
       Draining: MessageTypeDefinition<_troupe_v1_Draining, _troupe_v1_Draining__Output>
       Evaluate: MessageTypeDefinition<_troupe_v1_Evaluate, _troupe_v1_Evaluate__Output>
       EvaluateDone: MessageTypeDefinition<_troupe_v1_EvaluateDone, _troupe_v1_EvaluateDone__Output>
+      Exchange: MessageTypeDefinition<_troupe_v1_Exchange, _troupe_v1_Exchange__Output>
       ExperienceRows: MessageTypeDefinition<_troupe_v1_ExperienceRows, _troupe_v1_ExperienceRows__Output>
       GradientBucket: MessageTypeDefinition<_troupe_v1_GradientBucket, _troupe_v1_GradientBucket__Output>
       GradientChunk: MessageTypeDefinition<_troupe_v1_GradientChunk, _troupe_v1_GradientChunk__Output>
@@ -77,6 +82,7 @@ export interface ProtoGrpcType {
       PreferenceRows: MessageTypeDefinition<_troupe_v1_PreferenceRows, _troupe_v1_PreferenceRows__Output>
       PublishDone: MessageTypeDefinition<_troupe_v1_PublishDone, _troupe_v1_PublishDone__Output>
       PublishState: MessageTypeDefinition<_troupe_v1_PublishState, _troupe_v1_PublishState__Output>
+      Reducer: MessageTypeDefinition<_troupe_v1_Reducer, _troupe_v1_Reducer__Output>
       Role: EnumTypeDefinition
       RoundPart: MessageTypeDefinition<_troupe_v1_RoundPart, _troupe_v1_RoundPart__Output>
       RoundTrained: MessageTypeDefinition<_troupe_v1_RoundTrained, _troupe_v1_RoundTrained__Output>

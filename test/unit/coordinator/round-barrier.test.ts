@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { GradientSum } from "../../../src/coordinator/all-reduce.js";
+import { GradientSum } from "../../../src/reduce/gradient-sum.js";
 import { leavesOf, RoundBarrier } from "../../../src/coordinator/round-barrier.js";
 
 const options = { patience: 0.5, answerLimitMs: 9_000 };
@@ -68,8 +68,12 @@ describe("the tree over any number of contributors", () => {
     const { shardCount, leaves } = leavesOf(count);
     expect(leaves).toHaveLength(count);
     let total: Float32Array | undefined;
-    const sum = new GradientSum(shardCount, 1, 1, (_bucket, values) => void (total = values));
-    for (const [i, leaf] of leaves.entries()) sum.add(leaf, 0, Float32Array.of(2 ** i));
+    const sum = new GradientSum({
+      ...{ shardCount, elementCount: 1, bucketElements: 1, wire: "f32" },
+      onTotal: (_bucket, bytes) => void (total = new Float32Array(bytes.slice().buffer)),
+    });
+    for (const [i, leaf] of leaves.entries())
+      sum.add(leaf, 0, new Uint8Array(Float32Array.of(2 ** i).buffer));
     expect(sum.isComplete).toBe(true);
     expect(total).toEqual(Float32Array.of(2 ** count - 1));
   });

@@ -111,7 +111,7 @@ function seedsOf(rollout: Sender, learner: Sender): Record<string, Buffer[]> {
           generation: 1,
           step: 1,
           isFinite: true,
-          gradientCrc32: 7,
+          gradientHash: 7,
           stats: [{ shard: 0, sums: { loss: NaN } }],
           computeMs: Infinity,
         },

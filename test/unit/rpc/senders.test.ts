@@ -223,7 +223,12 @@ describe("the header of an all-reduce", () => {
   beforeEach(async () => {
     failures = [];
     const service = new AllReduceService({
-      ...{ runId: RUN_ID, wire: "f32" as const, metrics: createMetrics("coordinator") },
+      ...{
+        runId: RUN_ID,
+        wire: "f32" as const,
+        bucketTimeoutMs: 30_000,
+        metrics: createMetrics("coordinator"),
+      },
       onFailed: (failure) => failures.push(failure),
     });
     service.open(3, 5, 4, members as never);

@@ -7,9 +7,9 @@ export interface StepVote {
   'step'?: (number);
   'isFinite'?: (boolean);
   /**
-   * crc32 of the summed gradient bytes; all members must agree.
+   * Checksum of the summed gradient (src/learner/total-gradient.ts); all members must agree.
    */
-  'gradientCrc32'?: (number);
+  'gradientHash'?: (number);
   'stats'?: (_troupe_v1_ShardStats)[];
   /**
    * Time this learner computed and waited for the all-reduce, milliseconds.
@@ -23,9 +23,9 @@ export interface StepVote__Output {
   'step': (number);
   'isFinite': (boolean);
   /**
-   * crc32 of the summed gradient bytes; all members must agree.
+   * Checksum of the summed gradient (src/learner/total-gradient.ts); all members must agree.
    */
-  'gradientCrc32': (number);
+  'gradientHash': (number);
   'stats': (_troupe_v1_ShardStats__Output)[];
   /**
    * Time this learner computed and waited for the all-reduce, milliseconds.

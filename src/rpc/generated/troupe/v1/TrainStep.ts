@@ -2,6 +2,7 @@
 
 import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Output } from '../../troupe/v1/Shard.js';
 import type { RoundPart as _troupe_v1_RoundPart, RoundPart__Output as _troupe_v1_RoundPart__Output } from '../../troupe/v1/RoundPart.js';
+import type { Exchange as _troupe_v1_Exchange, Exchange__Output as _troupe_v1_Exchange__Output } from '../../troupe/v1/Exchange.js';
 
 export interface TrainStep {
   'generation'?: (number);
@@ -33,6 +34,10 @@ export interface TrainStep {
    * Unset: gradients are summed over all learners.
    */
   'round'?: (_troupe_v1_RoundPart | null);
+  /**
+   * How the gradients travel; unset = the AllReduce call.
+   */
+  'exchange'?: (_troupe_v1_Exchange | null);
 }
 
 export interface TrainStep__Output {
@@ -65,4 +70,8 @@ export interface TrainStep__Output {
    * Unset: gradients are summed over all learners.
    */
   'round': (_troupe_v1_RoundPart__Output | null);
+  /**
+   * How the gradients travel; unset = the AllReduce call.
+   */
+  'exchange': (_troupe_v1_Exchange__Output | null);
 }

@@ -1,0 +1,172 @@
+/** A learner's connections to reducers: dialled when first needed, kept from step to step, dropped when a step fails. */
+import { z } from "zod";
+import { BulkConnection, checkPayload, noteTarget, type BulkAddress } from "../reduce/bulk-connection.js";
+import { FRAME, type Frame } from "../reduce/bulk-frame.js";
+import type { OpenNote } from "../reduce/bulk-server.js";
+import { SlotPool } from "../reduce/slot-pool.js";
+import { encodeBf16 } from "../kernels/gradient-kernels.js";
+import { toColumn } from "../rpc/codec/columns.js";
+import type { WireFormat } from "../rpc/codec/gradient.js";
+import { makeDeferred, type Deferred } from "../shared/abort.js";
+import { TroupeError, protocolError, type ErrorCode } from "../shared/errors.js";
+import type { TotalGradient } from "./total-gradient.js";
+
+/** Buckets handed to the socket and not sent yet. */
+const IN_FLIGHT = 4;
+
+const refusalSchema = z.object({ code: z.string(), message: z.string() });
+
+/** What one reducer gets and gives: a contiguous part of the vector, in buckets of its own numbering. */
+export interface Part {
+  readonly open: OpenNote;
+  /** This part of every node, in the order announced. */
+  readonly nodes: readonly Float32Array[];
+  readonly bucketElements: number;
+  /** Number, in the whole gradient, of the part's first bucket. */
+  readonly firstBucket: number;
+  readonly bucketCount: number;
+  readonly total: TotalGradient;
+}
+
+export interface BulkLinkOptions {
+  readonly wire: WireFormat;
+  readonly onBytes: (direction: "in" | "out", bytes: number) => void;
+}
+
+export class BulkLink {
+  private readonly connections = new Map<string, ReducerConnection>();
+
+  constructor(private readonly options: BulkLinkOptions) {}
+
+  /** @throws {TroupeError} UNREACHABLE, PROTOCOL, or what the reducer refused it with; the connection is gone then */
+  async exchange(address: BulkAddress, part: Part, signal: AbortSignal): Promise<void> {
+    const name = `${address.host}:${address.port}`;
+    let connection = this.connections.get(name);
+    if (connection === undefined || connection.isClosed) {
+      connection = new ReducerConnection(address, this.options);
+      this.connections.set(name, connection);
+    }
+    await connection.run(part, signal);
+  }
+
+  close(): void {
+    for (const connection of this.connections.values()) connection.close();
+    this.connections.clear();
+  }
+}
+
+class ReducerConnection {
+  private readonly connection: BulkConnection;
+  private part: Part | undefined;
+  private received = 0;
+  private done: Deferred<void> = makeDeferred();
+  private readonly halves: SlotPool;
+
+  constructor(
+    private readonly address: BulkAddress,
+    private readonly options: BulkLinkOptions,
+  ) {
+    this.halves = new SlotPool(HALF_BUCKET_BYTES, 2 * IN_FLIGHT);
+    this.connection = BulkConnection.dial(address, {
+      targetOf: (frame) => this.targetOf(frame),
+      received: (frame, payload) => this.take(frame, payload),
+      closed: (error) => this.done.reject(this.explained(error)),
+    });
+  }
+
+  get isClosed(): boolean {
+    return this.connection.isClosed;
+  }
+
+  close(): void {
+    this.connection.destroy();
+  }
+
+  async run(part: Part, signal: AbortSignal): Promise<void> {
+    this.part = part;
+    this.received = 0;
+    this.done = makeDeferred();
+    const cancel = () => this.connection.destroy();
+    signal.addEventListener("abort", cancel, { once: true });
+    try {
+      await Promise.all([this.done.promise, this.send(part)]);
+    } catch (error) {
+      this.connection.destroy();
+      throw error;
+    } finally {
+      this.part = undefined;
+      signal.removeEventListener("abort", cancel);
+    }
+  }
+
+  private async send({ open, nodes, bucketElements, bucketCount }: Part): Promise<void> {
+    const { connection, options } = this;
+    connection.sendNote(FRAME.open, open);
+    let inFlight = 0;
+    let room: Deferred<void> | undefined;
+    for (let bucket = 0; bucket < bucketCount; bucket++) {
+      for (const [node, values] of nodes.entries()) {
+        const payload = this.encode(values.subarray(bucket * bucketElements, (bucket + 1) * bucketElements));
+        options.onBytes("out", payload.byteLength);
+        inFlight += 1;
+        connection.send(FRAME.bucket, node, bucket, payload, () => {
+          if (options.wire === "bf16") this.halves.give(payload);
+          inFlight -= 1;
+          room?.resolve();
+        });
+        while (inFlight >= IN_FLIGHT) {
+          room = makeDeferred();
+          await Promise.race([room.promise, this.done.promise]);
+        }
+      }
+    }
+  }
+
+  private encode(values: Float32Array): Uint8Array {
+    if (this.options.wire === "f32") return toColumn(values);
+    const bytes = this.halves.take(2 * values.length);
+    encodeBf16(values, bytes);
+    return bytes;
+  }
+
+  private targetOf(frame: Frame): Uint8Array {
+    if (frame.kind === FRAME.refusal) return noteTarget(frame);
+    const { part } = this;
+    if (frame.kind !== FRAME.total || part === undefined)
+      throw protocolError(`bulk frame: expected a total, got kind ${frame.kind}`);
+    const target = part.total.targetOf(part.firstBucket + frame.bucket);
+    return this.options.wire === "f32" ? toColumn(target) : this.halves.take(2 * target.length);
+  }
+
+  private take(frame: Frame, payload: Uint8Array): void {
+    if (frame.kind === FRAME.refusal) {
+      checkPayload(frame, payload);
+      const { code, message } = refusalSchema.parse(JSON.parse(Buffer.from(payload).toString()));
+      throw new TroupeError(code as ErrorCode, message);
+    }
+    const part = this.part as Part;
+    const bucket = part.firstBucket + frame.bucket;
+    this.options.onBytes("in", payload.byteLength);
+    if (this.options.wire === "f32") {
+      if (part.total.note(bucket, part.total.targetOf(bucket)) !== frame.checksum)
+        throw protocolError(`total of bucket ${bucket}: damaged on the way (checksum differs)`);
+    } else {
+      checkPayload(frame, payload);
+      part.total.accept(bucket, payload);
+      this.halves.give(payload);
+    }
+    this.received += 1;
+    if (this.received === part.bucketCount) this.done.resolve();
+  }
+
+  private explained(error: Error): TroupeError {
+    if (error instanceof TroupeError) return error;
+    const { host, port } = this.address;
+    return new TroupeError("UNREACHABLE", `bulk channel to ${host}:${port}: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Of 1 MiB of float32 as bfloat16. */
+const HALF_BUCKET_BYTES = 512 << 10;
