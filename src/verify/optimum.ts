@@ -4,7 +4,7 @@ import type { Engine, HostArrays } from "../engine/engine.js";
 import { makeLayout } from "../engine/layout.js";
 import { embedding, headLogprobs } from "../engine/ops.js";
 import { makeExperience } from "../rl/make-experience.js";
-import { policyLoss, type PolicyLossInput } from "../rl/policy-loss.js";
+import { policyLoss, type Importance, type PolicyLossInput } from "../rl/policy-loss.js";
 import { learningRateAt } from "../rl/schedule.js";
 import { shuffled } from "../rl/shuffle.js";
 import { experienceStats } from "../rl/stats.js";
@@ -32,6 +32,12 @@ export interface OptimumOptions {
   readonly ppoEpochs: number;
   /** Weight of the KL penalty in training. @default the objective's β; anything else misses the optimum */
   readonly klCoef?: number;
+  /** Experience is sampled, and valued, by the policy of so many iterations before. @default 0 */
+  readonly staleness?: number;
+  /** Correction for that; null = none. @default null */
+  readonly importance?: Importance | null;
+  /** Peak learning rate of the actor. @default 0.05 */
+  readonly learningRate?: number;
 }
 
 export const OPTIMUM_DEFAULTS: OptimumOptions = {
@@ -78,14 +84,19 @@ export async function verifyOptimum(
     OPTIMIZER,
     new Float32Array(task.stateCount),
   );
-  const programs = makePrograms(actor, critic, options.minibatchSize);
+  const { staleness = 0, importance = null, learningRate = 0.05 } = options;
+  const programs = makePrograms(actor, critic, options.minibatchSize, importance);
+  /** Tables of the last `staleness` + 1 iterations, oldest first. */
+  const versions: { logits: Float32Array; values: Float32Array }[] = [];
   const updates = (options.rolloutBatchSize / options.minibatchSize) * options.ppoEpochs;
   const totalSteps = options.iterations * updates;
   let optimizerStep = 0;
   let sampledKl = 0;
   for (let iteration = 0; iteration < options.iterations; iteration++) {
-    const logits = (await actor.params.read()).slice();
-    const values = (await critic.params.read()).slice();
+    const current = (await actor.params.read()).slice();
+    versions.push({ logits: current, values: (await critic.params.read()).slice() });
+    if (versions.length > staleness + 1) versions.shift();
+    const { logits, values } = versions[0];
     const samples = Array.from({ length: options.rolloutBatchSize }, (_, i) =>
       sample(task, logits, options.seed, iteration, i),
     );
@@ -102,7 +113,13 @@ export async function verifyOptimum(
       scoreScale: 1,
     });
     sampledKl = experienceStats(experiences).kl;
-    const rows = experiences.map((experience, i) => ({ experience, states: samples[i].answer.states }));
+    const rows = experiences.map((experience, i) => {
+      const { answer } = samples[i];
+      return {
+        experience: { ...experience, proximalLogprobs: logprobsUnder(current, answer) },
+        states: answer.states,
+      };
+    });
     for (let epoch = 0; epoch < options.ppoEpochs; epoch++) {
       const order = shuffled(rows, { seed: options.seed, iteration, epoch });
       for (let first = 0; first < order.length; first += options.minibatchSize) {
@@ -113,7 +130,11 @@ export async function verifyOptimum(
             optimizerStep,
             totalSteps,
           );
-        await actor.update(programs.actor, pick(inputs, Object.keys(programs.actor.inputs)), rate(0.05));
+        await actor.update(
+          programs.actor,
+          pick(inputs, Object.keys(programs.actor.inputs)),
+          rate(learningRate),
+        );
         await critic.update(programs.critic, pick(inputs, Object.keys(programs.critic.inputs)), rate(0.1));
         optimizerStep++;
       }
@@ -155,8 +176,6 @@ function score(
   answer: Answer,
   experienceId: string,
 ): ScoredRollout {
-  const logprobsUnder = (table: Float32Array) =>
-    Float32Array.from(answer.tokens, (token, i) => logPolicyAt(table, answer.states[i])[token]);
   return {
     promptIndex: answer.prompt,
     sampleIndex: 0,
@@ -165,14 +184,23 @@ function score(
     policyVersion: 0,
     responseIds: Int32Array.from(answer.tokens),
     finishReason: answer.tokens.at(-1) === EOS ? "eos" : "length",
-    logprobs: logprobsUnder(logits),
-    refLogprobs: logprobsUnder(task.refLogits),
+    logprobs: logprobsUnder(logits, answer),
+    refLogprobs: logprobsUnder(task.refLogits, answer),
     values: Float32Array.from(answer.states, (state) => values[state]),
     score: answer.reward,
   };
 }
 
-function makePrograms(actor: TableLearner, critic: TableLearner, rows: number) {
+function logprobsUnder(table: Float32Array, { tokens, states }: Answer): Float32Array {
+  return Float32Array.from(tokens, (token, i) => logPolicyAt(table, states[i])[token]);
+}
+
+function makePrograms(
+  actor: TableLearner,
+  critic: TableLearner,
+  rows: number,
+  importance: Importance | null,
+) {
   const shape = [rows, MAX_TOKENS];
   const column = { shape, dtype: "float32" } as const;
   const ids = { shape, dtype: "int32" } as const;
@@ -180,8 +208,14 @@ function makePrograms(actor: TableLearner, critic: TableLearner, rows: number) {
   const flatStates = (states: tf.Tensor) => tf.reshape(states, [rows * MAX_TOKENS]);
   return {
     actor: actor.gradProgram(
-      `verify-optimum actor B${rows}`,
-      { ...shared, labels: ids, oldLogprobs: column, advantages: column },
+      `verify-optimum actor B${rows} ${importance?.kind ?? "none"}`,
+      {
+        ...shared,
+        labels: ids,
+        oldLogprobs: column,
+        ...(importance === null ? {} : { proximalLogprobs: column }),
+        advantages: column,
+      },
       ({ logits }, inputs) => {
         const labels = tf.reshape(inputs.labels, [rows * MAX_TOKENS]);
         const { logprobs } = headLogprobs(
@@ -191,7 +225,7 @@ function makePrograms(actor: TableLearner, critic: TableLearner, rows: number) {
           1,
         );
         const losses = { ...inputs, logprobs: tf.reshape(logprobs, shape) } as unknown as PolicyLossInput;
-        return policyLoss(losses, { cliprange: CLIPRANGE }).loss;
+        return policyLoss(losses, { cliprange: CLIPRANGE, importance }).loss;
       },
     ),
     critic: critic.gradProgram(
@@ -233,6 +267,7 @@ function padRows(
     labels: place(new Int32Array(size), (row) => row.experience.responseIds),
     mask,
     oldLogprobs: column((e) => e.logprobs),
+    proximalLogprobs: column((e) => e.proximalLogprobs ?? e.logprobs),
     advantages: column((e) => e.advantages),
     oldValues: column((e) => e.values),
     returns: column((e) => e.returns),

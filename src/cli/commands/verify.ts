@@ -66,6 +66,27 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
     });
 
   verify
+    .command("staleness")
+    .description("train PPO on the same task with stale experience, plain and corrected; prints a table")
+    .addOption(engineOption())
+    .option("--seeds <number>", "runs of each cell, on tasks of seeds 1, 2, ...", wholeNumber(1), 3)
+    .option("--learning-rate <number>", "the actor's peak; the faster, the staler", Number, 0.05)
+    .action(async ({ engine, seeds, learningRate }: EngineChoice & StalenessChoice) => {
+      await withEngine(engine, async (chosen) => {
+        const { verifyStaleness } = await import("../../verify/staleness.js");
+        const numbered = Array.from({ length: seeds }, (_, i) => i + 1);
+        const rows = await verifyStaleness(chosen, { seeds: numbered, learningRate });
+        console.log("share of the gap to the exact optimum: mean (smallest) over seeds");
+        for (const { staleness, shares } of rows) {
+          const cells = Object.entries(shares).map(
+            ([kind, { mean, min }]) => `${kind} ${mean.toFixed(3)} (${min.toFixed(3)})`,
+          );
+          console.log(`  staleness ${staleness}   ${cells.join("   ")}`);
+        }
+      });
+    });
+
+  verify
     .command("bradley-terry")
     .description(
       `fit the reward-model loss to known rewards; exit 0 from ${REQUIRED_SHARE} of what is achievable`,
@@ -136,6 +157,11 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
       console.log(`all ${cells.length} runs end with the same bytes`);
       await rm(folder, { recursive: true, force: true });
     });
+}
+
+interface StalenessChoice {
+  readonly seeds: number;
+  readonly learningRate: number;
 }
 
 interface SeedChoice {
