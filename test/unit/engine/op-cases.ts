@@ -62,6 +62,15 @@ export const opCases: readonly OpCase[] = [
     params: { qkv: [B * T, 3 * H * E] },
     op: ({ qkv }) => ops.qkvAttention(qkv, B, T, H),
   },
+  ...([1, H] as const).map((groups): OpCase => ({
+    title: `sequences end to end, ${groups} of ${H} key heads`,
+    params: { q: [B, T, H, E], k: [B, T, groups, E], v: [B, T, groups, E] },
+    ints: { drawn: { shape: [B, T], below: T } },
+    op: ({ q, k, v }, { drawn }) => {
+      const starts = tf.minimum(drawn, tf.reshape(tf.range(0, T, 1, "int32"), [1, T]));
+      return ops.causalAttention(q, k, v, { mask: ops.sequenceMask(starts) });
+    },
+  })),
   {
     title: "embedding with repeated ids",
     params: { table: [5, 8] },
