@@ -13,7 +13,7 @@ import { cancelled, makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError, errorCodeOf, describeError } from "../shared/errors.js";
 import { BulkLink, type Part } from "./bulk-link.js";
 import type { GradientNode, StepKey } from "./gradient-sync.js";
-import { TotalGradient } from "./total-gradient.js";
+import type { TotalGradient } from "./total-gradient.js";
 
 export interface BulkExchangeOptions {
   readonly workerId: string;

@@ -3,7 +3,14 @@ import { connect as connectTcp, type OnReadOpts, type Socket } from "node:net";
 import { connect as connectTls, type PSKCallbackNegotation } from "node:tls";
 import { digestOf } from "../kernels/gradient-kernels.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
-import { FrameReader, MAX_NOTE_BYTES, writeHeader, type FRAME, type Frame, type FrameSink } from "./bulk-frame.js";
+import {
+  FrameReader,
+  MAX_NOTE_BYTES,
+  writeHeader,
+  type FRAME,
+  type Frame,
+  type FrameSink,
+} from "./bulk-frame.js";
 
 /**
  * With TLS both ends prove that they know the generation's secret, which they have from the coordinator over TLS:
