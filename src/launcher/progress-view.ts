@@ -154,9 +154,8 @@ export class ProgressView {
         );
         return;
       case "run-finished":
+        // Why it failed is told where the coordinator's exit is: there the whole message is, with its log and the way on.
         this.#terminal.clear();
-        if (event.error !== undefined)
-          this.#terminal.line(this.#colors.red(`run ${event.outcome}: ${escapeControl(event.error)}`));
         return;
       case "samples":
       case "checkpoint":

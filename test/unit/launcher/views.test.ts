@@ -104,6 +104,14 @@ describe("progress", () => {
     );
   });
 
+  it("leaves a failed run's error to the report of its coordinator's exit, so that it is read once", () => {
+    const { progress, output } = view({ isTTY: true, env: { NO_COLOR: "1" } });
+    progress.progressEvent(begin);
+    progress.progressEvent({ type: "run-finished", outcome: "failed", elapsedMs: 1, error: "reward is NaN" });
+    expect(output()).not.toContain("reward is NaN");
+    expect(output().endsWith("\r\u001b[2K")).toBe(true); // the bar is gone
+  });
+
   it("writes durations and numbers for people", () => {
     expect([8100, 59_949, 59_960, 245_000, 3_600_000, 7_800_000].map(formatDuration)).toEqual([
       "8.1 s",
