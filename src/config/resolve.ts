@@ -53,7 +53,10 @@ export function resolveConfig(config: Config): Resolution {
   checkPromptTemplate(config, contradict);
   checkBatches(config, derived, contradict);
   checkModel(config, contradict);
-  if (config.stages.includes("ppo")) checkSampling(config, contradict);
+  if (config.stages.includes("ppo")) {
+    checkSampling(config, contradict);
+    checkStaleness(config, contradict);
+  }
   checkCluster(config, contradict);
   return { derived, contradictions, warnings: findWaste(config, derived) };
 }
@@ -175,6 +178,14 @@ function checkSampling({ generation }: Config, contradict: Contradict): void {
       `generation.${key} must be off (${neutral}) for ppo, got ${generation[key]}: cut or bent sampling makes the policy ratio compare two different distributions`,
     );
   }
+}
+
+function checkStaleness({ ppo, cluster }: Config, contradict: Contradict): void {
+  if (ppo.staleness === 0 || cluster.sync === "gradients") return;
+  contradict(
+    ["ppo.staleness", "cluster.sync"],
+    `ppo.staleness ${ppo.staleness} needs cluster.sync gradients, got ${cluster.sync}: the correction for stale experience is verified for learners that take every step together only; set ppo.staleness: 0, or cluster.sync: gradients`,
+  );
 }
 
 function checkCluster({ cluster, engine }: Config, contradict: Contradict): void {

@@ -191,6 +191,12 @@ const CONTRADICTIONS: readonly (readonly [string, string, ...string[]])[] = [
     "got 6",
   ],
   [
+    "stale experience for learners that average parameters",
+    "ppo: {staleness: 2}\ncluster: {sync: parameters}",
+    "ppo.staleness 2 needs cluster.sync gradients, got parameters",
+    "set ppo.staleness: 0, or cluster.sync: gradients",
+  ],
+  [
     "width that heads do not divide",
     "model: {fresh: {hidden: 100, heads: 3}}",
     "model.fresh.hidden 100 must be divisible by heads 3: 100 ÷ 3 = 33.333",
