@@ -1,7 +1,7 @@
 /** The benchmarks: what each measures, with which models, and how its numbers become rows. */
 import { contest, ourSide, peerSide, type SideCommand, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER, type ModelName } from "./models.js";
-import { clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
+import { asynchronous, clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { CURVES, growth } from "./growth.js";
 import { experience } from "./experience-benchmark.js";
 import { ratioOf, type BenchRow } from "./row.js";
@@ -229,6 +229,7 @@ export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   "ppo-update": ppoUpdate,
   "ppo-iteration": ppoIteration,
   "cluster-overhead": clusterOverhead,
+  async: asynchronous,
   prefill,
   decode,
   varlen,

@@ -32,7 +32,7 @@ export interface Standing {
   readonly units: number;
   /** Largest resident memory, MiB. */
   readonly peakMb: number;
-  /** Other numbers the side told about its start. */
+  /** Other numbers the side told: about its start, and medians of those about its turns. */
   readonly facts: Readonly<Record<string, number>>;
 }
 
@@ -41,6 +41,7 @@ interface Measured {
   readonly cpuSeconds: number;
   readonly units: number;
   readonly peakMb: number;
+  readonly facts?: Readonly<Record<string, number>>;
 }
 
 /** Our side of a benchmark: src/bench/sides/`side`. */
@@ -91,11 +92,16 @@ export async function contest(
       cpuSeconds: medianOf(measured[i].map((one) => one.cpuSeconds)),
       units: measured[i][0].units,
       peakMb: Math.max(...measured[i].map((one) => one.peakMb)),
-      facts: side.facts,
+      facts: { ...side.facts, ...medianFacts(measured[i]) },
     }));
   } finally {
     await Promise.all(sides.map((side) => side.end()));
   }
+}
+
+function medianFacts(turns: readonly Measured[]): Record<string, number> {
+  const names = Object.keys(turns[0].facts ?? {});
+  return Object.fromEntries(names.map((name) => [name, medianOf(turns.map((turn) => turn.facts![name]))]));
 }
 
 export function medianOf(values: readonly number[]): number {

@@ -1,4 +1,7 @@
-/** Benchmarks of the whole PPO iteration: against TRL's trainer, and of what it costs to spread it over processes. */
+/**
+ * Benchmarks of the whole PPO iteration: against TRL's trainer, of what it costs to spread it over processes, and of what
+ * collecting the next experience while training gains.
+ */
 import type { BenchOptions, Benchmark } from "./benchmarks.js";
 import { contest, ourSide, peerSide, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER } from "./models.js";
@@ -79,4 +82,53 @@ export const clusterOverhead: Benchmark = async function* (options) {
       ratio: cluster.seconds / single.seconds,
     };
   }
+};
+
+/** Chosen so that collecting takes about as long as training, where overlapping them can gain most. */
+const ASYNC_CASE = {
+  model: "L4 d256 h4 V4096",
+  work: { batch: 16, minibatch: 8, microShards: 1, promptTokens: 64, responseTokens: 64, ppoEpochs: 1 },
+} as const;
+
+/**
+ * `ppo.staleness` 1 against 0: one coordinator, one rollout worker and one learner of one thread each, whatever
+ * `--threads` says. The asynchronous side pays for its correction (`ppo.importance: decoupled`, the default). Rates are
+ * over the total time of the measured iterations, since a median of overlapping iterations can hide a stall.
+ */
+export const asynchronous: Benchmark = async function* ({ rounds, only }) {
+  const { model, work } = ASYNC_CASE;
+  const { batch, minibatch, promptTokens, responseTokens, ppoEpochs } = work;
+  const label = `${model} B${batch} minibatch ${minibatch} P${promptTokens} R${responseTokens} epochs ${ppoEpochs}, 1+1 workers`;
+  if (!label.includes(only)) return;
+  const config = { ...MODELS[model], ...work, threads: 1, workers: 1 };
+  const sides = [
+    ourSide("cluster-iteration", { ...config, staleness: 1 }, "asynchronous"),
+    ourSide("cluster-iteration", { ...config, staleness: 0 }, "synchronous"),
+  ];
+  const [ahead, inTurn] = await contest(sides, { rounds, warmups: 0 });
+  const row = (unit: string, ours: number, peer: number, peerName: string) => ({
+    name: "async",
+    config: label,
+    unit,
+    ours,
+    peer,
+    peerName,
+    ratio: ratioOf(ours, peer),
+  });
+  const rate = ({ facts }: Standing) => batch / facts.iterationSeconds;
+  const wait = ({ facts }: Standing) => facts.rolloutSeconds;
+  yield row("experiences/s (more is better)", rate(ahead), rate(inTurn), "ppo.staleness 0");
+  yield row("s training waits for experience (less is better)", wait(ahead), wait(inTurn), "ppo.staleness 0");
+  const { rolloutSeconds: collecting, updateSeconds: training } = inTurn.facts;
+  yield row(
+    "s collecting, staleness 0 (ratio 1: most to gain)",
+    collecting,
+    training,
+    "s training, staleness 0",
+  );
+  yield {
+    ...row("versions the trained experience is behind", ahead.facts.staleness, 0, "at most ppo.staleness, 1"),
+    peer: null,
+    ratio: null,
+  };
 };

@@ -1,7 +1,7 @@
 /**
  * The iterations of ./ppo-iteration by a real cluster: `troupe ppo` with a coordinator and `workers` rollout workers
  * and learners, each a process. A turn is a whole run; its time is the median between the ends of two iterations, as the
- * run itself wrote them down.
+ * run itself wrote them down; its facts are means over the same iterations.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -24,6 +24,28 @@ import type { Lap, Side } from "./side.js";
 export interface ClusterIterationConfig extends PpoIterationConfig {
   /** Of each role. */
   readonly workers: number;
+  /** `ppo.staleness`. @default 0: collecting and training in turn */
+  readonly staleness?: number;
+  /** @default 1 */
+  readonly ppoEpochs?: number;
+}
+
+/** Means over the measured iterations of a turn. */
+export interface ClusterIterationFacts {
+  /** Between the ends of two iterations. */
+  readonly iterationSeconds: number;
+  /** `perf/rollout_seconds`: how long training waited for experience. */
+  readonly rolloutSeconds: number;
+  /** `perf/update_seconds`. */
+  readonly updateSeconds: number;
+  /** `data/staleness`: versions by which the trained experience was behind. */
+  readonly staleness: number;
+}
+
+interface Iteration {
+  /** Unix ms. */
+  readonly end: number;
+  readonly metrics: Readonly<Record<string, number>>;
 }
 
 /** The first iterations compile programs. */
@@ -40,17 +62,25 @@ export async function open(config: ClusterIterationConfig): Promise<Side> {
   const repeat = async (): Promise<Lap> => {
     const runDir = join(folder, `run-${turn++}`);
     await runToEnd(["ppo", configFile, "--run-dir", runDir]);
-    const ends = iterationEnds(runDir);
-    const seconds = ends.slice(1).map((end, i) => (end - ends[i]) / 1000);
+    const iterations = iterationsOf(runDir);
     rmSync(runDir, { recursive: true, force: true });
-    return { units: 1, seconds: medianOf(seconds.slice(WARM_UP_ITERATIONS - 1)) };
+    const measured = iterations.slice(WARM_UP_ITERATIONS, WARM_UP_ITERATIONS + MEASURED_ITERATIONS);
+    const seconds = measured.map(({ end }, i) => (end - iterations[WARM_UP_ITERATIONS + i - 1].end) / 1000);
+    const mean = (name: string) => meanOf(measured.map(({ metrics }) => metrics[name]));
+    const facts: ClusterIterationFacts = {
+      iterationSeconds: meanOf(seconds),
+      rolloutSeconds: mean("perf/rollout_seconds"),
+      updateSeconds: mean("perf/update_seconds"),
+      staleness: mean("data/staleness"),
+    };
+    return { units: 1, seconds: medianOf(seconds), facts: { ...facts } };
   };
   return { repeat, close: async () => rmSync(folder, { recursive: true, force: true }) };
 }
 
 async function writeInputs(folder: string, config: ClusterIterationConfig): Promise<string> {
   const { vocabulary, context, batch, minibatch, microShards, promptTokens, responseTokens } = config;
-  const { threads, workers } = config;
+  const { threads, workers, staleness = 0, ppoEpochs = 1 } = config;
   const words = Array.from({ length: vocabulary - SPECIAL_TOKENS }, (_, i) => wordOf(i));
   await writeWordTokenizer(join(folder, "tokenizer"), words);
   for (const [name, head, seed] of [
@@ -80,9 +110,12 @@ async function writeInputs(folder: string, config: ClusterIterationConfig): Prom
     },
     generation: { maxNewTokens: responseTokens },
     ppo: {
-      iterations: WARM_UP_ITERATIONS + MEASURED_ITERATIONS,
+      // the last `staleness` iterations train with nothing left to collect beside them: they are not measured
+      iterations: WARM_UP_ITERATIONS + MEASURED_ITERATIONS + staleness,
       rolloutBatchSize: batch,
       minibatchSize: minibatch,
+      ppoEpochs,
+      staleness,
       normalizeScores: false,
       actor: optimizer,
       critic: optimizer,
@@ -114,12 +147,14 @@ async function runToEnd(args: readonly string[]): Promise<void> {
   if (code !== 0) throw dataError(`troupe ${args.join(" ")} ended with ${code}: ${errors.trim()}`);
 }
 
-/** Unix ms at which each iteration of the run ended. */
-function iterationEnds(runDir: string): number[] {
+const meanOf = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function iterationsOf(runDir: string): Iteration[] {
   return readFileSync(join(runDir, "metrics.jsonl"), "utf8")
     .trim()
     .split("\n")
-    .map((line) => JSON.parse(line) as { kind: string; stage: string; time: string })
+    .map((line) => JSON.parse(line) as Pick<Iteration, "metrics"> & Record<"kind" | "stage" | "time", string>)
     .filter(({ kind, stage }) => kind === "progress" && stage === "ppo")
-    .map(({ time }) => Date.parse(time));
+    .map(({ time, metrics }) => ({ end: Date.parse(time), metrics }));
 }

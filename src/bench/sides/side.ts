@@ -4,6 +4,8 @@ export interface Lap {
   readonly seconds: number;
   /** Of the processes that did the work. @default that of the side's own process */
   readonly cpuSeconds?: number;
+  /** Other numbers of this turn; a standing holds their medians. */
+  readonly facts?: Readonly<Record<string, number>>;
 }
 
 /** One program under measurement. */

@@ -19,12 +19,12 @@ function scripted(label: string, log: string, seconds: readonly number[]): SideC
     require("node:readline").createInterface({ input: process.stdin }).on("line", () => {
       appendFileSync(${JSON.stringify(log)}, "${label}");
       const s = seconds.shift();
-      console.log(JSON.stringify({ seconds: s, cpuSeconds: s / 2, units: 4, peakMb: 10 * s }));
+      console.log(JSON.stringify({ seconds: s, cpuSeconds: s / 2, units: 4, peakMb: 10 * s, facts: { waited: 100 * s } }));
     });`;
   return { label, command: process.execPath, args: ["-e", source] };
 }
 
-test("sides take turns, warm-ups do not count, and the median does", async () => {
+test("sides take turns, warm-ups do not count, and the median does, of a turn's own facts too", async () => {
   const log = join(folder, "turns");
   const standings = await contest([scripted("a", log, [9, 1, 3, 2]), scripted("b", log, [9, 6, 4, 5])], {
     rounds: 3,
@@ -32,8 +32,24 @@ test("sides take turns, warm-ups do not count, and the median does", async () =>
   });
   expect(readFileSync(log, "utf8")).toBe("abababab");
   expect(standings).toEqual([
-    { label: "a", version: "v-a", seconds: 2, cpuSeconds: 1, units: 4, peakMb: 30, facts: { start: 3 } },
-    { label: "b", version: "v-b", seconds: 5, cpuSeconds: 2.5, units: 4, peakMb: 60, facts: { start: 3 } },
+    {
+      label: "a",
+      version: "v-a",
+      seconds: 2,
+      cpuSeconds: 1,
+      units: 4,
+      peakMb: 30,
+      facts: { start: 3, waited: 200 },
+    },
+    {
+      label: "b",
+      version: "v-b",
+      seconds: 5,
+      cpuSeconds: 2.5,
+      units: 4,
+      peakMb: 60,
+      facts: { start: 3, waited: 500 },
+    },
   ]);
 });
 
