@@ -71,11 +71,11 @@ export function fromServiceError(error: unknown, doing: string): TroupeError {
   }
 }
 
-/** grpc-js wraps the reason in two layers of its own words. */
+/** grpc-js wraps the reason in two layers of its own words, and lists what it did until a deadline. */
 function readable(details: string): string {
   const [, reason] =
     /^No connection established\. Last error: (?:Error: )?(.*?)\.? Resolution note: *$/.exec(details) ?? [];
-  return reason ?? details;
+  return reason ?? details.replace(/^Deadline exceeded after ([\d.]+s)\b.*$/s, "no answer within $1");
 }
 
 /** Whether the same call may succeed later without anything being changed. */

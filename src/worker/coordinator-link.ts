@@ -195,10 +195,8 @@ async function register(
       });
       return { clients, reply };
     } catch (cause) {
-      const error = fromServiceError(
-        cause,
-        `joining the coordinator at ${reach.address ?? options.coordinator}`,
-      );
+      const doing = `joining the coordinator at ${reach.address ?? options.coordinator}`;
+      const error = fromServiceError(cause, doing);
       if (!isRetryable(error)) throw error;
       const refused =
         reach.address === undefined ? undefined : await explainTlsFailure(reach.address, options.access.tls);
@@ -206,10 +204,10 @@ async function register(
       // A process that was stopped for a minute has not waited a minute: only what an attempt may take counts.
       waitedMs += Math.min(performance.now() - startedMs, reach.patienceMs) + delayMs;
       if (waitedMs > RECONNECT_BUDGET_MS) {
+        const reason = error.message.replace(`${doing}: `, "");
         throw new TroupeError(
           "UNREACHABLE",
-          `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s; is it running, and is the address right?`,
-          { cause },
+          `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s (${reason}); start it, or give the address it listens at (grpcAddress in coordinator.json of its run directory)`,
         );
       }
       await sleep(delayMs, options.signal);

@@ -2,7 +2,8 @@ import { createServer, type AddressInfo } from "node:net";
 import { once } from "node:events";
 import { afterEach, expect, it, vi } from "vitest";
 import { createLogger } from "../../../src/observability/logger.js";
-import { serveCoordinator } from "../../../src/worker/coordinator-link.js";
+import { describeError, TroupeError } from "../../../src/shared/errors.js";
+import { serveCoordinator, type LinkOptions } from "../../../src/worker/coordinator-link.js";
 import { startRealCoordinator } from "../rpc/real-coordinator.js";
 
 afterEach(() => void vi.restoreAllMocks());
@@ -17,6 +18,36 @@ async function deadPort(): Promise<number> {
   return port;
 }
 
+const optionsOf = (coordinator: string, signal: AbortSignal): LinkOptions => ({
+  role: "rollout",
+  coordinator,
+  access: {},
+  metricsAddress: "127.0.0.1:1",
+  logger: createLogger({ role: "rollout", level: "silent" }),
+  signal,
+  holdings: () => ({}),
+  onOtherRun: () => undefined,
+  onHeartbeat: () => undefined,
+  onReconnect: () => undefined,
+});
+
+it("a worker that nobody answers says so in one sentence of ours, with the way on and no word of gRPC's", async () => {
+  const address = `127.0.0.1:${await deadPort()}`;
+  // Every attempt seems to take as long as one may, so the minute passes in a few attempts.
+  let nowMs = 0;
+  vi.spyOn(performance, "now").mockImplementation(() => (nowMs += 60_000));
+  const error: unknown = await serveCoordinator(
+    optionsOf(address, new AbortController().signal),
+    async () => undefined,
+  ).catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(TroupeError);
+  expect((error as TroupeError).code).toBe("UNREACHABLE");
+  expect((error as TroupeError).cause).toBeUndefined();
+  expect(describeError(error)).toBe(
+    `no coordinator answered at ${address} for 60 s (connect ECONNREFUSED ${address}); start it, or give the address it listens at (grpcAddress in coordinator.json of its run directory)`,
+  );
+}, 15_000);
+
 it("a worker that was stopped for ten minutes while joining tries again instead of giving up", async () => {
   const coordinator = await startRealCoordinator();
   const stopping = new AbortController();
@@ -27,18 +58,7 @@ it("a worker that was stopped for ten minutes while joining tries again instead 
   vi.spyOn(performance, "now").mockImplementation(() => now() + (reads++ === 0 ? 0 : 600_000));
   try {
     await serveCoordinator(
-      {
-        role: "rollout",
-        coordinator: `127.0.0.1:${await deadPort()},${coordinator.address}`,
-        access: {},
-        metricsAddress: "127.0.0.1:1",
-        logger: createLogger({ role: "rollout", level: "silent" }),
-        signal: stopping.signal,
-        holdings: () => ({}),
-        onOtherRun: () => undefined,
-        onHeartbeat: () => undefined,
-        onReconnect: () => undefined,
-      },
+      optionsOf(`127.0.0.1:${await deadPort()},${coordinator.address}`, stopping.signal),
       async () => {
         sessions += 1;
         stopping.abort();
