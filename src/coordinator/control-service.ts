@@ -7,6 +7,7 @@ import { configError } from "../shared/errors.js";
 import { status } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { ledgerOf } from "./ledger-view.js";
+import type { RunClock } from "./run-clock.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
 export interface ControlOptions {
@@ -14,7 +15,8 @@ export interface ControlOptions {
   readonly directory: WorkerDirectory;
   readonly bus: EventBus;
   readonly runId: string;
-  readonly startedMs: number;
+  /** How long coordinators have directed the run. */
+  readonly clock: Pick<RunClock, "seconds">;
   /** Ends the run: checkpoint what there is, drain the workers. */
   readonly stop: (reason: string) => void;
 }
@@ -24,7 +26,7 @@ export function makeControlService({
   directory,
   bus,
   runId,
-  startedMs,
+  clock,
   stop,
 }: ControlOptions): ControlServiceHandlers {
   const desired = () => {
@@ -56,7 +58,7 @@ export function makeControlService({
       desired: desired(),
       collectingIteration: Math.max(0, now.collectingIteration),
       stalenessLimit: host.state.config.maxStalenessVersions,
-      seconds: (performance.now() - startedMs) / 1000,
+      seconds: clock.seconds,
     };
   };
   return {

@@ -32,6 +32,7 @@ import { ExperienceStore } from "./experience-store.js";
 import { LearnerGroup } from "./learner-group.js";
 import { makeMembershipService } from "./membership-service.js";
 import { ModelFolders } from "./model-folders.js";
+import { RunClock } from "./run-clock.js";
 import { makeRunStatus } from "./run-status.js";
 import { openDurability } from "./standby-durability.js";
 import { WorkerDirectory } from "./worker-directory.js";
@@ -58,7 +59,6 @@ export interface CoordinatorOptions {
 /** Runs until the stages are done, the run is stopped, or it fails. */
 export async function runCoordinator(options: CoordinatorOptions): Promise<void> {
   const { config } = options;
-  const startedMs = performance.now();
   const runDir = resolve(options.runDir);
   const listenHost = options.host ?? config.cluster.host;
   const tokenFile = options.tokenFile ?? config.cluster.tokenFile;
@@ -86,6 +86,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     file: join(runDir, "logs", "coordinator.ndjson"),
     secrets: tokens?.secrets ?? [],
   });
+  const clock = await RunClock.open({ runDir, logger });
   const metrics = createMetrics("coordinator");
   const bus = new EventBus({
     onListenerError: (error) => logger.error({ err: error }, "a progress listener failed"),
@@ -116,6 +117,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     // From here on nothing is decided, and nothing more is tried to be written.
     void host.close();
     void log.close();
+    void clock.abandon();
   });
   host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
@@ -150,7 +152,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         directory,
         bus,
         runId,
-        startedMs,
+        clock,
         stop: (reason) => stop(new TroupeError("CANCELLED", reason)),
       }),
     },
@@ -185,7 +187,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         bus,
         config,
         runId,
-        startedMs,
+        clock,
         metrics,
         intakeBytes: () => dispatcher.intakeBytes,
       }),
@@ -254,12 +256,12 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         tokens: { vocabularySize: info.vocabSize, eosIds: [info.eosId], padId: info.padId },
         signal: stopping.signal,
       },
-      startedMs,
+      clock,
     );
     metrics.runActive.set(1);
     await Promise.race([stages, whenAborted(stopping.signal)]);
-    bus.publish({ type: "run-finished", outcome: "succeeded", elapsedMs: performance.now() - startedMs });
-    logger.info({ seconds: (performance.now() - startedMs) / 1000 }, "run finished");
+    bus.publish({ type: "run-finished", outcome: "succeeded", elapsedMs: clock.seconds * 1000 });
+    logger.info({ seconds: clock.seconds }, "run finished");
   } catch (thrown) {
     // A stage that failed because the run was stopped reports why it was stopped.
     const error: unknown = stopping.signal.aborted ? stopping.signal.reason : thrown;
@@ -270,7 +272,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       bus.publish({
         type: "run-finished",
         outcome: isCancelled ? "cancelled" : "failed",
-        elapsedMs: performance.now() - startedMs,
+        elapsedMs: clock.seconds * 1000,
         error: describeError(error),
       });
     stop(error);
@@ -287,6 +289,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     await tokenizer?.close();
     await host.close();
     await log.close();
+    if (leadership?.lost.aborted !== true) await clock.close();
     await leadership?.resign(endedBy);
     await files.close();
     await logger.close();

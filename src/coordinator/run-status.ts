@@ -7,6 +7,7 @@ import type { Metrics } from "../observability/metrics.js";
 import { status, type MemberStatus } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { ledgerOf } from "./ledger-view.js";
+import type { RunClock } from "./run-clock.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
 export interface RunStatusOptions {
@@ -15,7 +16,8 @@ export interface RunStatusOptions {
   readonly bus: EventBus;
   readonly config: Config;
   readonly runId: string;
-  readonly startedMs: number;
+  /** How long coordinators have directed the run. */
+  readonly clock: Pick<RunClock, "seconds">;
   /** Bytes of experiences that have arrived and are not on disk yet. */
   readonly intakeBytes: () => number;
   /** Gets the numbers that only the core knows; the status is asked for at every scrape. */
@@ -28,7 +30,7 @@ export function makeRunStatus({
   bus,
   config,
   runId,
-  startedMs,
+  clock,
   intakeBytes,
   metrics,
 }: RunStatusOptions): () => RunStatus {
@@ -62,7 +64,7 @@ export function makeRunStatus({
       policyVersion: now.policyVersion,
       generation: now.generation,
       coordinatorEpoch: now.epoch,
-      elapsedMs: performance.now() - startedMs,
+      elapsedMs: clock.seconds * 1000,
       ledger: ledgerOf(now.ledger),
       optimizerStep: now.step,
       isPaused: now.learning === "paused",

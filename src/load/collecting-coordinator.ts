@@ -81,7 +81,7 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
         directory,
         bus,
         runId: RUN_ID,
-        startedMs: 0,
+        clock: { seconds: 0 },
         stop: () => undefined,
       }),
     },

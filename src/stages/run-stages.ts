@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { appendFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ModelSource } from "../coordinator/model-folders.js";
+import type { RunClock } from "../coordinator/run-clock.js";
 import { ledgerOf, type LedgerView } from "../coordinator/ledger-view.js";
 import type { StageName } from "../config/schema.js";
 import { TroupeError } from "../shared/errors.js";
@@ -25,6 +26,7 @@ export interface RunSummary {
   };
   readonly data: RunContext["data"]["report"];
   readonly processes: { readonly rollout: number; readonly learner: number };
+  /** How long coordinators directed the run, all of its processes together; not the time between two of them. */
   readonly seconds: number;
   /** The model to use: the last stage's policy. */
   readonly model: string;
@@ -39,7 +41,7 @@ export interface StageOutcome {
   readonly summary: Partial<Pick<RunSummary, "sft" | "reward" | "ppo">>;
 }
 
-export async function runStages(run: RunContext, startedMs: number): Promise<RunSummary> {
+export async function runStages(run: RunContext, clock: RunClock): Promise<RunSummary> {
   const plan = await planStages(run);
   const outcomes = new Map<StageName, StageOutcome>();
   let policy: ModelSource | undefined;
@@ -70,7 +72,7 @@ export async function runStages(run: RunContext, startedMs: number): Promise<Run
     ...Object.assign({}, ...[...outcomes.values()].map((outcome) => outcome.summary)),
     data: run.data.report,
     processes,
-    seconds: (performance.now() - startedMs) / 1000,
+    seconds: clock.seconds,
     model: last?.directory ?? "",
     stateSha256: fingerprint(outcomes),
   };

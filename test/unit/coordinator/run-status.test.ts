@@ -6,7 +6,13 @@ import { BRIEF, openStage, promptsOf, settle } from "./rollout-stage.js";
 async function statusOf() {
   const stage = await openStage();
   const config = configSchema.parse({ data: { path: "rows.jsonl" } });
-  const status = makeRunStatus({ ...stage, config, runId: "run-1", startedMs: 0, intakeBytes: () => 77 });
+  const status = makeRunStatus({
+    ...stage,
+    config,
+    runId: "run-1",
+    clock: { seconds: 90 },
+    intakeBytes: () => 77,
+  });
   const introduce = (workerId: string, incarnation: number) =>
     stage.directory.join({
       workerId,

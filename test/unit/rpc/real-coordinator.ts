@@ -80,7 +80,7 @@ export async function startRealCoordinator(
         directory,
         bus,
         runId,
-        startedMs: performance.now(),
+        clock: { seconds: 0 },
         stop: (reason) => stops.push(reason),
       }),
     },
