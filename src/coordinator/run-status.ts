@@ -1,4 +1,7 @@
-/** The dashboard's view of the run, from the core's state and what workers told about themselves. */
+/**
+ * The dashboard's view of the run, from the core's state and what workers told about themselves. The core is ahead of its
+ * journal: what it shows could be undone by a crash, so it is told once it is on disk.
+ */
 import type { Config } from "../config/schema.js";
 import type { EventBus } from "../observability/progress.js";
 import type { RunStatus, WorkerStatus } from "../observability/run-status.js";
@@ -33,7 +36,7 @@ export function makeRunStatus({
   clock,
   intakeBytes,
   metrics,
-}: RunStatusOptions): () => RunStatus {
+}: RunStatusOptions): () => Promise<RunStatus> {
   let unit: RunStatus["unit"] = "step";
   let completedUnits = 0;
   let totalUnits = 0;
@@ -46,7 +49,7 @@ export function makeRunStatus({
     if (member.state === "draining") return "draining";
     return member.leaseLeftMs < config.cluster.leaseTtlMs / 2 ? "suspect" : "alive";
   };
-  return () => {
+  const snapshot = (): RunStatus => {
     const now = status(host.state);
     const members = new Map(now.members.map((member) => [member.workerId, member]));
     metrics.rolloutTasks.set({ state: "pending" }, now.tasks.waiting);
@@ -86,5 +89,10 @@ export function makeRunStatus({
         stalenessVersions: host.state.config.maxStalenessVersions,
       },
     };
+  };
+  return async () => {
+    const answer = snapshot();
+    await new Promise<void>((resolve) => host.whenDurable(resolve));
+    return answer;
   };
 }

@@ -10,6 +10,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import type { Registry } from "prom-client";
+import { sleep } from "../shared/abort.js";
 import { TroupeError } from "../shared/errors.js";
 import { readDashboardFiles, type DashboardFile } from "./dashboard-files.js";
 import { createEventStreams } from "./event-streams.js";
@@ -26,12 +27,13 @@ export interface ScrapeTarget {
   readonly workerId: string;
 }
 
-/** What the coordinator adds; all are called per request and must not block. */
+/** What the coordinator adds; all are called per request. */
 export interface CoordinatorPages {
   readonly runId: string;
   /** Registered workers that serve metrics; the coordinator itself is added here. */
   readonly targets: () => readonly ScrapeTarget[];
-  readonly status: () => RunStatus;
+  /** Settles once what it tells is on disk; never when that fails, and with it the run. */
+  readonly status: () => Promise<RunStatus>;
   readonly events: EventBus;
 }
 
@@ -61,6 +63,8 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
+/** A scrape waits this long for a status that is not on disk yet, then shows the numbers of the one before. */
+const STATUS_PATIENCE_MS = 1_000;
 const MAX_HEADER_BYTES = 8 * 1024;
 const MAX_URL_CHARACTERS = 1024;
 const MAX_CONNECTIONS = 256;
@@ -144,7 +148,7 @@ function makeRoutes(
   const { coordinator } = options;
   const refresh = coordinator === undefined ? undefined : exportRun(options.registry, coordinator);
   routes.set("/metrics", async (_request, response) => {
-    refresh?.();
+    if (refresh !== undefined) await settledWithin(refresh(), STATUS_PATIENCE_MS);
     const body = await options.registry.metrics();
     send(response, 200, options.registry.contentType, body);
   });
@@ -172,7 +176,7 @@ function makeRoutes(
       }));
     sendJson(response, list);
   });
-  routes.set("/api/status", (_request, response) => sendJson(response, coordinator.status()));
+  routes.set("/api/status", async (_request, response) => sendJson(response, await coordinator.status()));
   routes.set("/events", openEventStream(coordinator.events));
   for (const file of readDashboardFiles()) routes.set(file.path, serve(file));
   return routes;
@@ -196,6 +200,16 @@ function send(response: ServerResponse, status: number, contentType: string, bod
   response.setHeader("Content-Type", contentType);
   response.setHeader("Content-Length", Buffer.byteLength(body));
   response.end(body);
+}
+
+/** A disk that does not answer must not hide the metrics that tell of it. */
+async function settledWithin(work: Promise<void>, ms: number): Promise<void> {
+  const patience = new AbortController();
+  try {
+    await Promise.race([work, sleep(ms, patience.signal)]);
+  } finally {
+    patience.abort();
+  }
 }
 
 function withPort(host: string): string {

@@ -42,12 +42,12 @@ const SUPERVISED_GAUGES: readonly (readonly [string, Key, Labels?])[] = [
 
 /**
  * @param registry of `createMetrics("coordinator")`; metrics it does not hold are left out
- * @returns call it before rendering
+ * @returns call it before rendering; settles when the metrics show what is on disk
  */
 export function exportRun(
   registry: Registry,
-  run: { readonly status: () => RunStatus; readonly events: EventBus },
-): () => void {
+  run: { readonly status: () => Promise<RunStatus>; readonly events: EventBus },
+): () => Promise<void> {
   const gauge = (key: Key, value: number, labels: Labels = {}) => {
     const metric = registry.getSingleMetric(METRIC_TABLE[key].name);
     if (metric instanceof Gauge) metric.set(labels, value);
@@ -93,8 +93,8 @@ export function exportRun(
   };
   run.events.subscribe(onEvent, { after: 0 });
 
-  return () => {
-    const status = run.status();
+  return async () => {
+    const status = await run.status();
     gauge("runInfo", 1, { run: status.name });
     gauge("policyVersion", status.policyVersion);
     gauge("optimizerStep", status.optimizerStep);

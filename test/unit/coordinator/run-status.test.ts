@@ -35,7 +35,7 @@ it("tells stage, ledger, tasks and workers as the core knows them", async () => 
     .collect(0, promptsOf(0, 8), 0, BRIEF, stop.signal)
     .catch(() => undefined);
   await settle();
-  const now = stage.status();
+  const now = await stage.status();
   expect(now).toMatchObject({
     runId: "run-1",
     stage: "ppo",
@@ -53,6 +53,19 @@ it("tells stage, ledger, tasks and workers as the core knows them", async () => 
   await stage.close();
 });
 
+it("is told when all it says is on disk, as it was when asked", async () => {
+  const stage = await statusOf();
+  stage.log.hold();
+  stage.host.dispatch({ type: "VersionPublished", policyVersion: 1, sha256: "" });
+  let isTold = false;
+  const answer = stage.status().finally(() => (isTold = true));
+  await settle();
+  expect(isTold).toBe(false);
+  stage.log.release();
+  expect(await answer).toMatchObject({ policyVersion: 1 });
+  await stage.close();
+});
+
 it("calls a worker lost that only the directory knows, and draining one that leaves", async () => {
   const stage = await statusOf();
   stage.introduce("rollout-9", 1);
@@ -65,7 +78,7 @@ it("calls a worker lost that only the directory knows, and draining one that lea
   await settle();
   stream.say({ draining: {} });
   await settle();
-  expect(stage.status().workers.map(({ workerId, state }) => [workerId, state])).toEqual([
+  expect((await stage.status()).workers.map(({ workerId, state }) => [workerId, state])).toEqual([
     ["rollout-0", "draining"],
     ["rollout-9", "lost"],
   ]);
@@ -83,6 +96,6 @@ it("follows the progress that stages publish", async () => {
     totalUnits: 9,
     completedUnits: 2,
   });
-  expect(stage.status()).toMatchObject({ unit: "iteration", completedUnits: 2, totalUnits: 9 });
+  expect(await stage.status()).toMatchObject({ unit: "iteration", completedUnits: 2, totalUnits: 9 });
   await stage.close();
 });

@@ -10,6 +10,7 @@ import {
   type HttpServerOptions,
 } from "../../../src/observability/http-server.js";
 import type { RunStatus } from "../../../src/observability/run-status.js";
+import { makeDeferred } from "../../../src/shared/abort.js";
 
 const open: HttpServer[] = [];
 afterEach(async () => {
@@ -55,7 +56,7 @@ async function startCoordinator(events = new EventBus()) {
     coordinator: {
       runId: "run-1",
       targets: () => [{ address: "10.0.0.5:9464", role: "rollout", workerId: "rollout-0" }],
-      status: () => STATUS,
+      status: async () => STATUS,
       events,
     },
   });
@@ -355,6 +356,25 @@ test("a host that is not of this machine is a CONFIG error naming it", async () 
     code: "CONFIG",
     message: expect.stringContaining("192.0.2.1") as string,
   });
+});
+
+test("what is not on disk yet is not told: /api/status waits, /metrics shows the numbers of before", async () => {
+  const { registry } = createMetrics("coordinator", { processMetrics: false });
+  let status = Promise.resolve(STATUS);
+  const server = await start({
+    registry,
+    coordinator: { runId: "r", targets: () => [], events: new EventBus(), status: () => status },
+  });
+  await get(server, "/metrics");
+  const written = makeDeferred<RunStatus>();
+  status = written.promise;
+  let isTold = false;
+  const answer = get(server, "/api/status").finally(() => (isTold = true));
+  const { body } = await get(server, "/metrics");
+  expect(body).toContain(`troupe_optimizer_step ${STATUS.optimizerStep}\n`);
+  expect(isTold).toBe(false);
+  written.resolve({ ...STATUS, optimizerStep: 99 });
+  expect(JSON.parse((await answer).body)).toMatchObject({ optimizerStep: 99 });
 });
 
 test("a provider that throws answers 500 without its message, and the server lives on", async () => {

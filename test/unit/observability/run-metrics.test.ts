@@ -49,9 +49,9 @@ function start(status = STATUS) {
   const metrics = createMetrics("coordinator", { processMetrics: false });
   const events = new EventBus({ now: () => 5_000 });
   let current = status;
-  const refresh = exportRun(metrics.registry, { status: () => current, events });
-  const scrape = () => {
-    refresh();
+  const refresh = exportRun(metrics.registry, { status: async () => current, events });
+  const scrape = async () => {
+    await refresh();
     return metrics.registry.metrics();
   };
   return { metrics, events, scrape, setStatus: (next: RunStatus) => void (current = next) };
