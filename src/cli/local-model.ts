@@ -4,6 +4,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { PromptTemplate } from "../data/prompt-template.js";
 import { TokenizerPool } from "../data/tokenizer-pool.js";
+import type { StopTable } from "../data/stop-table.js";
 import type { ChatMessage } from "../data/types.js";
 import { weightFiles } from "../models/model-files.js";
 import type { EngineName } from "../engine/engine.js";
@@ -17,6 +18,8 @@ export interface LocalModelOptions {
   readonly threads?: number;
   /** Text around a prompt; without it the one the model was trained with, if its run can be found, else none. */
   readonly promptTemplate?: string;
+  /** Texts that end an answer. @default none */
+  readonly stop?: readonly string[];
 }
 
 export interface Answer {
@@ -36,6 +39,7 @@ export class LocalModel {
     readonly compute: RolloutCompute,
     readonly tokenizer: TokenizerPool,
     readonly template: PromptTemplate,
+    readonly stops: StopTable | null,
   ) {}
 
   /** @throws {TroupeError} DATA when the folder is not a usable model */
@@ -56,6 +60,8 @@ export class LocalModel {
     );
     const tokenizer = await TokenizerPool.open(directory);
     try {
+      const stops = options.stop?.filter((text) => text !== "") ?? [];
+      const stopTable = stops.length === 0 ? null : await tokenizer.stopTable(stops);
       const compute = await RolloutCompute.open({
         engine: { name: options.engine, threads: options.threads ?? availableParallelism() },
         models: [{ role: "actor", hfConfigJson, head: "lm" }],
@@ -63,7 +69,7 @@ export class LocalModel {
         slots: SLOTS,
       });
       await compute.loadModel({ role: "actor", path: weights });
-      return new LocalModel(directory, compute, tokenizer, template);
+      return new LocalModel(directory, compute, tokenizer, template, stopTable);
     } catch (error) {
       await tokenizer.close();
       throw error;
@@ -99,7 +105,12 @@ export class LocalModel {
       experienceId: `${draw}/${promptIndex}/0`,
       promptIds: ids,
     }));
-    const rollouts = await this.compute.generateOnly({ prompts, policyVersion: 0, sampling });
+    const rollouts = await this.compute.generateOnly({
+      prompts,
+      policyVersion: 0,
+      sampling,
+      stops: this.stops,
+    });
     const texts = await this.tokenizer.decode(rollouts.map(({ responseIds }) => responseIds));
     return rollouts.map(({ responseIds, finishReason }, i) => ({
       text: texts[i],

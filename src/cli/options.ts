@@ -23,7 +23,8 @@ export const positiveNumber = (text: string): number => {
   return value;
 };
 
-const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
+/** For options that may be repeated. */
+export const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
 
 export interface ConfigOptions {
   readonly set?: string[];

@@ -2,13 +2,14 @@
 import { Option, type Command } from "commander";
 import type { SamplingOptions } from "../rollout/sampling.js";
 import type { EngineName } from "../engine/engine.js";
-import { positiveNumber, wholeNumber } from "./options.js";
+import { collect, positiveNumber, wholeNumber } from "./options.js";
 
 export interface ModelCommandOptions {
   readonly model: string;
   readonly engine: EngineName | "auto";
   readonly promptTemplate?: string;
   readonly maxNewTokens: number;
+  readonly stop?: string[];
   readonly temperature: number;
   readonly topK: number;
   readonly topP: number;
@@ -26,6 +27,7 @@ export const addModelOptions = (command: Command): Command =>
     )
     .option("--prompt-template <text>", "text around a prompt, {prompt} is replaced (default: the run's own)")
     .option("--max-new-tokens <n>", "longest answer", wholeNumber(1), 64)
+    .option("--stop <text>", "an answer ends once it holds this; may be repeated", collect)
     .option("--temperature <t>", "above 1 more varied, below 1 more likely answers", positiveNumber, 1)
     .option("--top-k <k>", "draw from the k most likely tokens; 0 = all", wholeNumber(0), 0)
     .option(

@@ -169,6 +169,11 @@ const generationSchema = z.strictObject({
     .describe("the end token is impossible before this many; ppo needs 0"),
   maxNewTokens: positiveInt.default(48).describe("answers are cut here"),
   repetitionPenalty: z.number().positive().default(1).describe("1 = off; ppo needs 1"),
+  stopStrings: z
+    .array(z.string().min(1).max(64))
+    .max(8)
+    .default([])
+    .describe("texts that end an answer (`stop`, no truncation); the token that completes one stays in it"),
   slots: positiveInt
     .max(64)
     .default(16)

@@ -12,6 +12,7 @@ import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage__Output } from "../rpc/generated/troupe/v1/RolloutMessage.js";
 import type { RolloutServiceHandlers } from "../rpc/generated/troupe/v1/RolloutService.js";
+import type { StopTable } from "../rpc/generated/troupe/v1/StopTable.js";
 import type { Sampling } from "../rpc/generated/troupe/v1/Sampling.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { toServiceError } from "../rpc/status.js";
@@ -31,6 +32,8 @@ export interface PerformanceBrief {
   readonly tokenizer: TokenizerInfo;
   readonly sampling: Sampling;
   readonly score: boolean;
+  /** What ends an answer besides the end token. @default nothing */
+  readonly stops?: StopTable | null;
 }
 
 interface Task {
@@ -305,6 +308,7 @@ export class Dispatcher {
         prompts: prompts.map(toPromptRow),
         sampling: task.brief.sampling,
         score: task.brief.score,
+        stops: task.brief.stops ?? null,
       },
     });
   }

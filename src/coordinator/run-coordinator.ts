@@ -16,6 +16,7 @@ import { BulkServer } from "../reduce/bulk-server.js";
 import { JoinTokens, checkListenAddress, isLoopback } from "../rpc/auth.js";
 import { makeRefusalLog } from "../rpc/refusal-log.js";
 import { startRpcServer } from "../rpc/server.js";
+import { toStopTable } from "../rpc/codec/stop-table.js";
 import type { ServerTls } from "../rpc/tls.js";
 import { makeDeferred, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
@@ -236,6 +237,8 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     });
     await checkpointer.clean();
     const { info } = tokenizer;
+    const { stopStrings } = config.generation;
+    const stops = stopStrings.length === 0 ? null : toStopTable(await tokenizer.stopTable(stopStrings));
     const stages = runStages(
       {
         config,
@@ -254,6 +257,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
         metrics,
         logger,
         tokens: { vocabularySize: info.vocabSize, eosIds: [info.eosId], padId: info.padId },
+        stops,
         signal: stopping.signal,
       },
       clock,

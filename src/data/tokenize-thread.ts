@@ -3,8 +3,11 @@
  * deadline can end it. Loads local files only.
  */
 import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { loadTokenizer, type PreTrainedTokenizer } from "./load-tokenizer.js";
+import { makeStopTable, type StopTable } from "./stop-table.js";
+import { tokenBytesOf } from "./token-bytes.js";
 import type { EncodeOptions, TokenizerInfo } from "./types.js";
 
 /** What makes up a tokenizer, here and for transformers; those that exist travel with every model. */
@@ -33,6 +36,10 @@ export interface Ragged {
 export interface DecodeTask extends OpenTask {
   readonly rows: Ragged;
   readonly skipSpecialTokens: boolean;
+}
+
+export interface StopTableTask extends OpenTask {
+  readonly stopStrings: readonly string[];
 }
 
 interface Opened {
@@ -135,4 +142,9 @@ export async function decode(task: DecodeTask): Promise<string[]> {
       clean_up_tokenization_spaces: false,
     });
   });
+}
+
+export async function stopTable({ directory, stopStrings }: StopTableTask): Promise<StopTable> {
+  const json: unknown = JSON.parse(await readFile(join(directory, "tokenizer.json"), "utf8"));
+  return makeStopTable(stopStrings, tokenBytesOf(json));
 }

@@ -4,7 +4,8 @@ import { Piscina } from "piscina";
 import { dataError, describeError, TroupeError } from "../shared/errors.js";
 import { builtFile } from "../shared/paths.js";
 import { ChatTemplateProcess } from "./chat-template-process.js";
-import type { DecodeTask, EncodeTask, OpenTask, Ragged } from "./tokenize-thread.js";
+import type { StopTable } from "./stop-table.js";
+import type { DecodeTask, EncodeTask, OpenTask, Ragged, StopTableTask } from "./tokenize-thread.js";
 import type { ChatMessage, DecodeOptions, EncodeOptions, TextTokenizer, TokenizerInfo } from "./types.js";
 
 export interface TokenizerPoolOptions {
@@ -155,6 +156,10 @@ export class TokenizerPool implements TextTokenizer {
     return this.#templates.render(conversations, options.addGenerationPrompt ?? false);
   }
 
+  async stopTable(stopStrings: readonly string[]): Promise<StopTable> {
+    return this.#run<StopTable>("stopTable", { directory: this.info.directory, stopStrings });
+  }
+
   /** Ends the threads. Idempotent. */
   async close(): Promise<void> {
     this.#templates.close();
@@ -176,7 +181,7 @@ export class TokenizerPool implements TextTokenizer {
     );
   }
 
-  async #run<Result>(name: string, task: EncodeTask | DecodeTask): Promise<Result> {
+  async #run<Result>(name: string, task: EncodeTask | DecodeTask | StopTableTask): Promise<Result> {
     if (this.#closedBecause !== null) throw this.#closedBecause;
     try {
       return await runWithDeadline<Result>(this.pool, name, task, this.timeoutMs);

@@ -2,6 +2,8 @@
  * What the data layer hands to the stages. Everything is host arrays of token ids: no tensors, no padding.
  */
 
+import type { StopTable } from "./stop-table.js";
+
 /** One turn of a conversation, as chat templates take it. */
 export interface ChatMessage {
   readonly role: string;
@@ -137,5 +139,7 @@ export interface TextTokenizer {
     conversations: readonly (readonly ChatMessage[])[],
     options?: { readonly addGenerationPrompt?: boolean },
   ): Promise<string[]>;
+  /** What finds stop strings in token ids. @throws {TroupeError} DATA for a vocabulary whose bytes are not known */
+  stopTable(stopStrings: readonly string[]): Promise<StopTable>;
   close(): Promise<void>;
 }

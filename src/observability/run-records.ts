@@ -107,6 +107,11 @@ export const RUN_RECORDS = {
     help: "share of answers the model ended itself",
     healthy: "does not fall",
   },
+  "val/stop_ratio": {
+    stages: ppo,
+    help: "share of answers that ended with a stop string (generation.stopStrings)",
+    healthy: "0 without stop strings",
+  },
   "val/response_tokens": { stages: ppo, help: "mean answer length, tokens", healthy: "no sudden jump" },
   "data/staleness": {
     stages: ppo,

@@ -21,7 +21,11 @@ export interface Prompt {
   readonly promptIds: Int32Array;
 }
 
-/** "eos": the model ended the answer itself; "length": cut at maxNewTokens (truncated, no EOS token was forged). */
+/**
+ * "eos": the model ended the answer itself; "stop": its text came to hold a stop string, and the token that completed
+ * it is the last one (nothing is cut off or added, so every token kept was sampled as it stands); "length": cut at
+ * maxNewTokens (truncated, no EOS token was forged).
+ */
 export type FinishReason = "eos" | "stop" | "length";
 
 export interface Rollout extends Prompt {

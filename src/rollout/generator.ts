@@ -1,12 +1,14 @@
 import type { Arena, Engine, HostArrays } from "../engine/engine.js";
 import { cacheLayout } from "../models/forward-pass.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
+import type { StopTable } from "../data/stop-table.js";
 import type { FinishReason } from "../rl/types.js";
 import { configError, dataError } from "../shared/errors.js";
 import { uniformAt } from "../shared/rng.js";
 import { decodeProgram, prefillProgram, type GenerationShape } from "./generation-programs.js";
 import { logitRow } from "./logit-row.js";
 import { TokenSampler, type SamplingOptions } from "./sampling.js";
+import { StopDetector } from "./stop-strings.js";
 import { Sequence } from "./sequence.js";
 import { bucketOf } from "./token-buckets.js";
 
@@ -56,7 +58,7 @@ export interface Generated {
  * Continuous batched generation against a shared key/value cache of fixed slots: finished slots are refilled with
  * waiting prompts while the others keep decoding.
  *
- * A sequence's tokens and log-probabilities depend on (weights, seed, key, prompt, sampling options) only: shapes are
+ * A sequence's tokens and log-probabilities depend on (weights, seed, key, prompt, sampling options, stop strings) only: shapes are
  * fixed, rows do not see each other, and each draw has its own random number, keyed by (seed, key, token index). The
  * last bits also depend on the engine, on `prefillRows`, beyond 16 slots without ONNX Runtime's C API on `slots`, and, where onnx splits a small matrix over threads, on their
  * number: give every worker of a run the same.
@@ -68,6 +70,7 @@ export class Generator {
   private readonly prefillRows: number;
   private readonly eosIds: readonly number[];
   private readonly stopIds: readonly number[];
+  private stopDetector: StopDetector | null = null;
 
   constructor(private readonly options: GeneratorOptions) {
     const { engine, spec, maxSequenceTokens, slots = DEFAULT_SLOTS } = options;
@@ -98,6 +101,7 @@ export class Generator {
   /**
    * @param prompts answered in this order; any number of them
    * @param params  parameters in `layoutOf(spec)`; may hold other values at every call
+   * @param stops   strings that end an answer ("stop"), with the token that completes them
    * @returns one answer per prompt, in the prompts' order
    * @throws {TroupeError} DATA for an empty, overlong or repeated prompt or a token outside the vocabulary; NUMERIC
    *   when logits are not finite
@@ -106,8 +110,10 @@ export class Generator {
     prompts: readonly GenerationPrompt[],
     sampling: SamplingOptions,
     params: Arena,
+    stops: StopTable | null = null,
   ): Promise<Generated[]> {
     checkSampling(sampling);
+    this.stopDetector = stops === null ? null : new StopDetector(stops);
     this.checkPrompts(prompts);
     const sequences = prompts.map((prompt) => this.start(prompt, sampling));
     const waiting = [...sequences];
@@ -196,12 +202,22 @@ export class Generator {
       forbidden: index < sampling.minNewTokens ? [...this.eosIds, ...this.stopIds] : [],
       key: sequence.key,
     });
+    const completesStop = this.advanceStops(sequence, drawn.token, index >= sampling.minNewTokens);
     const ending = this.eosIds.includes(drawn.token)
       ? "eos"
-      : this.stopIds.includes(drawn.token)
+      : completesStop || this.stopIds.includes(drawn.token)
         ? "stop"
         : null;
     sequence.append(drawn, ending);
+  }
+
+  /** True when the token completes a stop string; one completed before an answer may end is passed over. */
+  private advanceStops(sequence: Sequence, token: number, mayEnd: boolean): boolean {
+    if (this.stopDetector === null) return false;
+    const state = this.stopDetector.next(sequence.stopState, token);
+    const isComplete = this.stopDetector.isFinal(state);
+    sequence.stopState = isComplete ? 0 : state;
+    return isComplete && mayEnd;
   }
 
   private release(slots: (Sequence | null)[]): void {

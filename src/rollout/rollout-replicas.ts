@@ -1,3 +1,4 @@
+import type { StopTable } from "../data/stop-table.js";
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
@@ -36,6 +37,8 @@ export interface RolloutTask {
   /** Written into the rollouts; the actor must have been loaded with it. */
   readonly policyVersion: number;
   readonly sampling: SamplingOptions;
+  /** Stop strings. @default none */
+  readonly stops?: StopTable | null;
   readonly needs: {
     /** Also refLogprobs, values and score: the result is then ScoredRollout[]. */
     readonly score: boolean;
@@ -131,6 +134,7 @@ export class RolloutCompute {
     prompts,
     policyVersion,
     sampling,
+    stops = null,
   }: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
     const actor = this.replica("actor", true);
     this.generator ??= new Generator({
@@ -142,7 +146,7 @@ export class RolloutCompute {
       ...(this.settings.eosIds.length === 0 ? {} : { eosIds: this.settings.eosIds }),
     });
     const requests = prompts.map(({ experienceId, promptIds }) => ({ key: experienceId, promptIds }));
-    const answers = await this.generator.generate(requests, sampling, actor.params);
+    const answers = await this.generator.generate(requests, sampling, actor.params, stops);
     return answers.map(({ responseIds, logprobs, finishReason }, i) => {
       const { promptIndex, sampleIndex, experienceId, promptIds } = prompts[i];
       requireFinite(experienceId, "logprobs", logprobs);

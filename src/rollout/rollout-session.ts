@@ -11,6 +11,7 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { once } from "node:events";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
 import { fromPromptRow } from "../rpc/codec/prompt-row.js";
+import { fromStopTable } from "../rpc/codec/stop-table.js";
 import type { ModelRef__Output } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
@@ -126,6 +127,7 @@ export class RolloutSession {
       prompts: task.prompts.map(fromPromptRow),
       policyVersion: task.policyVersion,
       sampling,
+      stops: task.stops === null ? null : fromStopTable(task.stops),
       needs: { score: task.score },
     });
     for (const rollout of rollouts) {

@@ -10,6 +10,8 @@ export class Sequence {
   /** `[V]` 1 for every token of prompt and response; null when nothing needs it. */
   readonly seen: Uint8Array | null;
   finishReason: FinishReason | null = null;
+  /** Where the stop strings' automaton is, see StopDetector. */
+  stopState = 0;
   private readonly responseIds: number[] = [];
   private readonly logprobs: number[] = [];
 

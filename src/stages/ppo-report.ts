@@ -93,6 +93,7 @@ export function reportIteration(run: RunContext, report: IterationReport): void 
     "val/explained_variance": experience.explainedVariance,
     "val/num_eos_tokens": eosCount,
     "val/eos_ratio": eosCount / rollouts.length,
+    "val/stop_ratio": rollouts.filter(({ finishReason }) => finishReason === "stop").length / rollouts.length,
     "val/response_tokens": experience.responseTokens.mean,
     "data/staleness": staleness / rollouts.length,
     "data/dropped": dropped,

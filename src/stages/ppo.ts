@@ -76,6 +76,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     tokenizer: run.tokens,
     sampling: { seed: config.seed, ...config.generation, greedy: false },
     score: true,
+    stops: run.stops,
   };
 
   // ── the learners' side: a step's minibatch, rebuilt from the ids in its manifest ─────────────────────────────────

@@ -13,6 +13,7 @@ import type { TextTokenizer } from "../data/types.js";
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
+import type { StopTable as StopTableMessage } from "../rpc/generated/troupe/v1/StopTable.js";
 import type { TokenizerInfo as TokenizerMessage } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 
 export interface RunContext {
@@ -22,6 +23,8 @@ export interface RunContext {
   readonly tokenizer: TextTokenizer;
   /** The tokenizer facts workers need. */
   readonly tokens: TokenizerMessage;
+  /** Stop strings as rollout workers need them; null when none are configured. */
+  readonly stops: StopTableMessage | null;
   readonly host: CoreHost;
   readonly learners: LearnerGroup;
   readonly dispatcher: Dispatcher;

@@ -17,6 +17,7 @@ import type { RolloutServiceClient as _troupe_v1_RolloutServiceClient, RolloutSe
 import type { RolloutTask as _troupe_v1_RolloutTask, RolloutTask__Output as _troupe_v1_RolloutTask__Output } from './troupe/v1/RolloutTask.js';
 import type { Sampling as _troupe_v1_Sampling, Sampling__Output as _troupe_v1_Sampling__Output } from './troupe/v1/Sampling.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
+import type { StopTable as _troupe_v1_StopTable, StopTable__Output as _troupe_v1_StopTable__Output } from './troupe/v1/StopTable.js';
 import type { TaskDone as _troupe_v1_TaskDone, TaskDone__Output as _troupe_v1_TaskDone__Output } from './troupe/v1/TaskDone.js';
 import type { TaskFailed as _troupe_v1_TaskFailed, TaskFailed__Output as _troupe_v1_TaskFailed__Output } from './troupe/v1/TaskFailed.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
@@ -51,6 +52,7 @@ export interface ProtoGrpcType {
       RolloutTask: MessageTypeDefinition<_troupe_v1_RolloutTask, _troupe_v1_RolloutTask__Output>
       Sampling: MessageTypeDefinition<_troupe_v1_Sampling, _troupe_v1_Sampling__Output>
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
+      StopTable: MessageTypeDefinition<_troupe_v1_StopTable, _troupe_v1_StopTable__Output>
       TaskDone: MessageTypeDefinition<_troupe_v1_TaskDone, _troupe_v1_TaskDone__Output>
       TaskFailed: MessageTypeDefinition<_troupe_v1_TaskFailed, _troupe_v1_TaskFailed__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>

@@ -21,6 +21,7 @@ export async function inlineTokenizer(directory: string): Promise<TextTokenizer>
           lengths: Int32Array.from(sequences, (ids) => ids.length),
         },
       }),
+    stopTable: (stopStrings) => thread.stopTable({ directory, stopStrings }),
     applyChatTemplate: () => Promise.reject(new Error("rendering needs the pool")),
     close: () => Promise.resolve(),
   };

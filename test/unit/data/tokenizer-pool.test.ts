@@ -65,6 +65,16 @@ beforeAll(async () => {
 });
 
 describe("TokenizerPool", () => {
+  it("makes the table of stop strings, and says what is wrong with a vocabulary it cannot make it for", async () => {
+    const table = await withPool(base, (pool) => pool.stopTable(["x.", "."]));
+    expect(table.states).toBe(3);
+    expect(table.tokenIds.length).toBe(2);
+    const other = variant("word-pieces", "tokenizer.json", (json) => (json.decoder = { type: "WordPiece" }));
+    await withPool(other, (pool) =>
+      expect(pool.stopTable(["."])).rejects.toThrow(/WordPiece; leave stopStrings empty/),
+    );
+  });
+
   it("keeps the order of many texts over several tasks and threads", async () => {
     const texts = Array.from({ length: 1500 }, (_, i) => `text ${i} é🙂`);
     const pool = await TokenizerPool.open(base, { threads: 2 });

@@ -3,6 +3,7 @@ import { createEngine } from "../../../src/engine/create-engine.js";
 import type { Engine } from "../../../src/engine/engine.js";
 import { loadModelDir } from "../../../src/models/checkpoint-dir.js";
 import { layoutOf } from "../../../src/models/model-spec.js";
+import { makeStopTable } from "../../../src/data/stop-table.js";
 import { Generator, type Generated } from "../../../src/rollout/generator.js";
 import { packageRoot } from "../../../src/shared/paths.js";
 import { permutationOf, streamOf } from "../../../src/shared/rng.js";
@@ -184,6 +185,41 @@ describe("generator", () => {
     }));
     const answers = await stopping.generate(many, SAMPLING, params());
     expect(new Set(answers.map(({ finishReason }) => finishReason))).toEqual(new Set(["stop", "length"]));
+  });
+
+  it("ends an answer with the token that completes a stop string, whatever else is generated, and changes no bit before", async () => {
+    // Token t writes the letter t mod 5: stop strings take two or three tokens.
+    const letters = Array.from({ length: spec.vocabularySize }, (_, id) => "abcde"[id % 5]);
+    const bytes = new Map(letters.map((letter, id) => [id, new TextEncoder().encode(letter)]));
+    const stops = ["ab", "cec"];
+    const table = makeStopTable(stops, bytes);
+    const many = Array.from({ length: 60 }, (_, i) => ({
+      key: `1/${i}/0`,
+      promptIds: Int32Array.of(2 + (i % 30)),
+    }));
+    const free = await generator.generate(many, SAMPLING, params());
+    const stopped = await generator.generate(many, SAMPLING, params(), table);
+    const reasons = { eos: 0, stop: 0, length: 0 };
+    stopped.forEach(({ responseIds, logprobs, finishReason }, i) => {
+      const text = [...free[i].responseIds].map((id) => letters[id]).join("");
+      const ends = stops
+        .map((stop) => text.indexOf(stop) + stop.length)
+        .filter((end, s) => end >= stops[s].length);
+      const length = Math.min(...ends, text.length);
+      expect(responseIds).toEqual(free[i].responseIds.slice(0, length));
+      expect(logprobs).toEqual(free[i].logprobs.slice(0, length));
+      const isEos = responseIds.at(-1) === EOS;
+      expect(finishReason).toBe(isEos ? "eos" : ends.length > 0 ? "stop" : "length");
+      reasons[finishReason]++;
+    });
+    expect(Math.min(reasons.eos, reasons.stop, reasons.length)).toBeGreaterThan(3);
+
+    const alone = await generator.generate([many[17]], SAMPLING, params(), table);
+    expect(fingerprint(alone[0])).toBe(fingerprint(stopped[17]));
+    const again = await generator.generate(many, SAMPLING, params());
+    expect(again.map(fingerprint)).toEqual(free.map(fingerprint));
+    const late = await generator.generate(many, { ...SAMPLING, minNewTokens: 6 }, params(), table);
+    expect(Math.min(...late.map(({ responseIds }) => responseIds.length))).toBeGreaterThan(6);
   });
 
   it("samples differently for another seed or key", async () => {

@@ -4,6 +4,7 @@ import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_Mo
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from '../../troupe/v1/TokenizerInfo.js';
 import type { PromptRow as _troupe_v1_PromptRow, PromptRow__Output as _troupe_v1_PromptRow__Output } from '../../troupe/v1/PromptRow.js';
 import type { Sampling as _troupe_v1_Sampling, Sampling__Output as _troupe_v1_Sampling__Output } from '../../troupe/v1/Sampling.js';
+import type { StopTable as _troupe_v1_StopTable, StopTable__Output as _troupe_v1_StopTable__Output } from '../../troupe/v1/StopTable.js';
 
 /**
  * Generate one answer per prompt and, for experiences, score it.
@@ -26,6 +27,10 @@ export interface RolloutTask {
    * Also compute ref_logprobs, values and score (experience tasks and evaluations).
    */
   'score'?: (boolean);
+  /**
+   * An answer also ends with the token that completes a stop string; absent: there are none.
+   */
+  'stops'?: (_troupe_v1_StopTable | null);
 }
 
 /**
@@ -49,4 +54,8 @@ export interface RolloutTask__Output {
    * Also compute ref_logprobs, values and score (experience tasks and evaluations).
    */
   'score': (boolean);
+  /**
+   * An answer also ends with the token that completes a stop string; absent: there are none.
+   */
+  'stops': (_troupe_v1_StopTable__Output | null);
 }
