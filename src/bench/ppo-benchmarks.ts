@@ -117,14 +117,22 @@ export const asynchronous: Benchmark = async function* ({ rounds, only }) {
   });
   const rate = ({ facts }: Standing) => batch / facts.iterationSeconds;
   const wait = ({ facts }: Standing) => facts.rolloutSeconds;
+  const update = ({ facts }: Standing) => facts.updateSeconds;
+  const rest = (side: Standing) => side.facts.iterationSeconds - wait(side) - update(side);
   yield row("experiences/s (more is better)", rate(ahead), rate(inTurn), "ppo.staleness 0");
   yield row("s training waits for experience (less is better)", wait(ahead), wait(inTurn), "ppo.staleness 0");
-  const { rolloutSeconds: collecting, updateSeconds: training } = inTurn.facts;
+  yield row("s of optimizer steps (less is better)", update(ahead), update(inTurn), "ppo.staleness 0");
+  yield row(
+    "s of correction, publishing, the rest (less is better)",
+    rest(ahead),
+    rest(inTurn),
+    "ppo.staleness 0",
+  );
   yield row(
     "s collecting, staleness 0 (ratio 1: most to gain)",
-    collecting,
-    training,
-    "s training, staleness 0",
+    wait(inTurn),
+    update(inTurn),
+    "s of its optimizer steps",
   );
   yield {
     ...row("versions the trained experience is behind", ahead.facts.staleness, 0, "at most ppo.staleness, 1"),
