@@ -28,3 +28,12 @@ export function benchIds(count: number, vocabulary: number, seed = 1): Int32Arra
 }
 
 export const BENCH_OPTIMIZER = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01, clipNorm: 1 };
+
+export const BENCH_PPO_HYPER = {
+  cliprange: 0.2,
+  cliprangeValue: 0.2,
+  temperature: 1,
+  ptxCoef: 0,
+  emaDecay: null,
+  lossDenominator: "global-tokens",
+} as const;

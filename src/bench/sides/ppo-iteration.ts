@@ -13,7 +13,7 @@ import { IDENTITY_SCORE_NORMALIZER } from "../../rl/score-normalizer.js";
 import type { Experience, ScoredRollout } from "../../rl/types.js";
 import { ROLES, RolloutCompute } from "../../rollout/rollout-replicas.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
-import { BENCH_OPTIMIZER, benchConfigJson, benchIds } from "./bench-model.js";
+import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
 
 export interface PpoIterationConfig extends ModelShape {
@@ -37,14 +37,7 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
   const fileOf = (role: string) => join(folder, `${role}.safetensors`);
   const learner = await LearnerCompute.open({
     stage: "ppo",
-    hyper: {
-      cliprange: 0.2,
-      cliprangeValue: 0.2,
-      temperature: 1,
-      ptxCoef: 0,
-      emaDecay: null,
-      lossDenominator: "global-tokens",
-    },
+    hyper: BENCH_PPO_HYPER,
     engine,
     padId: 1,
     models: [

@@ -1,6 +1,6 @@
 /** A learner's optimizer step in stage ppo: actor and critic gradients of one micro-shard, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
-import { BENCH_OPTIMIZER, benchConfigJson, benchIds } from "./bench-model.js";
+import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
 
 export interface PpoUpdateConfig extends ModelShape {
@@ -21,14 +21,7 @@ export async function open(config: PpoUpdateConfig): Promise<Side> {
   });
   const compute = await LearnerCompute.open({
     stage: "ppo",
-    hyper: {
-      cliprange: 0.2,
-      cliprangeValue: 0.2,
-      temperature: 1,
-      ptxCoef: 0,
-      emaDecay: null,
-      lossDenominator: "global-tokens",
-    },
+    hyper: BENCH_PPO_HYPER,
     engine: { name: "onnx", threads },
     padId: 1,
     models: [model("actor", "lm", 1), model("critic", "scalar", 2)],
