@@ -2,7 +2,7 @@ import type { Arena } from "./engine.js";
 import { HostArena } from "./host-arena.js";
 import type { Layout } from "./layout.js";
 import { CLIP_EPSILON, isVector, type AdamwOptions } from "./optim.js";
-import { adamwInPlace, sumOfSquares } from "./wasm/vector-kernels.js";
+import type { VectorPool } from "./vector-pool.js";
 
 export interface AdamwArenas {
   readonly params: Arena;
@@ -14,8 +14,8 @@ export interface AdamwArenas {
  * √(Σ g²), accumulated in float64; not finite when an element is not, or when the squares do not fit float32, as in
  * `globalNorm`.
  */
-export function gradientNorm(gradient: Float32Array): number {
-  const squares = sumOfSquares(gradient);
+export async function gradientNorm(gradient: Float32Array, pool: VectorPool): Promise<number> {
+  const squares = await pool.sumOfSquares(gradient);
   return Number.isFinite(Math.fround(squares)) ? Math.sqrt(squares) : squares * Infinity;
 }
 
@@ -27,13 +27,14 @@ export function gradientNorm(gradient: Float32Array): number {
  * @param step this step's number, from 1
  * @returns false when the state is on a device: nothing was done, run the program
  */
-export function adamwOnHost(
+export async function adamwOnHost(
   { params, m, v }: AdamwArenas,
   gradient: Float32Array,
   norm: number,
   { learningRate, step }: { readonly learningRate: number; readonly step: number },
   { beta1, beta2, epsilon, weightDecay, clipNorm, noDecay = isVector }: AdamwOptions,
-): boolean {
+  pool: VectorPool,
+): Promise<boolean> {
   if (!(params instanceof HostArena && m instanceof HostArena && v instanceof HostArena)) return false;
   const shared = {
     gradScale: clipNorm === 0 ? 1 : Math.min(1, clipNorm / (norm + CLIP_EPSILON)),
@@ -45,7 +46,7 @@ export function adamwOnHost(
   };
   for (const { start, end, decays } of decayRanges(params.layout, noDecay)) {
     const part = (values: Float32Array) => values.subarray(start, end);
-    adamwInPlace(
+    await pool.adamw(
       { param: part(params.values), grad: part(gradient), m: part(m.values), v: part(v.values) },
       { ...shared, decay: decays ? 1 - learningRate * weightDecay : 1 },
     );

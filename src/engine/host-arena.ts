@@ -11,10 +11,10 @@ export class HostArena implements Arena {
   constructor(
     readonly layout: Layout,
     values?: Float32Array,
+    /** See `hostMemory`. */
+    isShared = false,
   ) {
-    // An explicit ArrayBuffer: V8 may keep a small typed array's elements on its heap, where native code that
-    // holds their address would lose them at the next garbage collection.
-    this.values = new Float32Array(new ArrayBuffer(4 * layout.size));
+    this.values = hostMemory(layout.size, isShared);
     if (values !== undefined) this.#copyFrom(values);
   }
 
@@ -46,4 +46,15 @@ export function checkArenaLength(layout: Layout, values: Float32Array): void {
       `an arena of ${layout.entries.length} tensors holds ${layout.size} values, got ${values.length}`,
     );
   }
+}
+
+/**
+ * Zero-filled memory with a fixed address. An explicit buffer: V8 may keep a small typed array's elements on its heap,
+ * where native code that holds their address would lose them at the next garbage collection.
+ *
+ * @param isShared other threads get the memory itself instead of a copy
+ */
+export function hostMemory(elements: number, isShared: boolean): Float32Array {
+  const bytes = 4 * elements;
+  return new Float32Array(isShared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
 }

@@ -6,6 +6,7 @@ import { createEngine, type CreateEngineOptions } from "../engine/create-engine.
 import type { Engine } from "../engine/engine.js";
 import { gradientNorm } from "../engine/host-adamw.js";
 import type { AdamwOptions } from "../engine/optim.js";
+import { VectorPool } from "../engine/vector-pool.js";
 import { writeAdapterFile } from "../models/lora-files.js";
 import type { Recompute } from "../models/forward-pass.js";
 import type { LoraSettings } from "../models/lora.js";
@@ -101,6 +102,7 @@ export class LearnerCompute {
     /** In role-name order. */
     private readonly models: readonly TrainedModel[],
     private appliedStep: number,
+    private readonly pool: VectorPool,
   ) {
     const { round } = settings;
     if (round) {
@@ -137,7 +139,7 @@ export class LearnerCompute {
       await engine.dispose();
       throw error;
     }
-    return new LearnerCompute(settings, engine, models, 0);
+    return new LearnerCompute(settings, engine, models, 0, VectorPool.open(settings.engine.threads));
   }
 
   /** float32 elements of a gradient: what is trained of all models together. */
@@ -224,7 +226,7 @@ export class LearnerCompute {
     for (const [model, part] of parts) {
       if (learningRates[model.role] === undefined)
         throw dataError(`optimizer step ${optimizerStep}: no learning rate for model ${model.role}`);
-      gradNorms[model.role] = gradientNorm(part);
+      gradNorms[model.role] = await gradientNorm(part, this.pool);
       if (!Number.isFinite(gradNorms[model.role])) {
         throw numericError(
           `optimizer step ${optimizerStep}: the gradient of model ${model.role} is not finite; no parameter was changed`,
@@ -232,7 +234,7 @@ export class LearnerCompute {
       }
     }
     for (const [model, part] of parts)
-      await model.adamw(part, gradNorms[model.role], learningRates[model.role], optimizerStep);
+      await model.adamw(part, gradNorms[model.role], learningRates[model.role], optimizerStep, this.pool);
     this.keep(gradients);
     return gradNorms;
   }
@@ -277,6 +279,7 @@ export class LearnerCompute {
 
   async close(): Promise<void> {
     for (const model of this.models) model.dispose();
+    await this.pool.close();
     await this.engine.dispose();
   }
 
@@ -298,7 +301,7 @@ export class LearnerCompute {
   }
 
   private async readGradients(): Promise<Float32Array> {
-    const gradients = this.spare.pop() ?? new Float32Array(this.parameterCount);
+    const gradients = this.spare.pop() ?? this.pool.allocate(this.parameterCount);
     for (const [model, part] of this.partsOf(gradients)) part.set(await model.grads.read());
     return gradients;
   }

@@ -1,6 +1,7 @@
 /** Entry of the learner's compute thread: `LearnerCompute` as functions over one instance. */
 import { isWorkerThread, move, transferableSymbol, valueSymbol } from "piscina";
 import { TroupeError } from "../shared/errors.js";
+import { movableBuffers } from "../worker/compute-pool.js";
 import { threadFunction } from "../worker/thread-error.js";
 import {
   LearnerCompute,
@@ -57,8 +58,11 @@ export const exportState = threadFunction((path: string) => compute().exportStat
 export const loadState = threadFunction((path: string) => compute().loadState(path));
 export const stateSha256 = threadFunction((_argument: undefined) => compute().stateSha256());
 
-/** The vectors move to the caller's thread instead of being copied; the caller gets a plain `Result`. */
+/**
+ * The vectors move to the caller's thread instead of being copied; the caller gets a plain `Result`. Shared memory needs
+ * no moving: the caller sees it, and this thread leaves it alone until it comes back.
+ */
 function moved<Result>(result: Result, vectors: readonly Float32Array[]): Result {
-  const movable = { [transferableSymbol]: vectors.map(({ buffer }) => buffer), [valueSymbol]: result };
+  const movable = { [transferableSymbol]: movableBuffers(vectors), [valueSymbol]: result };
   return move(movable as unknown as Parameters<typeof move>[0]) as unknown as Result;
 }

@@ -62,7 +62,7 @@ export async function optimizerStep(
   const { gradNorms } = await compute.run(
     "applyGradients",
     { gradients: values, learningRates: order.learningRates, optimizerStep: order.step },
-    [values.buffer as ArrayBuffer],
+    [values],
   );
   return gradNorms;
 }

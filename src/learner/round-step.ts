@@ -141,7 +141,7 @@ async function trainAndAverage(
   });
   if (decision === "skip") return undefined;
   // 4. The outer step.
-  await compute.run("outerStep", { total, step, updates: feed.count }, [total.buffer as ArrayBuffer]);
+  await compute.run("outerStep", { total, step, updates: feed.count }, [total]);
   return norms.mean();
 }
 

@@ -6,6 +6,7 @@ import type { Arena, Engine } from "../engine/engine.js";
 import { adamwOnHost } from "../engine/host-adamw.js";
 import { makeAdamwProgram, type AdamwOptions } from "../engine/optim.js";
 import type { Layout } from "../engine/layout.js";
+import type { VectorPool } from "../engine/vector-pool.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
 import {
   frozenLayout,
@@ -123,10 +124,11 @@ export class TrainedModel {
     norm: number,
     learningRate: number,
     optimizerStep: number,
+    pool: VectorPool,
   ): Promise<void> {
     const state = { params: this.params, m: this.memories.get("m")!, v: this.memories.get("v")! };
     const scalars = { learningRate, step: optimizerStep };
-    if (!adamwOnHost(state, gradient, norm, scalars, this.optimizer)) {
+    if (!(await adamwOnHost(state, gradient, norm, scalars, this.optimizer, pool))) {
       await this.grads.write(gradient);
       const adamw = await this.engine.compile(makeAdamwProgram(this.layout, this.optimizer));
       await adamw.run(

@@ -3,7 +3,6 @@
  * after another there, so the process's own event loop is always free to answer heartbeats.
  */
 import { Piscina } from "piscina";
-import type { Transferable } from "node:worker_threads";
 import { builtFile } from "../shared/paths.js";
 import { fromThreadError } from "./thread-error.js";
 
@@ -26,16 +25,17 @@ export class ComputePool<M extends ThreadModule> {
     });
   }
 
-  /** Runs an exported function of the thread module. Buffers in `transfer` move without a copy and are gone here. */
+  /** Runs an exported function of the thread module. Memory of `moved` moves without a copy and is gone here. */
   async run<K extends keyof M & string>(
     name: K,
     argument: Parameters<M[K]>[0],
-    transfer: Transferable[] = [],
+    moved: readonly ArrayBufferView[] = [],
   ): Promise<Awaited<ReturnType<M[K]>>> {
     try {
-      return (await this.pool.run(argument, { name, transferList: transfer as never })) as Awaited<
-        ReturnType<M[K]>
-      >;
+      return (await this.pool.run(argument, {
+        name,
+        transferList: movableBuffers(moved) as never,
+      })) as Awaited<ReturnType<M[K]>>;
     } catch (error) {
       throw fromThreadError(error);
     }
@@ -44,4 +44,9 @@ export class ComputePool<M extends ThreadModule> {
   async close(): Promise<void> {
     await this.pool.destroy();
   }
+}
+
+/** What of some memory has to move to another thread: shared memory is there already. */
+export function movableBuffers(views: readonly ArrayBufferView[]): ArrayBuffer[] {
+  return views.flatMap(({ buffer }) => (buffer instanceof ArrayBuffer ? [buffer] : []));
 }

@@ -17,12 +17,14 @@ export class OnnxEngine implements Engine {
   constructor(
     private readonly runner: Runner,
     note = "",
+    /** Arenas may be worked on by several threads at once. */
+    private readonly sharesArenas = false,
   ) {
     this.description = `onnx: ${runner.description}${note}`;
   }
 
   createArena(layout: Layout, values?: Float32Array): Arena {
-    return new HostArena(layout, values);
+    return new HostArena(layout, values, this.sharesArenas);
   }
 
   compile(program: Program): Promise<Executable> {
@@ -65,7 +67,7 @@ export async function createOnnxEngine(options: EngineOptions = {}): Promise<Eng
   const { provider = "cpu", threads = 1 } = options;
   if (provider !== "cpu") return (await import("./device-engine.js")).createDeviceEngine(provider, options);
   const { runner, note } = await createRunner({ threads });
-  return new OnnxEngine(runner, note);
+  return new OnnxEngine(runner, note, threads > 1);
 }
 
 async function createRunner(options: RunnerOptions): Promise<{ runner: Runner; note: string }> {

@@ -6,7 +6,7 @@
 import { assemble, loop, op, type WasmFunction } from "../../kernels/assembler.js";
 
 /** Elements per block: four blocks (parameter, gradient, two moments) stay in a core's second-level cache. */
-const BLOCK = 8192;
+export const BLOCK = 8192;
 const BLOCK_BYTES = 4 * BLOCK;
 const AT = { param: 0, grad: BLOCK_BYTES, m: 2 * BLOCK_BYTES, v: 3 * BLOCK_BYTES };
 const PAGES = (4 * BLOCK_BYTES) / 65536;
@@ -118,18 +118,18 @@ function kernels() {
 /** Bytes of a block's first `count` elements, rounded up to whole vectors of four. */
 const vectorBytes = (count: number): number => 16 * Math.ceil(count / 4);
 
-/** Σ g², accumulated in float64 in a fixed order. */
-export function sumOfSquares(values: Float32Array): number {
+/** Σ x² of every block of `BLOCK` elements, each accumulated in float64 in a fixed order. */
+export function squaresOfBlocks(values: Float32Array): Float64Array {
   const { exports, block } = kernels();
   const grad = block(AT.grad);
-  let sum = 0;
-  for (let start = 0; start < values.length; start += BLOCK) {
-    const part = values.subarray(start, start + BLOCK);
+  const sums = new Float64Array(Math.ceil(values.length / BLOCK));
+  for (let i = 0; i < sums.length; i++) {
+    const part = values.subarray(i * BLOCK, (i + 1) * BLOCK);
     grad.set(part);
     if (part.length < BLOCK) grad.fill(0, part.length);
-    sum += exports.sumSquares(vectorBytes(part.length));
+    sums[i] = exports.sumSquares(vectorBytes(part.length));
   }
-  return sum;
+  return sums;
 }
 
 export interface AdamwVectors {

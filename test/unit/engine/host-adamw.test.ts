@@ -4,7 +4,8 @@ import { adamwOnHost, gradientNorm } from "../../../src/engine/host-adamw.js";
 import { HostArena } from "../../../src/engine/host-arena.js";
 import { makeLayout } from "../../../src/engine/layout.js";
 import { makeAdamwProgram } from "../../../src/engine/optim.js";
-import { adamwInPlace, sumOfSquares } from "../../../src/engine/wasm/vector-kernels.js";
+import { VectorPool } from "../../../src/engine/vector-pool.js";
+import { adamwInPlace } from "../../../src/engine/wasm/vector-kernels.js";
 import { openReference } from "./engines.js";
 
 /** Longer than two blocks, and not a multiple of a vector. */
@@ -12,17 +13,18 @@ const LENGTH = 2 * 8192 + 5;
 const wave = (frequency: number, size: number) => (length: number) =>
   Float32Array.from({ length }, (_, i) => size * Math.sin(frequency * i + 1));
 
+const scalars = {
+  gradScale: 0.37,
+  beta1: 0.9,
+  beta2: 0.999,
+  decay: 0.9999,
+  stepSize: 1.3e-3,
+  correction: 3.3,
+  epsilon: 1e-8,
+};
+
 describe("vector kernels", () => {
   it("round as float32 arithmetic does, element by element, up to the end and no further", () => {
-    const scalars = {
-      gradScale: 0.37,
-      beta1: 0.9,
-      beta2: 0.999,
-      decay: 0.9999,
-      stepSize: 1.3e-3,
-      correction: 3.3,
-      epsilon: 1e-8,
-    };
     const state = {
       param: wave(0.7, 1)(LENGTH + 3),
       grad: wave(1.3, 0.01)(LENGTH + 3),
@@ -50,13 +52,43 @@ describe("vector kernels", () => {
     expect(state.v).toEqual(expected.v);
   });
 
-  it("sum squares in float64, counting every element once", () => {
+  it("sum squares in float64, counting every element once", async () => {
+    const pool = VectorPool.open();
     const values = wave(1.1, 3)(LENGTH);
     const expected = values.reduce((sum, value) => sum + value * value, 0);
-    expect(sumOfSquares(values)).toBeCloseTo(expected, 7);
-    expect(sumOfSquares(Float32Array.of(3, 4, 12))).toBe(169);
-    expect(gradientNorm(Float32Array.of(1, NaN))).toBeNaN();
-    expect(gradientNorm(Float32Array.of(1e25))).toBe(Infinity);
+    expect(await pool.sumOfSquares(values)).toBeCloseTo(expected, 7);
+    expect(await pool.sumOfSquares(Float32Array.of(3, 4, 12))).toBe(169);
+    expect(await gradientNorm(Float32Array.of(1, NaN), pool)).toBeNaN();
+    expect(await gradientNorm(Float32Array.of(1e25), pool)).toBe(Infinity);
+  });
+
+  it("give the same bits on one thread and on three", async () => {
+    const length = 3 * (1 << 18) + 5;
+    const [one, three] = [VectorPool.open(1), VectorPool.open(3)];
+    const run = async (pool: VectorPool) => {
+      const vector = (values: Float32Array) => {
+        const memory = pool.allocate(length);
+        memory.set(values);
+        return memory;
+      };
+      const vectors = {
+        param: vector(wave(0.7, 1)(length)),
+        grad: vector(wave(1.3, 0.01)(length)),
+        m: vector(wave(0.3, 0.01)(length)),
+        v: vector(wave(0.9, 0.01)(length).map((x) => x * x)),
+      };
+      const before = vectors.param.at(-1);
+      await pool.adamw(vectors, scalars);
+      expect(vectors.param.at(-1)).not.toBe(before);
+      return { ...vectors, squares: await pool.sumOfSquares(vectors.grad) };
+    };
+    const [expected, got] = [await run(one), await run(three)];
+    expect(got.param.buffer).toBeInstanceOf(SharedArrayBuffer);
+    expect(Buffer.from(got.param.buffer).equals(Buffer.from(expected.param.buffer))).toBe(true);
+    expect(Buffer.from(got.m.buffer).equals(Buffer.from(expected.m.buffer))).toBe(true);
+    expect(Buffer.from(got.v.buffer).equals(Buffer.from(expected.v.buffer))).toBe(true);
+    expect(got.squares).toBe(expected.squares);
+    await Promise.all([one.close(), three.close()]);
   });
 });
 
@@ -67,6 +99,7 @@ describe("AdamW on host memory", () => {
   });
   afterAll(() => reference.dispose());
 
+  const pool = VectorPool.open();
   const layout = makeLayout({ a: [3], b: [4, 5], c: [2], d: [7, 3], e: [2, 2] });
   const options = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.3, clipNorm: 0.5 };
 
@@ -78,9 +111,10 @@ describe("AdamW on host memory", () => {
     const program = await reference.compile(makeAdamwProgram(layout, options));
     for (let step = 1; step <= 3; step++) {
       const gradient = wave(step, 1)(layout.size);
-      const norm = gradientNorm(gradient);
+      const norm = await gradientNorm(gradient, pool);
       const [params, m, v] = host;
-      const isDone = adamwOnHost({ params, m, v }, gradient, norm, { learningRate: 0.01, step }, options);
+      const scalars = { learningRate: 0.01, step };
+      const isDone = await adamwOnHost({ params, m, v }, gradient, norm, scalars, options, pool);
       expect(isDone).toBe(true);
       await grads.write(gradient);
       const [deviceParams, deviceM, deviceV] = device;
@@ -96,10 +130,10 @@ describe("AdamW on host memory", () => {
     }
   });
 
-  it("leaves state that is on a device to the program", () => {
+  it("leaves state that is on a device to the program", async () => {
     const [params, m, v] = [0, 1, 2].map(() => ({ ...new HostArena(layout) }) as unknown as HostArena);
-    expect(
-      adamwOnHost({ params, m, v }, new Float32Array(layout.size), 0, { learningRate: 1, step: 1 }, options),
-    ).toBe(false);
+    const gradient = new Float32Array(layout.size);
+    const scalars = { learningRate: 1, step: 1 };
+    expect(await adamwOnHost({ params, m, v }, gradient, 0, scalars, options, pool)).toBe(false);
   });
 });
