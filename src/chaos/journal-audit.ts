@@ -66,12 +66,13 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
           fates.set(id, { admissions: 0, uses: 0 });
         }
         break;
-      case "ExperienceAdmitted": {
-        const fate = fates.get(record.experienceId);
-        if (fate === undefined) report("experience", `${record.experienceId} was admitted unasked`);
-        else fate.admissions += 1;
+      case "ExperiencesAdmitted":
+        for (const id of record.experienceIds) {
+          const fate = fates.get(id);
+          if (fate === undefined) report("experience", `${id} was admitted unasked`);
+          else fate.admissions += 1;
+        }
         break;
-      }
       case "ExperiencesAbandoned":
       case "ExperiencesDropped":
         report(

@@ -26,8 +26,8 @@ export async function timeReplay(records: number): Promise<ReplayTime> {
         history.slice(first, first + BATCH).map((record) => ({
           record,
           put:
-            record.type === "ExperienceAdmitted"
-              ? [{ id: record.experienceId, bytes: new Uint8Array(PAYLOAD_BYTES) }]
+            record.type === "ExperiencesAdmitted"
+              ? record.experienceIds.map((id) => ({ id, bytes: new Uint8Array(PAYLOAD_BYTES) }))
               : [],
         })),
       );
@@ -62,10 +62,10 @@ export function historyOf(count: number): DurableRecord[] {
     });
     for (const experienceId of ids)
       records.push({
-        type: "ExperienceAdmitted",
-        experienceId,
+        type: "ExperiencesAdmitted",
         policyVersion: iteration,
-        bytes: PAYLOAD_BYTES,
+        experienceIds: [experienceId],
+        bytes: [PAYLOAD_BYTES],
       });
     for (let i = 1; i <= STEPS; i++) {
       step += 1;

@@ -13,7 +13,7 @@ import {
   type CoordinatorState,
   type Effect,
 } from "./core/index.js";
-import type { DurableLog } from "./journal/index.js";
+import type { DurableLog, LogEntry } from "./journal/index.js";
 
 type EffectType = Exclude<Effect["type"], "journal">;
 type EffectOf<T extends EffectType> = Extract<Effect, { type: T }>;
@@ -22,10 +22,13 @@ type Handler<T extends EffectType> = (effect: EffectOf<T>) => void;
 /** How late a deadline may be noticed; the shortest are seconds. */
 const SCHEDULE_MS = 10;
 
+/** Experiences as they came over the wire, by id. */
+export type Payloads = ReadonlyMap<ExperienceId, Uint8Array>;
+
 interface Batch {
   readonly effects: readonly Effect[];
-  /** Bytes of the experience that came with the event, if any. */
-  readonly payload: Uint8Array | undefined;
+  /** The experiences that came with the event, if any, by id. */
+  readonly payloads: Payloads | undefined;
   /** Called after the effects; not when the journal could not be written. */
   readonly done?: () => void;
 }
@@ -57,13 +60,13 @@ export class CoreHost {
   }
 
   /** Hands one event to the core. Its effects follow asynchronously, after the records are durable. */
-  dispatch(event: CoordinatorEvent, payload?: Uint8Array): void {
+  dispatch(event: CoordinatorEvent, payloads?: Payloads): void {
     if (this.isClosed) return;
     const effects = reduce(this.state, event, performance.now());
     // Says nothing that a crash could undo, so it need not wait for what is being synced.
     if (effects.length === 1 && effects[0].type === "AckHeartbeat") this.execute(effects[0]);
     else if (effects.length > 0) {
-      this.queue.push({ effects, payload });
+      this.queue.push({ effects, payloads });
       if (!this.isPumping) this.idle = this.pump();
     }
     this.schedule();
@@ -86,7 +89,7 @@ export class CoreHost {
   whenDurable(then: () => void): void {
     if (this.isClosed) return;
     if (!this.isPumping) return then();
-    this.queue.push({ effects: [], payload: undefined, done: then });
+    this.queue.push({ effects: [], payloads: undefined, done: then });
   }
 
   async close(): Promise<void> {
@@ -114,16 +117,7 @@ export class CoreHost {
       while (this.queue.length > 0) {
         // All that gathered while the last batch was synced shares one sync.
         const batches = this.queue.splice(0);
-        const records = batches.flatMap(({ effects, payload }) =>
-          effects.flatMap((effect) => {
-            if (effect.type !== "journal") return [];
-            const put =
-              effect.putPayload !== undefined && payload !== undefined
-                ? [{ id: effect.putPayload, bytes: payload }]
-                : [];
-            return [{ record: effect.record, put, delete: effect.deletePayloads ?? [] }];
-          }),
-        );
+        const records = entriesOf(batches);
         if (records.length > 0) {
           const startedMs = performance.now();
           await this.log.append(records);
@@ -157,4 +151,17 @@ export class CoreHost {
       }
     }
   }
+}
+
+function entriesOf(batches: readonly Batch[]): LogEntry[] {
+  const entries: LogEntry[] = [];
+  for (const { effects, payloads } of batches) {
+    for (const effect of effects) {
+      if (effect.type !== "journal") continue;
+      const { record, putPayloads = [], deletePayloads = [] } = effect;
+      const put = putPayloads.map((id) => ({ id, bytes: payloads!.get(id)! }));
+      entries.push({ record, put, delete: deletePayloads });
+    }
+  }
+  return entries;
 }

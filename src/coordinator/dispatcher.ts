@@ -256,7 +256,7 @@ export class Dispatcher {
         policyVersion: directory.get(workerId)?.policyVersion ?? -1,
       });
     } else if (message.experiences) {
-      for (const bytes of message.experiences.experiences) this.intake.receive(bytes, from);
+      this.intake.receive(message.experiences.experiences, from);
     } else if (message.done) {
       const { taskId, attempt } = message.done;
       host.dispatch({

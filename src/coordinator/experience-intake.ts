@@ -7,21 +7,24 @@
  */
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
-import type { ScoredRollout } from "../rl/types.js";
-import { decodeExperience } from "../rpc/codec/experience-bytes.js";
+import type { ExperienceId, ScoredRollout } from "../rl/types.js";
+import { decodeExperiences } from "../rpc/codec/experience-bytes.js";
 import type { ExperienceAck } from "../rpc/generated/troupe/v1/ExperienceAck.js";
-import type { AckEvaluation, AckExperience } from "./core/index.js";
+import type { AckEvaluation, AckExperiences, ReceivedExperience } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { ExperienceStore } from "./experience-store.js";
 
 /** Experiences that have arrived and are not durable yet; about the work of a few journal writes. */
 export const MAX_UNDECIDED_BYTES = 64 << 20;
 
-interface Undecided {
-  /** Null when it holds a number that is not finite. */
-  readonly rollout: ScoredRollout | null;
-  /** Arrivals the core has not answered, and their bytes: a worker may send the same one twice. */
-  arrivals: number;
+/** What came in one message and the core has not answered. */
+interface Arrival {
+  readonly rollouts: readonly ScoredRollout[];
+  readonly bytes: number;
+}
+
+interface Evaluated {
+  readonly rollouts: ScoredRollout[];
   bytes: number;
 }
 
@@ -43,11 +46,14 @@ export interface IntakeOptions {
 }
 
 export class ExperienceIntake {
-  /** By task, by attempt, by experience id. */
-  private readonly undecided = new Map<string, Map<number, Map<string, Undecided>>>();
+  /** By the list that the event carried to the core, and that its verdicts carry back. */
+  private readonly undecided = new Map<readonly ReceivedExperience[], Arrival>();
+  /** By task, by attempt. */
+  private readonly evaluated = new Map<string, Map<number, Evaluated>>();
   private undecidedBytes = 0;
   private readonly waitingSources = new Set<Source>();
-  private acks = new Map<string, ExperienceAck[]>();
+  /** By worker, by outcome. */
+  private acks = new Map<string, Map<string, string[]>>();
   private readonly maxUndecidedBytes: number;
 
   /** Experiences that have arrived and that the core has not decided on, bytes. */
@@ -57,34 +63,51 @@ export class ExperienceIntake {
 
   constructor(private readonly options: IntakeOptions) {
     this.maxUndecidedBytes = options.maxUndecidedBytes ?? MAX_UNDECIDED_BYTES;
-    options.host.on("AckExperience", (effect) => this.settle(effect));
+    options.host.on("AckExperiences", (effect) => this.settle(effect));
   }
 
   /**
-   * @param message one serialised Experience, signed by `from`
-   * @throws {TroupeError} PROTOCOL when it is none
+   * @param messages serialised Experiences that came together, signed by `from`
+   * @throws {TroupeError} PROTOCOL when one of them is none; then nothing of them is taken
    */
-  receive(message: Uint8Array, from: { readonly workerId: string; readonly incarnation: number }): void {
-    const { host, logger, metrics } = this.options;
+  receive(
+    messages: readonly Uint8Array[],
+    from: { readonly workerId: string; readonly incarnation: number },
+  ): void {
+    const { host, logger, metrics, isEvaluation } = this.options;
     let arrived;
     try {
-      arrived = decodeExperience(message);
+      arrived = decodeExperiences(messages);
     } catch (error) {
       metrics.experiencesRejected.inc({ reason: "invalid" });
       throw error;
     }
-    const { taskId, attempt, rollout, isFinite } = arrived;
-    const { experienceId, policyVersion } = rollout;
-    const bytes = message.byteLength;
-    if (!isFinite)
-      logger.error(`experience ${experienceId}: a log-probability, a value or the score is NaN or infinite`);
-    this.note(taskId, attempt, experienceId, isFinite ? rollout : null, bytes);
-    // An evaluation is decided as a whole when its task is done.
-    if (this.options.isEvaluation(taskId)) return this.acknowledge(from.workerId, experienceId, "evaluation");
-    host.dispatch(
-      { type: "ExperienceReceived", ...from, taskId, attempt, experienceId, policyVersion, bytes, isFinite },
-      message,
-    );
+    const experiences: ReceivedExperience[] = [];
+    const rollouts: ScoredRollout[] = [];
+    const payloads = new Map<ExperienceId, Uint8Array>();
+    let bytes = 0;
+    arrived.forEach(({ taskId, attempt, rollout, isFinite }, i) => {
+      const { experienceId, policyVersion } = rollout;
+      const { byteLength } = messages[i];
+      if (!isFinite)
+        logger.error(
+          `experience ${experienceId}: a log-probability, a value or the score is NaN or infinite`,
+        );
+      if (isEvaluation(taskId)) {
+        // Decided as a whole when its task is done.
+        this.keepEvaluated(taskId, attempt, isFinite ? rollout : null, byteLength);
+        return this.acknowledge(from.workerId, experienceId, "evaluation");
+      }
+      experiences.push({ taskId, attempt, experienceId, policyVersion, bytes: byteLength, isFinite });
+      rollouts.push(rollout);
+      // Of an id that comes twice the first is judged first.
+      if (!payloads.has(experienceId)) payloads.set(experienceId, messages[i]);
+      bytes += byteLength;
+    });
+    if (experiences.length === 0) return;
+    this.undecidedBytes += bytes;
+    this.undecided.set(experiences, { rollouts, bytes });
+    host.dispatch({ type: "ExperiencesReceived", ...from, experiences }, payloads);
   }
 
   /** Reads no more from `source` until what waits has become durable, when too much does. */
@@ -96,33 +119,37 @@ export class ExperienceIntake {
 
   /** The answers of an evaluation task; nothing of that attempt is kept. */
   takeEvaluation({ taskId, attempt }: AckEvaluation): ScoredRollout[] {
-    const found = [...(this.undecided.get(taskId)?.get(attempt)?.values() ?? [])];
-    for (const { bytes } of found) this.undecidedBytes -= bytes;
-    this.removeAttempt(taskId, attempt);
-    return found.flatMap(({ rollout }) => (rollout === null ? [] : [rollout]));
+    const attempts = this.evaluated.get(taskId);
+    const found = attempts?.get(attempt);
+    if (found === undefined) return [];
+    attempts!.delete(attempt);
+    if (attempts!.size === 0) this.evaluated.delete(taskId);
+    this.undecidedBytes -= found.bytes;
+    return found.rollouts;
   }
 
   /** Nobody waits for this task any more. */
   forget(taskId: string): void {
-    for (const attempt of this.undecided.get(taskId)?.values() ?? [])
-      for (const { bytes } of attempt.values()) this.undecidedBytes -= bytes;
-    this.undecided.delete(taskId);
+    for (const { bytes } of this.evaluated.get(taskId)?.values() ?? []) this.undecidedBytes -= bytes;
+    this.evaluated.delete(taskId);
     this.readOn();
   }
 
-  private settle({ workerId, taskId, attempt, experienceId, outcome }: AckExperience): void {
+  private settle({ workerId, experiences, outcomes }: AckExperiences): void {
     const { store, metrics } = this.options;
-    const ofAttempt = this.undecided.get(taskId)?.get(attempt);
-    const found = ofAttempt?.get(experienceId);
-    if (outcome === "admitted") {
-      if (found?.rollout) store.put(found.rollout);
-      metrics.experiencesAdmitted.inc();
-    } else metrics.experiencesRejected.inc({ reason: outcome });
-    this.acknowledge(workerId, experienceId, outcome);
-    if (found !== undefined && --found.arrivals === 0) {
-      this.undecidedBytes -= found.bytes;
-      ofAttempt!.delete(experienceId);
-      if (ofAttempt!.size === 0) this.removeAttempt(taskId, attempt);
+    const arrival = this.undecided.get(experiences);
+    let admitted = 0;
+    outcomes.forEach((outcome, i) => {
+      if (outcome === "admitted") {
+        admitted += 1;
+        if (arrival !== undefined) store.put(arrival.rollouts[i]);
+      } else metrics.experiencesRejected.inc({ reason: outcome });
+      this.acknowledge(workerId, experiences[i].experienceId, outcome);
+    });
+    if (admitted > 0) metrics.experiencesAdmitted.inc(admitted);
+    if (arrival !== undefined) {
+      this.undecided.delete(experiences);
+      this.undecidedBytes -= arrival.bytes;
     }
     this.readOn();
   }
@@ -138,40 +165,30 @@ export class ExperienceIntake {
   /** All that the core decides in one go leaves in one message per worker. */
   private acknowledge(workerId: string, experienceId: string, outcome: string): void {
     if (this.acks.size === 0) queueMicrotask(() => this.flushAcks());
-    const waiting = this.acks.get(workerId);
-    if (waiting === undefined) this.acks.set(workerId, [{ experienceId, outcome }]);
-    else waiting.push({ experienceId, outcome });
+    let ofWorker = this.acks.get(workerId);
+    if (ofWorker === undefined) this.acks.set(workerId, (ofWorker = new Map()));
+    const ids = ofWorker.get(outcome);
+    if (ids === undefined) ofWorker.set(outcome, [experienceId]);
+    else ids.push(experienceId);
   }
 
   private flushAcks(): void {
     const { acks } = this;
     this.acks = new Map();
-    for (const [workerId, list] of acks) this.options.sendAcks(workerId, list);
-  }
-
-  private note(
-    taskId: string,
-    attempt: number,
-    experienceId: string,
-    rollout: ScoredRollout | null,
-    bytes: number,
-  ): void {
-    this.undecidedBytes += bytes;
-    let attempts = this.undecided.get(taskId);
-    if (attempts === undefined) this.undecided.set(taskId, (attempts = new Map()));
-    let ofAttempt = attempts.get(attempt);
-    if (ofAttempt === undefined) attempts.set(attempt, (ofAttempt = new Map()));
-    const before = ofAttempt.get(experienceId);
-    if (before === undefined) ofAttempt.set(experienceId, { rollout, arrivals: 1, bytes });
-    else {
-      before.arrivals += 1;
-      before.bytes += bytes;
+    for (const [workerId, ofWorker] of acks) {
+      const list = [...ofWorker].map(([outcome, experienceIds]) => ({ experienceIds, outcome }));
+      this.options.sendAcks(workerId, list);
     }
   }
 
-  private removeAttempt(taskId: string, attempt: number): void {
-    const attempts = this.undecided.get(taskId);
-    attempts?.delete(attempt);
-    if (attempts?.size === 0) this.undecided.delete(taskId);
+  /** @param rollout null when it holds a number that is not finite */
+  private keepEvaluated(taskId: string, attempt: number, rollout: ScoredRollout | null, bytes: number): void {
+    let attempts = this.evaluated.get(taskId);
+    if (attempts === undefined) this.evaluated.set(taskId, (attempts = new Map()));
+    let kept = attempts.get(attempt);
+    if (kept === undefined) attempts.set(attempt, (kept = { rollouts: [], bytes: 0 }));
+    if (rollout !== null) kept.rollouts.push(rollout);
+    kept.bytes += bytes;
+    this.undecidedBytes += bytes;
   }
 }

@@ -14,7 +14,10 @@ export class ExperienceStore {
   }
 
   async getAll(ids: readonly ExperienceId[]): Promise<ScoredRollout[]> {
-    return Promise.all(ids.map((id) => this.get(id)));
+    const found = ids.map((id) => this.experiences.get(id));
+    for (let i = found.indexOf(undefined); i >= 0; i = found.indexOf(undefined, i))
+      found[i] = await this.read(ids[i]);
+    return found as ScoredRollout[];
   }
 
   /** Frees memory; the journal keeps what a repeated step would need. */
@@ -22,9 +25,7 @@ export class ExperienceStore {
     for (const id of ids) this.experiences.delete(id);
   }
 
-  private async get(id: ExperienceId): Promise<ScoredRollout> {
-    const known = this.experiences.get(id);
-    if (known !== undefined) return known;
+  private async read(id: ExperienceId): Promise<ScoredRollout> {
     const bytes = await this.log.getPayload(id);
     if (bytes === undefined)
       throw storageError(

@@ -81,7 +81,7 @@ export class RolloutSession {
           this.wanted.add(attemptOf(task));
           tasks.push(task);
         }
-        if (acks) this.uplink.acknowledge(acks.acks.map(({ experienceId }) => experienceId));
+        for (const { experienceIds } of acks?.acks ?? []) this.uplink.acknowledge(experienceIds);
         if (cancel) this.wanted.delete(attemptOf(cancel));
       }
     } finally {

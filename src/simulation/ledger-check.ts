@@ -56,17 +56,19 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
           });
         }
         return;
-      case "ExperienceAdmitted": {
-        const fate = fateOf(record.experienceId, "admitted");
-        if (fate === undefined) return;
-        fate.admissions += 1;
-        if (fate.admissions > 1) report("I2", `${record.experienceId} admitted ${fate.admissions} times`);
-        if (fate.abandoned > 0) report("I2", `${record.experienceId} admitted after it was given up`);
-        fate.policyVersion = record.policyVersion;
-        fate.bytes = record.bytes;
-        buffered += 1;
-        bufferedBytes += record.bytes;
-        if (!firstAdmitted.has(record.experienceId)) firstAdmitted.set(record.experienceId, index);
+      case "ExperiencesAdmitted": {
+        record.experienceIds.forEach((id, i) => {
+          const fate = fateOf(id, "admitted");
+          if (fate === undefined) return;
+          fate.admissions += 1;
+          if (fate.admissions > 1) report("I2", `${id} admitted ${fate.admissions} times`);
+          if (fate.abandoned > 0) report("I2", `${id} admitted after it was given up`);
+          fate.policyVersion = record.policyVersion;
+          fate.bytes = record.bytes[i];
+          buffered += 1;
+          bufferedBytes += fate.bytes;
+          if (!firstAdmitted.has(id)) firstAdmitted.set(id, index);
+        });
         const capacity = (scenario.maxStalenessVersions + 1) * scenario.prompts;
         if (buffered > capacity) report("I9", `${buffered} experiences buffered, at most ${capacity}`);
         if (bufferedBytes > scenario.capacityBytes)

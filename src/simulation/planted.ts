@@ -49,15 +49,17 @@ export function reduceWith(
 
 /** What is already admitted is admitted once more. */
 function admitAgain(event: CoordinatorEvent, effects: Effect[]): Effect[] {
-  if (event.type !== "ExperienceReceived") return effects;
-  const { experienceId, policyVersion, bytes } = event;
+  if (event.type !== "ExperiencesReceived") return effects;
   return effects.flatMap((effect): Effect[] => {
-    if (effect.type !== "AckExperience" || effect.outcome !== "duplicate") return [effect];
-    const record = { type: "ExperienceAdmitted", experienceId, policyVersion, bytes } as const;
-    return [
-      { type: "journal", record, putPayload: experienceId },
-      { ...effect, outcome: "admitted" },
-    ];
+    if (effect.type !== "AckExperiences") return [effect];
+    const again = effect.experiences.filter((_, i) => effect.outcomes[i] === "duplicate");
+    const admissions = again.map(({ experienceId, policyVersion, bytes }): Effect => {
+      const experienceIds = [experienceId];
+      const record = { type: "ExperiencesAdmitted", policyVersion, experienceIds, bytes: [bytes] } as const;
+      return { type: "journal", record, putPayloads: experienceIds };
+    });
+    const outcomes = effect.outcomes.map((outcome) => (outcome === "duplicate" ? "admitted" : outcome));
+    return [...admissions, { ...effect, outcomes }];
   });
 }
 

@@ -31,6 +31,12 @@ interface ReduceRound {
   result: number | null;
 }
 
+interface Batch {
+  readonly effects: readonly Effect[];
+  /** What the experiences of the event hold, by id. */
+  readonly contents: ReadonlyMap<string, number> | undefined;
+}
+
 export class SimCoordinator {
   isStopped = false;
   private readonly log = new MemoryLog();
@@ -40,7 +46,7 @@ export class SimCoordinator {
   private isAlive = false;
   /** Counts lives, so that timers of a dead process do nothing. */
   private life = 0;
-  private queue: { effects: readonly Effect[]; content: number | undefined }[] = [];
+  private queue: Batch[] = [];
   /** Something is being synced or told; what comes now waits. */
   private isBusy = false;
   private tickAtMs = Infinity;
@@ -71,11 +77,11 @@ export class SimCoordinator {
   }
 
   /** From the network. */
-  receive(event: CoordinatorEvent, content?: number): void {
-    if (this.isAlive) this.dispatch(event, content);
+  receive(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
+    if (this.isAlive) this.dispatch(event, contents);
   }
 
-  dispatch(event: CoordinatorEvent, content?: number): void {
+  dispatch(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
     const { world, state } = this;
     if (!this.isAlive || this.isStopped) return;
     const nowMs =
@@ -83,7 +89,7 @@ export class SimCoordinator {
     if (event.type === "WorkerHeartbeat") this.heartbeatAtMs.set(event.incarnation, world.scheduler.nowMs);
     const effects = reduceWith(world.planted, state, event, nowMs);
     this.note(event, effects);
-    if (effects.length > 0) this.enqueue(effects, content);
+    if (effects.length > 0) this.enqueue(effects, contents);
     this.scheduleTick();
   }
 
@@ -183,9 +189,9 @@ export class SimCoordinator {
     });
   }
 
-  private enqueue(effects: readonly Effect[], content: number | undefined): void {
+  private enqueue(effects: readonly Effect[], contents: ReadonlyMap<string, number> | undefined): void {
     if (this.world.planted === "ack-before-journal") this.tell(effects);
-    this.queue.push({ effects, content });
+    this.queue.push({ effects, contents });
     if (!this.isBusy) this.pump();
   }
 
@@ -231,19 +237,17 @@ export class SimCoordinator {
     this.log.write(entries);
   }
 
-  private commitJournal(
-    batches: readonly { effects: readonly Effect[]; content: number | undefined }[],
-  ): void {
+  private commitJournal(batches: readonly Batch[]): void {
     const { history, scenario } = this.world;
     this.log.sync();
-    for (const { effects, content } of batches) {
+    for (const { effects, contents } of batches) {
       for (const effect of effects) {
         if (effect.type !== "journal") continue;
         history.records.push(effect.record);
         this.recordsSinceSnapshot += 1;
-        if (effect.putPayload !== undefined) {
-          this.contents.set(effect.putPayload, content!);
-          history.contents.set(effect.putPayload, content!);
+        for (const id of effect.putPayloads ?? []) {
+          this.contents.set(id, contents!.get(id)!);
+          history.contents.set(id, contents!.get(id)!);
         }
         for (const id of effect.deletePayloads ?? []) this.contents.delete(id);
       }
@@ -279,13 +283,15 @@ export class SimCoordinator {
     switch (effect.type) {
       case "journal":
         return;
-      case "AckExperience":
-        entries.push({
-          type: "acked",
-          experienceId: effect.experienceId,
-          outcome: effect.outcome,
-          durable: records.length,
-        });
+      case "AckExperiences":
+        effect.experiences.forEach(({ experienceId }, i) =>
+          entries.push({
+            type: "acked",
+            experienceId,
+            outcome: effect.outcomes[i],
+            durable: records.length,
+          }),
+        );
         return this.send(effect.workerId, effect);
       case "AssignTask":
         if (effect.redelivery === "hedge")
@@ -391,17 +397,18 @@ export class SimCoordinator {
           const silentMs = scheduler.nowMs - (this.heartbeatAtMs.get(effect.incarnation) ?? 0);
           entries.push({ type: "expired", workerId: effect.workerId, silentMs });
         }
-      } else if (effect.type === "AckExperience" && event.type === "ExperienceReceived") {
-        const { workerId, experienceId, outcome } = effect;
-        const records = effects.filter((other) => other.type === "journal").length;
-        entries.push({
-          type: "judged",
-          workerId,
-          incarnation: event.incarnation,
-          experienceId,
-          outcome,
-          records,
-        });
+      } else if (effect.type === "AckExperiences" && event.type === "ExperiencesReceived") {
+        const { workerId, incarnation } = event;
+        effect.experiences.forEach(({ experienceId }, i) =>
+          entries.push({
+            type: "judged",
+            workerId,
+            incarnation,
+            experienceId,
+            outcome: effect.outcomes[i],
+            records: recordsOwedTo(experienceId, effect.experiences, effects),
+          }),
+        );
       }
     }
     const { admitted, trained, buffered, bufferedBytes, dropped } = this.state.durable.counts;
@@ -409,4 +416,17 @@ export class SimCoordinator {
     if (effects[0]?.type === "journal")
       entries.push({ type: "ledger", admitted, trained, dropped: droppedCount, buffered, bufferedBytes });
   }
+}
+
+/** Journal records of one event that name the experience, or none of those that came with it. */
+function recordsOwedTo(
+  experienceId: string,
+  together: readonly { readonly experienceId: string }[],
+  effects: readonly Effect[],
+): number {
+  return effects.filter((effect) => {
+    if (effect.type !== "journal") return false;
+    const named = "experienceIds" in effect.record ? effect.record.experienceIds : [];
+    return named.includes(experienceId) || !together.some((other) => named.includes(other.experienceId));
+  }).length;
 }

@@ -90,17 +90,17 @@ export abstract class SimProcess {
     });
   }
 
-  protected send(event: CoordinatorEvent, content?: number): void {
-    this.world.network.fromWorker(this.workerId, () => this.world.coordinator.receive(event, content));
+  protected send(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
+    this.world.network.fromWorker(this.workerId, () => this.world.coordinator.receive(event, contents));
   }
 
   /** Signed with the present incarnation; nothing is sent while there is none. */
   protected signed(
     make: (signature: { workerId: string; incarnation: number }) => CoordinatorEvent,
-    content?: number,
+    contents?: ReadonlyMap<string, number>,
   ): void {
     if (this.incarnation === null) return;
-    this.send(make({ workerId: this.workerId, incarnation: this.incarnation }), content);
+    this.send(make({ workerId: this.workerId, incarnation: this.incarnation }), contents);
   }
 
   protected abstract reset(): void;

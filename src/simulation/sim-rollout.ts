@@ -44,7 +44,7 @@ export class SimRollout extends SimProcess {
     this.unanswered = new Map();
     this.isBusy = false;
     this.every(RESEND_MS, () => {
-      for (const result of this.unanswered.values()) this.deliver(result);
+      this.deliver([...this.unanswered.values()]);
     });
   }
 
@@ -107,8 +107,8 @@ export class SimRollout extends SimProcess {
           ({ task }) => task.taskId !== message.taskId || task.attempt !== message.attempt,
         );
         return;
-      case "AckExperience":
-        this.answered(message.experienceId);
+      case "AckExperiences":
+        for (const { experienceId } of message.experiences) this.answered(experienceId);
         return;
       case "AckEvaluation":
         this.answered(message.taskId);
@@ -146,31 +146,32 @@ export class SimRollout extends SimProcess {
     const content = sampleContent(experienceId, this.parameters);
     const result = { taskId, attempt, experienceId, policyVersion, content };
     this.unanswered.set(kind === "evaluation" ? taskId : experienceId, result);
-    this.deliver(result);
+    this.deliver([result]);
     if (held.left.length > 0) return;
     this.tasks.shift();
     this.finishing.push(held.task);
   }
 
-  private deliver(result: Result): void {
-    const { taskId, attempt, experienceId, policyVersion, content } = result;
-    if (experienceId === "") {
-      this.signed((me) => ({ type: "EvaluationReceived", ...me, taskId, attempt }));
-      return;
-    }
-    const isFinite = !this.world.isNonFinite(experienceId);
+  /** Experiences go together in one message, evaluations each in its own. */
+  private deliver(results: readonly Result[]): void {
+    const experiences = results.filter(({ experienceId }) => experienceId !== "");
+    for (const { experienceId, taskId, attempt } of results)
+      if (experienceId === "") this.signed((me) => ({ type: "EvaluationReceived", ...me, taskId, attempt }));
+    if (experiences.length === 0) return;
     this.signed(
       (me) => ({
-        type: "ExperienceReceived",
+        type: "ExperiencesReceived",
         ...me,
-        taskId,
-        attempt,
-        experienceId,
-        policyVersion,
-        bytes: EXPERIENCE_BYTES,
-        isFinite,
+        experiences: experiences.map(({ taskId, attempt, experienceId, policyVersion }) => ({
+          taskId,
+          attempt,
+          experienceId,
+          policyVersion,
+          bytes: EXPERIENCE_BYTES,
+          isFinite: !this.world.isNonFinite(experienceId),
+        })),
       }),
-      content,
+      new Map(experiences.map(({ experienceId, content }) => [experienceId, content])),
     );
   }
 

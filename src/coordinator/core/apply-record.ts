@@ -57,17 +57,18 @@ export function applyRecord(state: DurableState, record: DurableRecord): void {
     case "CollectionOpened":
       openCollection(state, record);
       return;
-    case "ExperienceAdmitted": {
-      const entry = expectStatus(state, record, record.experienceId, "open");
-      entry.status = "buffered";
-      entry.policyVersion = record.policyVersion;
-      entry.bytes = record.bytes;
-      state.counts.open -= 1;
-      state.counts.admitted += 1;
-      state.counts.buffered += 1;
-      state.counts.bufferedBytes += record.bytes;
+    case "ExperiencesAdmitted":
+      record.experienceIds.forEach((id, i) => {
+        const entry = expectStatus(state, record, id, "open");
+        entry.status = "buffered";
+        entry.policyVersion = record.policyVersion;
+        entry.bytes = record.bytes[i];
+        state.counts.open -= 1;
+        state.counts.admitted += 1;
+        state.counts.buffered += 1;
+        state.counts.bufferedBytes += entry.bytes;
+      });
       return;
-    }
     case "ExperiencesAbandoned":
       for (const id of record.experienceIds) {
         expectStatus(state, record, id, "open").status = "abandoned";

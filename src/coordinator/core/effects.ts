@@ -7,15 +7,15 @@
  */
 import type { ErrorCode } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
-import type { JsonValue, Role } from "./events.js";
+import type { JsonValue, ReceivedExperience, Role } from "./events.js";
 import type { DurableRecord } from "./records.js";
 
 /** Append the record; put and delete the named payloads in the same atomic batch. */
 export interface JournalEffect {
   readonly type: "journal";
   readonly record: DurableRecord;
-  /** Store the payload that came with the event under this id. */
-  readonly putPayload?: ExperienceId;
+  /** Store the payloads that came with the event under these ids. */
+  readonly putPayloads?: readonly ExperienceId[];
   /** Payloads nobody can need again. */
   readonly deletePayloads?: readonly ExperienceId[];
 }
@@ -97,20 +97,20 @@ export interface RefreshPolicy {
   readonly policyVersion: number;
 }
 /**
- * Verdict on one experience. Only `admitted` enters the run. `duplicate`: already resolved, forget it. `stale`: its
+ * A verdict on each of the experiences that came together. Only `admitted` enters the run. `duplicate`: already resolved, forget it. `stale`: its
  * policy is too old, sample again. `fenced`: not yours any more. `nonfinite`: refused and given up. `unknown`: nobody
  * asked for it. `overCapacity`: refused for its size; it is asked for again when there is room, or given up.
  */
 export type ExperienceOutcome =
   "admitted" | "duplicate" | "stale" | "fenced" | "nonfinite" | "unknown" | "overCapacity";
-export interface AckExperience {
-  readonly type: "AckExperience";
+export interface AckExperiences {
+  readonly type: "AckExperiences";
   readonly workerId: string;
   readonly incarnation: number;
-  readonly taskId: string;
-  readonly attempt: number;
-  readonly experienceId: ExperienceId;
-  readonly outcome: ExperienceOutcome;
+  /** The list of the event, the same object. */
+  readonly experiences: readonly ReceivedExperience[];
+  /** One verdict for each. */
+  readonly outcomes: readonly ExperienceOutcome[];
 }
 /** Verdict on an evaluation result; the shell passes only an `accepted` one on. */
 export interface AckEvaluation {
@@ -294,7 +294,7 @@ export type Effect =
   | AssignTask
   | CancelTask
   | RefreshPolicy
-  | AckExperience
+  | AckExperiences
   | AckEvaluation
   | CollectCompleted
   | CollectRefused

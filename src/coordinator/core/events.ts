@@ -82,9 +82,14 @@ export interface WorkerReady extends FromWorker {
   readonly policyVersion: number;
 }
 
-/** One scored experience arrived; the payload stays with the shell until the core admits it. */
-export interface ExperienceReceived extends FromTask {
-  readonly type: "ExperienceReceived";
+/** Scored experiences that arrived in one message; the payloads stay with the shell until the core admits them. */
+export interface ExperiencesReceived extends FromWorker {
+  readonly type: "ExperiencesReceived";
+  readonly experiences: readonly ReceivedExperience[];
+}
+export interface ReceivedExperience {
+  readonly taskId: string;
+  readonly attempt: number;
   readonly experienceId: ExperienceId;
   /** Version of the policy that sampled its oldest token. */
   readonly policyVersion: number;
@@ -266,7 +271,7 @@ export type WorkerEvent =
   | WorkerDraining
   | WorkerLeft
   | WorkerReady
-  | ExperienceReceived
+  | ExperiencesReceived
   | EvaluationReceived
   | TaskFinished
   | TaskFailed

@@ -8,7 +8,7 @@
  */
 import type { ExperienceId } from "../../rl/types.js";
 import type { ExperienceOutcome } from "./effects.js";
-import type { CollectRequested, ExperienceReceived } from "./events.js";
+import type { CollectRequested, ExperiencesReceived, ReceivedExperience } from "./events.js";
 import { iterationOf } from "./experience-id.js";
 import type { Outbox } from "./outbox.js";
 import type { AbandonReason, DropReason } from "./records.js";
@@ -83,32 +83,39 @@ export function addCollectionTasks(state: CoordinatorState, iteration: number): 
   }
 }
 
-/** Decides on one experience and answers. `member` is null when a stale incarnation signed it. */
-export function receiveExperience(
+/** Decides on experiences, one after the other, and answers. `member` is null when a stale incarnation signed them. */
+export function receiveExperiences(
   state: CoordinatorState,
   member: Member | null,
-  event: ExperienceReceived,
+  { workerId, incarnation, experiences }: ExperiencesReceived,
   out: Outbox,
 ): void {
-  const outcome = judge(state, member, event);
-  const { counters } = state.volatile;
-  const task = state.volatile.tasks.get(event.taskId);
-  const lease = leaseOf(task, event.incarnation);
-  const id = event.experienceId;
+  const outcomes: ExperienceOutcome[] = [];
+  // Before anything that a verdict brings about: whoever hears that a collection is complete finds its experiences.
+  out.send({ type: "AckExperiences", workerId, incarnation, experiences, outcomes });
+  for (const experience of experiences)
+    outcomes.push(receiveExperience(state, member, incarnation, experience, out));
+}
+
+function receiveExperience(
+  state: CoordinatorState,
+  member: Member | null,
+  incarnation: number,
+  experience: ReceivedExperience,
+  out: Outbox,
+): ExperienceOutcome {
+  const outcome = judge(state, member, experience);
+  const { volatile } = state;
+  const { counters } = volatile;
+  const { experienceId: id, taskId, policyVersion, bytes } = experience;
+  const task = volatile.tasks.get(taskId);
+  const lease = leaseOf(task, incarnation);
   switch (outcome) {
     case "admitted":
-      out.record(
-        {
-          type: "ExperienceAdmitted",
-          experienceId: id,
-          policyVersion: event.policyVersion,
-          bytes: event.bytes,
-        },
-        { putPayload: id },
-      );
-      state.volatile.largestExperienceBytes = Math.max(state.volatile.largestExperienceBytes, event.bytes);
+      out.admit(id, policyVersion, bytes);
+      volatile.largestExperienceBytes = Math.max(volatile.largestExperienceBytes, bytes);
       if (lease !== undefined) {
-        lease.expiresAtMs = state.volatile.nowMs + state.config.taskTimeoutMs;
+        lease.expiresAtMs = volatile.nowMs + state.config.taskTimeoutMs;
         lease.progress = Math.max(lease.progress, 1);
       }
       break;
@@ -118,7 +125,7 @@ export function receiveExperience(
       break;
     case "overCapacity":
       counters.rejectedExperiences += 1;
-      state.volatile.largestExperienceBytes = Math.max(state.volatile.largestExperienceBytes, event.bytes);
+      volatile.largestExperienceBytes = Math.max(volatile.largestExperienceBytes, bytes);
       if (isAhead(state, iterationOf(id))) {
         // Asked for again, by whoever is free, once the train loop has used something up.
         if (task !== undefined && lease !== undefined)
@@ -138,30 +145,33 @@ export function receiveExperience(
       counters.rejectedExperiences += 1;
       break;
   }
-  const { workerId, incarnation, taskId, attempt } = event;
-  out.send({ type: "AckExperience", workerId, incarnation, taskId, attempt, experienceId: id, outcome });
   if (task !== undefined && state.durable.experiences.get(id)?.status !== "open") {
-    if (task.openIds.delete(id) && task.leases.length > 0) state.volatile.leasedExperiences -= 1;
+    if (task.openIds.delete(id) && task.leases.length > 0) volatile.leasedExperiences -= 1;
     if (task.openIds.size === 0) endTask(state, task, false, out);
   }
+  return outcome;
 }
 
-function judge(state: CoordinatorState, member: Member | null, event: ExperienceReceived): ExperienceOutcome {
+function judge(
+  state: CoordinatorState,
+  member: Member | null,
+  experience: ReceivedExperience,
+): ExperienceOutcome {
   const { durable, volatile, config } = state;
   if (member === null || member.role !== "rollout") return "fenced";
-  const entry = durable.experiences.get(event.experienceId);
+  const entry = durable.experiences.get(experience.experienceId);
   if (entry === undefined)
-    return iterationOf(event.experienceId) <= durable.committedIteration ? "duplicate" : "unknown";
+    return iterationOf(experience.experienceId) <= durable.committedIteration ? "duplicate" : "unknown";
   if (entry.status !== "open") return "duplicate";
-  const task = volatile.tasks.get(event.taskId);
-  if (task === undefined || !task.openIds.has(event.experienceId)) return "unknown";
+  const task = volatile.tasks.get(experience.taskId);
+  if (task === undefined || !task.openIds.has(experience.experienceId)) return "unknown";
   // Attempts this epoch did not hand out come from before a restart: their content is the same function of the id.
-  const assignee = task.assignees.get(event.attempt);
-  if (assignee !== undefined && assignee !== event.workerId) return "fenced";
-  if (event.policyVersion > durable.policyVersion) return "unknown";
-  if (event.policyVersion < oldestPolicyFor(state, task)) return "stale";
-  if (!event.isFinite) return "nonfinite";
-  if (durable.counts.bufferedBytes + event.bytes > config.capacityBytes) return "overCapacity";
+  const assignee = task.assignees.get(experience.attempt);
+  if (assignee !== undefined && assignee !== member.workerId) return "fenced";
+  if (experience.policyVersion > durable.policyVersion) return "unknown";
+  if (experience.policyVersion < oldestPolicyFor(state, task)) return "stale";
+  if (!experience.isFinite) return "nonfinite";
+  if (durable.counts.bufferedBytes + experience.bytes > config.capacityBytes) return "overCapacity";
   return "admitted";
 }
 

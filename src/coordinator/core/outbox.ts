@@ -6,7 +6,7 @@ import type { DurableRecord } from "./records.js";
 import type { CoordinatorState } from "./state.js";
 
 export interface PayloadChanges {
-  readonly putPayload?: ExperienceId;
+  readonly putPayloads?: readonly ExperienceId[];
   readonly deletePayloads?: readonly ExperienceId[];
 }
 
@@ -14,6 +14,13 @@ export interface PayloadChanges {
 export class Outbox {
   private readonly journals: JournalEffect[] = [];
   private readonly messages: Effect[] = [];
+  /** The newest record of admissions. */
+  private admitted: {
+    readonly type: "ExperiencesAdmitted";
+    readonly policyVersion: number;
+    readonly experienceIds: ExperienceId[];
+    readonly bytes: number[];
+  } | null = null;
 
   constructor(private readonly state: CoordinatorState) {}
 
@@ -21,6 +28,33 @@ export class Outbox {
   record(record: DurableRecord, payloads: PayloadChanges = {}): void {
     applyRecord(this.state.durable, record);
     this.journals.push({ type: "journal", record, ...payloads });
+  }
+
+  /** Admits one experience. Those admitted one after the other share a record. */
+  admit(experienceId: ExperienceId, policyVersion: number, bytes: number): void {
+    const one = {
+      type: "ExperiencesAdmitted",
+      policyVersion,
+      experienceIds: [experienceId],
+      bytes: [bytes],
+    } as const;
+    applyRecord(this.state.durable, one);
+    const { admitted } = this;
+    if (
+      admitted !== null &&
+      admitted.policyVersion === policyVersion &&
+      this.journals.at(-1)?.record === admitted
+    ) {
+      admitted.experienceIds.push(experienceId);
+      admitted.bytes.push(bytes);
+      return;
+    }
+    this.admitted = { ...one, experienceIds: [experienceId], bytes: [bytes] };
+    this.journals.push({
+      type: "journal",
+      record: this.admitted,
+      putPayloads: this.admitted.experienceIds,
+    });
   }
 
   send(effect: Exclude<Effect, JournalEffect>): void {

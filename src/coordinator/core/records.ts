@@ -43,12 +43,13 @@ export interface CollectionOpenedRecord {
   readonly policyVersion: number;
   readonly tasks: readonly TaskRequest[];
 }
-/** open -> buffered. The payload is in the same atomic batch. */
-export interface ExperienceAdmittedRecord {
-  readonly type: "ExperienceAdmitted";
-  readonly experienceId: ExperienceId;
+/** open -> buffered, of experiences that came together. Their payloads are in the same atomic batch. */
+export interface ExperiencesAdmittedRecord {
+  readonly type: "ExperiencesAdmitted";
   readonly policyVersion: number;
-  readonly bytes: number;
+  readonly experienceIds: readonly ExperienceId[];
+  /** Payload sizes, one for each. */
+  readonly bytes: readonly number[];
 }
 /** open -> abandoned */
 export interface ExperiencesAbandonedRecord {
@@ -127,7 +128,7 @@ export type DurableRecord =
   | IterationStartedRecord
   | IterationCommittedRecord
   | CollectionOpenedRecord
-  | ExperienceAdmittedRecord
+  | ExperiencesAdmittedRecord
   | ExperiencesAbandonedRecord
   | ExperiencesDroppedRecord
   | StepPreparedRecord

@@ -20,7 +20,7 @@ import {
   cancelCollections,
   dropStale,
   openWaitingCollections,
-  receiveExperience,
+  receiveExperiences,
   requestCollection,
 } from "./ledger.js";
 import { expireAll, loseMember, noteMissingRollouts, registerWorker, releaseDrained } from "./lifecycle.js";
@@ -120,7 +120,7 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
   const member = signer(state, event);
   if (member === null) {
     state.volatile.counters.fencedEvents += 1;
-    if (event.type === "ExperienceReceived") receiveExperience(state, null, event, out);
+    if (event.type === "ExperiencesReceived") receiveExperiences(state, null, event, out);
     else if (event.type === "EvaluationReceived") receiveEvaluation(state, null, event, out);
     // A departure needs no answer; anything else comes from a process that believes it is a member.
     if (event.type === "WorkerDisconnected" || event.type === "WorkerLeft") return;
@@ -141,8 +141,8 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
       return startDraining(state, member);
     case "WorkerReady":
       return setCredits(state, member, event);
-    case "ExperienceReceived":
-      return receiveExperience(state, member, event, out);
+    case "ExperiencesReceived":
+      return receiveExperiences(state, member, event, out);
     case "EvaluationReceived":
       return receiveEvaluation(state, member, event, out);
     case "TaskFinished":

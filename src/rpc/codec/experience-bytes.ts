@@ -93,11 +93,34 @@ export function encodeExperience(taskId: string, attempt: number, rollout: Rollo
   return bytes.subarray(0, at);
 }
 
+/** Memory for columns, handed out from its start. */
+interface Room {
+  readonly memory: ArrayBuffer;
+  used: number;
+}
+
 /**
- * Columns are copied into memory of their own, since gRPC's and the journal's buffers are pooled and unaligned.
+ * Columns are copied, since gRPC's and the journal's buffers are pooled and unaligned.
  * @throws {TroupeError} PROTOCOL when the bytes are no experience, or its columns disagree in length
  */
 export function decodeExperience(message: Uint8Array): TaskExperience {
+  return decodeInto({ memory: new ArrayBuffer(message.byteLength), used: 0 }, message);
+}
+
+/**
+ * Experiences that came together; their columns share one piece of memory, because an allocation for each would cost
+ * more than the copy. It lives as long as one of them.
+ * @throws {TroupeError} PROTOCOL like `decodeExperience`
+ */
+export function decodeExperiences(messages: readonly Uint8Array[]): TaskExperience[] {
+  let bytes = 0;
+  for (const { byteLength } of messages) bytes += byteLength;
+  const room = { memory: new ArrayBuffer(bytes), used: 0 };
+  return messages.map((message) => decodeInto(room, message));
+}
+
+/** The columns take less room than the message, and a multiple of 4 bytes. */
+function decodeInto(room: Room, message: Uint8Array): TaskExperience {
   const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   const end = bytes.length;
   let at = 0;
@@ -183,13 +206,13 @@ export function decodeExperience(message: Uint8Array): TaskExperience {
   if (finishReason === undefined)
     throw protocolError(`experience ${experienceId}: finish_reason: expected 1, 2 or 3, got ${finish}`);
 
-  const memory = new ArrayBuffer(promptBytes + 2 * responseBytes + 2 * scoreBytes);
+  const { memory } = room;
   const copy = new Uint8Array(memory);
   const offsets = [0, 0, 0, 0, 0];
-  for (let i = 0, offset = 0; i < COLUMNS; i++) {
-    copy.set(bytes.subarray(starts[i], starts[i] + lengths[i]), offset);
-    offsets[i] = offset;
-    offset += lengths[i];
+  for (let i = 0; i < COLUMNS; i++) {
+    copy.set(bytes.subarray(starts[i], starts[i] + lengths[i]), room.used);
+    offsets[i] = room.used;
+    room.used += lengths[i];
   }
   const integers = (i: number) => new Int32Array(memory, offsets[i], lengths[i] / 4);
   const floats = (i: number) => new Float32Array(memory, offsets[i], lengths[i] / 4);

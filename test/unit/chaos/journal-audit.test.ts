@@ -50,7 +50,7 @@ describe("the audit of a journal", () => {
   });
 
   it("finds an experience that was lost, admitted twice, trained too seldom or dropped", () => {
-    const admitted = indexOf("ExperienceAdmitted", 3);
+    const admitted = indexOf("ExperiencesAdmitted", 3);
     expect(broken(without(admitted))).toContain("experience");
     expect(broken(insertedAfter(admitted, whole[admitted]))).toContain("experience");
     const prepared = indexOf("StepPrepared", 1);

@@ -41,10 +41,7 @@ describe("a collection", () => {
     stream.say({ experiences: { experiences: [1, 0].map((i) => bytesOf(first.taskId!, prompts[i])) } });
     await settle();
     expect(stream.received.slice(before).flatMap(({ acks }) => (acks ? [acks.acks] : []))).toEqual([
-      [
-        { experienceId: "0/1/0", outcome: "admitted" },
-        { experienceId: "0/0/0", outcome: "admitted" },
-      ],
+      [{ experienceIds: ["0/1/0", "0/0/0"], outcome: "admitted" }],
     ]);
     answerAll(stream, prompts, new Set([first.taskId!]));
     expect(await collected).toEqual(prompts.map((prompt) => answerTo(prompt)));

@@ -56,7 +56,11 @@ export class WorkerStream extends Duplex {
   }
 
   get acks() {
-    return this.received.flatMap(({ acks }) => acks?.acks ?? []);
+    return this.received
+      .flatMap(({ acks }) => acks?.acks ?? [])
+      .flatMap(({ experienceIds, outcome }) =>
+        experienceIds!.map((experienceId) => ({ experienceId, outcome })),
+      );
   }
 
   override _read(): void {}

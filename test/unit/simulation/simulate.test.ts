@@ -99,7 +99,7 @@ describe("checker", () => {
 
   it("notices an admission that is missing from the journal", () => {
     const history = honest();
-    const index = history.records.findIndex((record) => record.type === "ExperienceAdmitted");
+    const index = history.records.findIndex((record) => record.type === "ExperiencesAdmitted");
     history.records.splice(index, 1);
     expect(invariantsOf(history)).toContain("I2");
   });

@@ -138,18 +138,12 @@ export class CoreDriver {
     const { workerId, incarnation, taskId, attempt } = from;
     const policyVersion = this.state.durable.policyVersion;
     this.do({
-      type: "ExperienceReceived",
+      type: "ExperiencesReceived",
       workerId,
       incarnation,
-      taskId,
-      attempt,
-      experienceId,
-      policyVersion,
-      bytes: 10,
-      isFinite: true,
-      ...change,
+      experiences: [{ taskId, attempt, experienceId, policyVersion, bytes: 10, isFinite: true, ...change }],
     });
-    return this.take("AckExperience").at(-1)!.outcome;
+    return this.take("AckExperiences").at(-1)!.outcomes[0];
   }
 
   /** Fills a collection completely with one worker. */

@@ -13,7 +13,7 @@ describe("experience ledger", () => {
     core.restart();
     const incarnation = core.rollout("r1");
     expect(core.deliver("0/0/0", { ...task, incarnation })).toBe("duplicate");
-    expect(core.journal.filter((record) => record.type === "ExperienceAdmitted")).toHaveLength(1);
+    expect(core.journal.filter((record) => record.type === "ExperiencesAdmitted")).toHaveLength(1);
   });
 
   it("still calls an id of a committed iteration a duplicate when its entry is forgotten", () => {

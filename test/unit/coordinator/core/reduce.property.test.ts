@@ -93,15 +93,18 @@ function toEvent(state: CoordinatorState, { kind, a, b, isSo }: Move): Coordinat
       const holder = task?.leases[0] ?? { workerId, incarnation };
       const experienceId = [...(task?.openIds ?? [])][b] ?? idOf(iteration, b);
       return {
-        type: "ExperienceReceived",
+        type: "ExperiencesReceived",
         workerId: holder.workerId,
         incarnation: holder.incarnation,
-        taskId,
-        attempt,
-        experienceId,
-        policyVersion: durable.policyVersion - (a === 5 ? 1 : 0),
-        bytes: 10 * (b + 1),
-        isFinite: a !== 4,
+        // Some twice in one message, some with a neighbour that is judged differently.
+        experiences: [experienceId, ...(a > 2 ? [idOf(iteration, a - 3)] : [])].map((id, i) => ({
+          taskId,
+          attempt,
+          experienceId: id,
+          policyVersion: durable.policyVersion - (a === 5 ? 1 : 0),
+          bytes: 10 * (b + 1),
+          isFinite: a !== 4 || i > 0,
+        })),
       };
     }
     case 11:
@@ -232,7 +235,7 @@ describe("reduce, for any sequence of events", () => {
             if (effect.type === "StartStep") expect(effect.generation).toBeGreaterThan(generationBefore);
             if (effect.type !== "journal") continue;
             journal.push(effect.record);
-            if (effect.putPayload !== undefined) payloads.add(effect.putPayload);
+            for (const id of effect.putPayloads ?? []) payloads.add(id);
             for (const id of effect.deletePayloads ?? []) expect(payloads.delete(id)).toBe(true);
           }
           const { counts, experiences } = state.durable;

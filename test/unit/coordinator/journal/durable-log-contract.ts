@@ -16,10 +16,10 @@ export const collection = (iteration: number, size: number): DurableRecord => ({
 });
 
 export const admitted = (id: string): DurableRecord => ({
-  type: "ExperienceAdmitted",
-  experienceId: id,
+  type: "ExperiencesAdmitted",
   policyVersion: 0,
-  bytes: 3,
+  experienceIds: [id],
+  bytes: [3],
 });
 
 export async function failureOf(promise: Promise<unknown>): Promise<TroupeError> {

@@ -1,8 +1,11 @@
 // Original file: proto/troupe/v1/rollout.proto
 
 
+/**
+ * One verdict on every experience named.
+ */
 export interface ExperienceAck {
-  'experienceId'?: (string);
+  'experienceIds'?: (string)[];
   /**
    * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable. "evaluation": it has arrived,
    * and counts once its whole task is done.
@@ -10,8 +13,11 @@ export interface ExperienceAck {
   'outcome'?: (string);
 }
 
+/**
+ * One verdict on every experience named.
+ */
 export interface ExperienceAck__Output {
-  'experienceId': (string);
+  'experienceIds': (string)[];
   /**
    * "admitted", "duplicate", "stale", ... (src/coordinator/core); admitted means durable. "evaluation": it has arrived,
    * and counts once its whole task is done.
