@@ -19,6 +19,8 @@ export interface CampaignOptions extends FaultOptions {
   readonly gapMs: number;
   /** Holds one run directory per run. */
   readonly folder: string;
+  /** Runs without a violation stay there too. */
+  readonly isKept?: boolean;
   readonly onEvent?: (event: CampaignEvent) => void;
   readonly signal: AbortSignal;
 }
@@ -68,12 +70,14 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
       gapMs: options.gapMs,
       signal,
     });
-    const compared = { ...run, violations: [...run.violations, ...compareWithTwin(twin, run)] };
+    const violations = [...run.violations, ...compareWithTwin(twin, run), ...redone(run)];
+    const compared = { ...run, violations };
     runs.push(compared);
     fruitless = done === before ? fruitless + 1 : 0;
     options.onEvent?.({ type: "run", run: compared, isTwin: false, faultsDone: done });
     // What went well need not be looked at; a thousand kills would fill the disk.
-    if (compared.violations.length === 0) await rm(runDir, { recursive: true, force: true, maxRetries: 3 });
+    if (compared.violations.length === 0 && options.isKept !== true)
+      await rm(runDir, { recursive: true, force: true, maxRetries: 3 });
   }
   const violations = [twin, ...runs].flatMap((run) =>
     run.violations.map((violation) => ({ ...violation, run: run.run })),
@@ -85,6 +89,24 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
       detail: `only ${done} of ${kills} faults were possible`,
     });
   return { options, twin, runs, violations };
+}
+
+/**
+ * At most the step in flight is begun again by a kill, and no committed one while a learner lives that holds it: one
+ * always does (injector.ts). Whoever was only stopped may be given up while it holds the newest state.
+ */
+function redone({ journal, faults }: ChaosRun): Violation[] {
+  if (journal === undefined || faults.some(({ planned }) => planned.signal !== "SIGKILL")) return [];
+  const { stepsBegunAgain, stepsReplayed } = journal;
+  const violations: Violation[] = [];
+  if (stepsBegunAgain > faults.length)
+    violations.push({
+      invariant: "redone",
+      detail: `${stepsBegunAgain} steps begun again by ${faults.length} kills`,
+    });
+  if (stepsReplayed > 0)
+    violations.push({ invariant: "redone", detail: `${stepsReplayed} committed steps were computed again` });
+  return violations;
 }
 
 /** Numbers that depend on the machine and its load, not on the training. */

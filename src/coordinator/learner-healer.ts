@@ -2,12 +2,13 @@
 import type { Logger } from "../observability/logger.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { SetupDone__Output } from "../rpc/generated/troupe/v1/SetupDone.js";
 import { sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
-import type { HealLearner } from "./core/index.js";
+import type { HealLearner, HealSource } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
-import type { StageSetup } from "./learner-group.js";
+import type { StageSetup } from "./optimizer-steps.js";
 import type { LearnerRequests } from "./learner-requests.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
 
@@ -22,6 +23,8 @@ export interface LearnerHealerOptions {
   readonly artifacts: ArtifactStore;
   readonly streams: StreamRegistry<LearnerDirective>;
   readonly requests: LearnerRequests;
+  /** A repeated round may come out differently: the journal cannot tell the history of a state. */
+  readonly averagesParameters: boolean;
   /** For what no other learner and no restart can cure, such as a model that does not load. */
   readonly fail: (error: unknown) => void;
 }
@@ -47,8 +50,9 @@ export class LearnerHealer {
     const { host, logger, artifacts } = this.options;
     const { workerId, incarnation, healId } = effect;
     try {
-      const appliedStep = await this.bring(effect, setup);
-      const position = { stage: setup.stage, step: appliedStep, hash: "" };
+      const { appliedStep, digest } = await this.bring(effect, setup);
+      const hash = this.options.averagesParameters ? "" : digest;
+      const position = { stage: setup.stage, step: appliedStep, hash };
       host.dispatch({ type: "LearnerHealed", workerId, incarnation, healId, position });
     } catch (error) {
       logger.error({ err: error, worker_id: workerId }, "learner could not be set up");
@@ -66,31 +70,35 @@ export class LearnerHealer {
     }
   }
 
-  private async bring(effect: HealLearner, setup: StageSetup): Promise<number> {
+  private async bring(effect: HealLearner, setup: StageSetup): Promise<SetupDone__Output> {
     const signal = AbortSignal.timeout(HEAL_LIMIT_MS);
     await this.connected(effect);
-    const state = await this.stateFrom(effect, setup, signal);
-    const directive = {
-      setup: {
-        stage: setup.stage,
-        models: [...setup.models],
-        tokenizer: setup.tokenizer,
-        state,
-        appliedStep: effect.step,
-        healId: effect.healId,
-      },
-    };
+    const { source, step, healId } = effect;
+    const { stage } = setup;
+    const directive =
+      source.kind === "vote"
+        ? { applyVoted: { stage, step, digest: source.hash, healId } }
+        : {
+            setup: {
+              stage,
+              models: [...setup.models],
+              tokenizer: setup.tokenizer,
+              state: await this.stateFrom(effect, source, setup, signal),
+              appliedStep: step,
+              healId,
+            },
+          };
     const { setupDone } = await this.options.requests.ask(effect.workerId, directive, signal);
     if (!setupDone) throw protocolError("expected SetupDone");
-    return setupDone.appliedStep;
+    return setupDone;
   }
 
   private async stateFrom(
     effect: HealLearner,
+    source: Exclude<HealSource, { kind: "vote" }>,
     setup: StageSetup,
     signal: AbortSignal,
   ): Promise<ArtifactRef__Output | null> {
-    const { source } = effect;
     switch (source.kind) {
       case "initial":
         return null;

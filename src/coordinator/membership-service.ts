@@ -9,7 +9,7 @@ import type { MembershipHandlers } from "../rpc/generated/troupe/v1/Membership.j
 import type { RegisterRequest__Output } from "../rpc/generated/troupe/v1/RegisterRequest.js";
 import type { Sender__Output } from "../rpc/generated/troupe/v1/Sender.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
-import { LEASE_EXPIRED, type AcceptWorker } from "./core/index.js";
+import { LEASE_EXPIRED, type AcceptWorker, type LearnerPosition } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { WorkerDirectory, WorkerRole } from "./worker-directory.js";
 
@@ -47,6 +47,14 @@ export function checkSpeaksAs(
       "FENCED",
       `sender.incarnation: ${workerId} never got ${incarnation}; register first`,
     );
+}
+
+/** A repeated round of parameter averaging may come out differently: the journal cannot tell its history. */
+function positionOf({ position }: RegisterRequest__Output, { cluster }: Config): LearnerPosition | null {
+  if (position === null) return null;
+  const { stage, step, digest, voted } = position;
+  if (cluster.sync === "parameters") return { stage, step, hash: "" };
+  return { stage, step, hash: digest, voted: voted && { step: voted.step, hash: voted.digest } };
 }
 
 export interface MembershipOptions {
@@ -126,7 +134,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       workerId,
       role,
       requestId: request.requestId,
-      position: request.position ? { ...request.position, hash: "" } : null,
+      position: positionOf(request, config),
       policyVersion: -1,
     });
   };

@@ -8,7 +8,7 @@ import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirecti
 import type { AverageRound, CoordinatorEvent, LeaveRound, StartStep, StepMember } from "./core/index.js";
 import { shareShards } from "./core/index.js";
 import type { Logger } from "../observability/logger.js";
-import type { StageSetup } from "./learner-group.js";
+import type { StageSetup } from "./optimizer-steps.js";
 import { leavesOf, RoundBarrier, type RoundBarrierOptions } from "./round-barrier.js";
 import { updatesOf } from "./round-manifest.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";

@@ -6,7 +6,7 @@
  */
 import { shuffled } from "../rl/shuffle.js";
 import type { Experience } from "../rl/types.js";
-import type { StepRequest, StepResult } from "./learner-group.js";
+import type { StepRequest, StepResult } from "./optimizer-steps.js";
 import { intoRounds, roundRequest } from "./round-manifest.js";
 
 export interface UpdateStats {

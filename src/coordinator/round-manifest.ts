@@ -3,7 +3,7 @@
  * and what else each needs. It is what the journal keeps, so a round can be done again after a restart.
  */
 import type { JsonValue } from "./core/index.js";
-import type { StepRequest } from "./learner-group.js";
+import type { StepRequest } from "./optimizer-steps.js";
 
 /** One minibatch of a round, and the optimizer step every learner takes on its rows of it. */
 export interface RoundUpdate {

@@ -15,7 +15,7 @@ import { startRunFiles } from "../observability/run-files.js";
 import { BulkServer } from "../reduce/bulk-server.js";
 import { JoinTokens, checkListenAddress, isLoopback } from "../rpc/auth.js";
 import { makeRefusalLog } from "../rpc/refusal-log.js";
-import { startRpcServer } from "../rpc/server.js";
+import { startRpcServer, type RpcServerOptions } from "../rpc/server.js";
 import { toStopTable } from "../rpc/codec/stop-table.js";
 import type { ServerTls } from "../rpc/tls.js";
 import { makeDeferred, sleep } from "../shared/abort.js";
@@ -31,6 +31,7 @@ import { CoreHost } from "./core-host.js";
 import { Dispatcher } from "./dispatcher.js";
 import { ExperienceStore } from "./experience-store.js";
 import { LearnerGroup } from "./learner-group.js";
+import { listenAgain } from "./listen-again.js";
 import { makeMembershipService } from "./membership-service.js";
 import { ModelFolders } from "./model-folders.js";
 import { RunClock } from "./run-clock.js";
@@ -137,64 +138,68 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
     logger.warn({ method, peer, suppressed }, `call refused: ${REFUSALS[reason]}`),
   );
-  const server = await startRpcServer(
-    {
-      membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
-      rollout: dispatcher.service,
-      learner: learners.service,
-      artifact: makeArtifactService({
-        store: artifacts,
-        host,
-        runId,
-        maxBytes: config.cluster.maxArtifactBytes,
-      }),
-      control: makeControlService({
-        host,
-        directory,
-        bus,
-        runId,
-        clock,
-        stop: (reason) => stop(new TroupeError("CANCELLED", reason)),
-      }),
-    },
-    {
-      host: listenHost,
-      port: options.port ?? config.cluster.port,
-      tokens,
-      tls,
-      onRefused: (refusal) => {
-        metrics.authFailures.inc({ reason: refusal.reason });
-        noteRefusal(refusal);
-      },
-      onNarrowWindow: () =>
-        logger.warn("this release of grpc-js keeps its default window: uploads of gradients are slower"),
-      onAnswered: (method, code, seconds) =>
-        metrics.rpcHandling.observe({ method: method.slice(1), code: grpcStatus[code] }, seconds),
-    },
-  );
-  const http = await startHttpServer({
-    registry: metrics.registry,
-    host: options.httpHost,
-    port: options.httpPort ?? config.cluster.httpPort,
-    coordinator: {
+  const services = {
+    membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
+    rollout: dispatcher.service,
+    learner: learners.service,
+    artifact: makeArtifactService({
+      store: artifacts,
+      host,
       runId,
-      targets: () =>
-        directory
-          .list()
-          .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
-      status: makeRunStatus({
-        host,
-        directory,
-        bus,
-        config,
-        runId,
-        clock,
-        metrics,
-        intakeBytes: () => dispatcher.intakeBytes,
-      }),
-      events: bus,
+      maxBytes: config.cluster.maxArtifactBytes,
+    }),
+    control: makeControlService({
+      host,
+      directory,
+      bus,
+      runId,
+      clock,
+      stop: (reason) => stop(new TroupeError("CANCELLED", reason)),
+    }),
+  };
+  const serving: RpcServerOptions = {
+    host: listenHost,
+    port: options.port ?? config.cluster.port,
+    tokens,
+    tls,
+    onRefused: (refusal) => {
+      metrics.authFailures.inc({ reason: refusal.reason });
+      noteRefusal(refusal);
     },
-  });
+    onNarrowWindow: () =>
+      logger.warn("this release of grpc-js keeps its default window: uploads of gradients are slower"),
+    onAnswered: (method, code, seconds) =>
+      metrics.rpcHandling.observe({ method: method.slice(1), code: grpcStatus[code] }, seconds),
+  };
+  // A first start says at once that a port is taken.
+  const patienceMs = options.resume === "auto" ? undefined : 0;
+  const server = await listenAgain(() => startRpcServer(services, serving), stopping.signal, patienceMs);
+  const openPages = (port: number) =>
+    startHttpServer({
+      registry: metrics.registry,
+      host: options.httpHost,
+      port,
+      coordinator: {
+        runId,
+        targets: () =>
+          directory
+            .list()
+            .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
+        status: makeRunStatus({
+          host,
+          directory,
+          bus,
+          config,
+          runId,
+          clock,
+          metrics,
+          intakeBytes: () => dispatcher.intakeBytes,
+        }),
+        events: bus,
+      },
+    });
+  const httpPort = options.httpPort ?? config.cluster.httpPort;
+  const http = await listenAgain(() => openPages(httpPort), stopping.signal, patienceMs);
   host.dispatch({ type: "CoordinatorStarted" });
   await host.settled();
   leadership?.announce(reachableAddress(config, server.address), http.url);

@@ -19,7 +19,7 @@ import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./par
 import { tasksOf, type Denominators, type StageSettings } from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
 import { TrainedModel, type ModelSettings } from "./trained-model.js";
-import { restoreState, saveState, stateSha256 } from "./training-state.js";
+import { restoreState, saveState, stateSha256, type StatePosition } from "./training-state.js";
 import { TreeSum, type TreePosition } from "./tree-sum.js";
 
 export type LearnerSettings = StageSettings & {
@@ -88,6 +88,11 @@ export interface ExportRequest {
   readonly path: string;
   /** The moving average instead of the parameters. @default false */
   readonly ema?: boolean;
+}
+
+export interface ExportStateRequest {
+  readonly path: string;
+  readonly digest: string;
 }
 
 /** `engine.microBatchTokens` of the config. */
@@ -262,14 +267,16 @@ export class LearnerCompute {
     await writeAdapterFile(path, spec, await params.read());
   }
 
-  async exportState(path: string): Promise<void> {
-    await saveState(path, this.settings.stage, this.appliedStep, this.models);
+  /** @param digest of the history that led to the state, see ./state-digest */
+  async exportState({ path, digest }: ExportStateRequest): Promise<void> {
+    await saveState(path, this.settings.stage, { optimizerStep: this.appliedStep, digest }, this.models);
   }
 
   /** @throws {TroupeError} DATA, before anything is changed, when the file does not fit this stage and its models */
-  async loadState(path: string): Promise<{ optimizerStep: number }> {
-    this.appliedStep = await restoreState(path, this.settings.stage, this.models);
-    return { optimizerStep: this.appliedStep };
+  async loadState(path: string): Promise<StatePosition> {
+    const position = await restoreState(path, this.settings.stage, this.models);
+    this.appliedStep = position.optimizerStep;
+    return position;
   }
 
   /** Fingerprint of parameters, moments and averages of every model, and of the step count. */

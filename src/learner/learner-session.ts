@@ -7,9 +7,10 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { ArtifactClient } from "../worker/artifact-client.js";
 import type { ComputePool } from "../worker/compute-pool.js";
-import type { Clients, Session } from "../worker/coordinator-link.js";
+import type { Clients, Holdings, Session } from "../worker/coordinator-link.js";
 import { toColumn } from "../rpc/codec/columns.js";
 import { fromShard, type ShardRows } from "../rpc/codec/shard.js";
+import type { ApplyVoted__Output } from "../rpc/generated/troupe/v1/ApplyVoted.js";
 import type { Evaluate__Output } from "../rpc/generated/troupe/v1/Evaluate.js";
 import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
@@ -23,9 +24,16 @@ import { isLoopback } from "../rpc/auth.js";
 import { splitAddress } from "../rpc/tls.js";
 import { BulkExchange } from "./bulk-exchange.js";
 import { BUCKET_ELEMENTS, GradientSync } from "./gradient-sync.js";
-import { optimizerStep, type Decision, type StepOrder, type Vote } from "./optimizer-step.js";
+import {
+  optimizerStep,
+  type Decision,
+  type StepOrder,
+  type Vote,
+  type VotedUpdate,
+} from "./optimizer-step.js";
 import { RoundFeed, roundStep } from "./round-step.js";
 import { stageSettings } from "./stage-settings.js";
+import { initialDigest } from "./state-digest.js";
 import type * as learnerThread from "./learner-thread.js";
 
 /** Lives as long as the process, over reconnects. */
@@ -33,7 +41,17 @@ export interface LearnerState {
   readonly compute: ComputePool<typeof learnerThread>;
   readonly scratchDir: string;
   /** Where the parameters stand; null until the first stage is set up. */
-  position: { stage: string; step: number } | null;
+  position: { stage: string; step: number; digest: string } | null;
+  /**
+   * The update of the next step, from its vote until its decision is heard; kept over reconnects, because the decision
+   * may have been made while nobody could tell it.
+   */
+  voted: { readonly about: { step: number; digest: string }; readonly update: VotedUpdate } | null;
+}
+
+/** What a learner tells of itself when it registers. */
+export function learnerHoldings({ position, voted }: LearnerState): Holdings {
+  return { position: position && { ...position, voted: voted?.about ?? null } };
 }
 
 interface RunningStep {
@@ -43,6 +61,8 @@ interface RunningStep {
   readonly abort: AbortController;
   /** Of a round of parameter averaging: what came after its beginning. */
   readonly feed: RoundFeed | undefined;
+  /** The decision came: parameters are being changed. */
+  isDecided: boolean;
   /** Settles when the step is over, whichever way. */
   readonly finished: Promise<void>;
 }
@@ -107,6 +127,7 @@ export class LearnerSession {
     const { call, session } = this;
     // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
     call.on("error", () => undefined);
+    const closed = new Promise<void>((resolve) => call.once("close", resolve));
     const askToLeave = () => this.send({ draining: {} });
     const cancel = () => call.cancel();
     session.draining.addEventListener("abort", askToLeave, { once: true });
@@ -114,10 +135,17 @@ export class LearnerSession {
     try {
       this.send({ hello: { bulkPort: this.bulkServer?.port ?? 0 } });
       if (session.draining.aborted) askToLeave();
-      for await (const directive of call) await this.obey(directive as LearnerDirective__Output);
+      for await (const directive of call as AsyncIterable<LearnerDirective__Output>) {
+        const done = this.obey(directive);
+        // What only reads parameters need not be waited for when nobody is left to hear its result: whoever holds the
+        // newest state must say so soon.
+        await (directive.evaluate || directive.publish ? Promise.race([done, closed]) : done);
+      }
     } finally {
-      this.running?.abort.abort();
-      await this.running?.finished;
+      const { running } = this;
+      running?.abort.abort();
+      // Nor gradients, which change no parameter. A round does, until it is rolled back.
+      if (running?.isDecided === true || running?.feed !== undefined) await running.finished;
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
@@ -144,6 +172,7 @@ export class LearnerSession {
     if (directive.setup) return answer(this.setup(directive.setup));
     if (directive.evaluate) return answer(this.evaluate(directive.evaluate));
     if (directive.publish) return answer(this.publish(directive.publish));
+    if (directive.applyVoted) return answer(this.applyVoted(directive.applyVoted));
     if (directive.train) return this.startStep(directive.train);
     if (directive.commit) {
       const { step: skipped, apply } = directive.commit;
@@ -151,10 +180,15 @@ export class LearnerSession {
       // A skipped step that is repeated is only told: there is nothing to compute.
       if (!apply && this.running === undefined && position?.step === skipped - 1)
         this.state.position = { ...position, step: skipped };
-      return this.decide(directive.commit, (step) => step.decision.resolve(apply ? "apply" : "skip"));
+      this.state.voted = null;
+      return this.decide(directive.commit, (step) => {
+        step.isDecided = true;
+        step.decision.resolve(apply ? "apply" : "skip");
+      });
     }
     if (directive.abort) {
       const { reason } = directive.abort;
+      this.state.voted = null;
       return this.decide(directive.abort, (step) => step.abort.abort(new TroupeError("CANCELLED", reason)));
     }
     if (directive.stop) return this.inRound(directive.stop, (feed) => feed.stop());
@@ -167,6 +201,7 @@ export class LearnerSession {
 
   private async setup(message: SetupStage__Output): Promise<Omit<LearnerMessage, "sender">> {
     this.state.position = null;
+    this.state.voted = null;
     const startedMs = performance.now();
     const settings = stageSettings(message, this.session.config);
     const models = await Promise.all(
@@ -179,17 +214,37 @@ export class LearnerSession {
       })),
     );
     const { parameterCount } = await this.state.compute.run("configure", { ...settings, models });
+    const { stage, appliedStep } = message;
+    let digest = initialDigest(stage);
     if (message.state !== null) {
-      await this.state.compute.run("loadState", await this.artifacts.fetch(message.state));
+      const loaded = await this.state.compute.run("loadState", await this.artifacts.fetch(message.state));
+      digest = loaded.digest;
       await this.artifacts.forget(message.state.sha256);
     }
-    this.state.position = { stage: message.stage, step: message.appliedStep };
+    this.state.position = { stage, step: appliedStep, digest };
     this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
     this.context.logger.info(
-      { stage: message.stage, applied_step: message.appliedStep, parameters: parameterCount },
+      { stage, applied_step: appliedStep, parameters: parameterCount },
       "stage set up",
     );
-    return { setupDone: { healId: message.healId, appliedStep: message.appliedStep, parameterCount } };
+    return { setupDone: { healId: message.healId, appliedStep, parameterCount, digest } };
+  }
+
+  /** The commit that this learner could not hear. */
+  private async applyVoted(message: ApplyVoted__Output): Promise<Omit<LearnerMessage, "sender">> {
+    const { position, voted, compute } = this.state;
+    const { stage, step, digest, healId } = message;
+    if (position?.stage !== stage || voted?.about.step !== step || voted.about.digest !== digest)
+      throw protocolError(`step ${step} of ${stage}: this learner holds no update it voted for`);
+    this.state.voted = null;
+    this.state.position = null;
+    const { gradients, learningRates } = voted.update;
+    await compute.run("applyGradients", { gradients, learningRates, optimizerStep: step }, [
+      gradients.buffer as ArrayBuffer,
+    ]);
+    this.state.position = { stage, step, digest };
+    this.context.logger.info({ stage, step }, "committed step applied late, from its vote");
+    return { setupDone: { healId, appliedStep: step, digest } };
   }
 
   /** A decision about a step this learner no longer works on is old news. */
@@ -227,20 +282,22 @@ export class LearnerSession {
       this.send({ behind: { generation, appliedStep: position.step } });
       return;
     }
+    this.state.voted = null;
     const decision = makeDeferred<Decision>();
     const abort = new AbortController();
     if (message.exchange) this.bulk.open({ generation, step }, message.shardCount, message.exchange);
     abort.signal.addEventListener("abort", () => this.bulk.stop("the step was given up"), { once: true });
     abort.signal.addEventListener("abort", () => decision.reject(abort.signal.reason), { once: true });
     const feed = round === null ? undefined : new RoundFeed(round.count);
-    const finished = this.runStep(message, decision, feed, abort.signal).finally(() => {
+    const finished = this.runStep(message, position.digest, decision, feed, abort.signal).finally(() => {
       if (this.running?.abort === abort) this.running = undefined;
     });
-    this.running = { generation, step, decision, abort, feed, finished };
+    this.running = { generation, step, decision, abort, feed, finished, isDecided: false };
   }
 
   private async runStep(
     message: TrainStep__Output,
+    digest: string,
     decision: Deferred<Decision>,
     feed: RoundFeed | undefined,
     signal: AbortSignal,
@@ -250,11 +307,15 @@ export class LearnerSession {
     const countTokens = ({ shards }: Pick<StepOrder, "shards">) => {
       for (const { rows } of shards) metrics.trainedTokens.inc(tokensOf(rows));
     };
+    let votedDigest = "";
     const dependencies = {
       compute: this.state.compute,
       sync: this.sync,
       signal,
-      vote: (vote: Vote) => {
+      digest,
+      vote: (vote: Vote, update?: VotedUpdate) => {
+        votedDigest = vote.digest;
+        if (update && vote.isFinite) this.state.voted = { about: { step, digest: vote.digest }, update };
         metrics.stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
         metrics.stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
         this.send({
@@ -281,7 +342,9 @@ export class LearnerSession {
           report: (trained) => this.send({ trained }),
         });
       }
-      this.state.position = { stage, step };
+      // A skipped step leaves everything as it was.
+      const isApplied = gradientNorms !== undefined;
+      this.state.position = { stage, step, digest: isApplied ? votedDigest : digest };
       this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
       this.session.noteProgress();
     } catch (error) {
@@ -313,8 +376,10 @@ export class LearnerSession {
     for (const { what, artifactName } of message.items) {
       const path = join(scratchDir, `${artifactName.replaceAll("/", "_")}.safetensors`);
       const [kind, role] = what.split(":");
-      if (kind === "state") await compute.run("exportState", path);
-      else if (kind === "adapter") await compute.run("exportAdapter", { role, path });
+      if (kind === "state") {
+        const digest = this.state.position?.digest ?? "";
+        await compute.run("exportState", { path, digest });
+      } else if (kind === "adapter") await compute.run("exportAdapter", { role, path });
       else await compute.run("exportModel", { role, path, ema: kind === "ema" });
       artifacts.push(await this.artifacts.publish(artifactName, path));
     }

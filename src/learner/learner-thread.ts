@@ -8,6 +8,7 @@ import {
   type ApplyRequest,
   type EvaluateRequest,
   type ExportRequest,
+  type ExportStateRequest,
   type LearnerSettings,
   type ShardsRequest,
 } from "./learner-compute.js";
@@ -54,7 +55,7 @@ export const exportModel = threadFunction((request: ExportRequest) => compute().
 export const exportAdapter = threadFunction((request: Pick<ExportRequest, "role" | "path">) =>
   compute().exportAdapter(request),
 );
-export const exportState = threadFunction((path: string) => compute().exportState(path));
+export const exportState = threadFunction((request: ExportStateRequest) => compute().exportState(request));
 export const loadState = threadFunction((path: string) => compute().loadState(path));
 export const stateSha256 = threadFunction((_argument: undefined) => compute().stateSha256());
 

@@ -6,6 +6,7 @@ import type { MicroShard } from "../rpc/codec/shard.js";
 import type { ComputePool } from "../worker/compute-pool.js";
 import type { GradientSync, StepKey, StepRoute } from "./gradient-sync.js";
 import type * as learnerThread from "./learner-thread.js";
+import { nextDigest } from "./state-digest.js";
 
 export interface StepOrder extends StepRoute {
   readonly shards: readonly MicroShard[];
@@ -18,9 +19,17 @@ export interface StepOrder extends StepRoute {
 export interface Vote extends StepKey {
   readonly isFinite: boolean;
   readonly gradientHash: number;
+  /** Of the state after the step, see ./state-digest; "" when not finite. */
+  readonly digest: string;
   readonly stats: readonly { readonly shard: number; readonly values: Readonly<Record<string, number>> }[];
   readonly computeMs: number;
   readonly allReduceMs: number;
+}
+
+/** What was voted for: enough to apply it later, should the decision not be heard. */
+export interface VotedUpdate {
+  readonly gradients: Float32Array;
+  readonly learningRates: Readonly<Record<string, number>>;
 }
 
 /** What the coordinator decides once every vote is in. */
@@ -29,8 +38,10 @@ export type Decision = "apply" | "skip";
 export interface StepDependencies {
   readonly compute: ComputePool<typeof learnerThread>;
   readonly sync: GradientSync;
+  /** Digest of the state before the step. */
+  readonly digest: string;
   /** Sends the vote; resolves with the decision, or rejects when the step is aborted. */
-  readonly vote: (vote: Vote) => Promise<Decision>;
+  readonly vote: (vote: Vote, update: VotedUpdate) => Promise<Decision>;
   /** Aborts when the coordinator gives the step up (a member was lost): nothing was changed. */
   readonly signal: AbortSignal;
 }
@@ -38,7 +49,7 @@ export interface StepDependencies {
 /** @returns gradient norms by role when applied, undefined when the step is skipped */
 export async function optimizerStep(
   order: StepOrder,
-  { compute, sync, vote, signal }: StepDependencies,
+  { compute, sync, digest, vote, signal }: StepDependencies,
 ): Promise<Record<string, number> | undefined> {
   const startedMs = performance.now();
   // 1. ∇ loss of my micro-shards, already added along the tree inside my range.
@@ -48,15 +59,17 @@ export async function optimizerStep(
   const { values, isFinite, hash } = await sync.allReduce(order, nodes, elementCount, signal);
   const reducedMs = performance.now();
   // 3. Vote: nobody moves unless everybody holds the same finite sum.
-  const decision = await vote({
+  const ballot = {
     generation: order.generation,
     step: order.step,
     isFinite,
     gradientHash: hash,
+    digest: isFinite ? nextDigest(digest, order.step, hash) : "",
     stats,
     computeMs: computedMs - startedMs,
     allReduceMs: reducedMs - computedMs,
-  });
+  };
+  const decision = await vote(ballot, { gradients: values, learningRates: order.learningRates });
   if (decision === "skip") return undefined;
   // 4. Clip to the global norm, AdamW, EMA.
   const { gradNorms } = await compute.run(

@@ -10,6 +10,7 @@ import type { GradientSync, StepKey } from "./gradient-sync.js";
 import type { ShardStats } from "./learner-compute.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { Decision, StepOrder, Vote } from "./optimizer-step.js";
+import { nextDigest } from "./state-digest.js";
 import type { TreePosition } from "./tree-sum.js";
 
 /** This learner's rows of one minibatch of the round. */
@@ -70,6 +71,8 @@ export interface RoundDependencies {
   readonly trained: (update: RoundUpdate) => void;
   /** Tells the coordinator that the average may begin. */
   readonly report: (report: RoundReport) => void;
+  /** Digest of the state before the round. */
+  readonly digest: string;
   /** Sends the vote; resolves with the decision, or rejects when the round is aborted. */
   readonly vote: (vote: Vote) => Promise<Decision>;
   /** Aborts when the coordinator gives the round up: the parameters are those from before it. */
@@ -91,7 +94,7 @@ export async function roundStep(
 
 async function trainAndAverage(
   { generation, step }: StepKey,
-  { compute, sync, feed, trained, report, vote, signal }: RoundDependencies,
+  { compute, sync, feed, trained, report, digest, vote, signal }: RoundDependencies,
 ): Promise<Record<string, number> | undefined> {
   const startedMs = performance.now();
   // 1. My own optimizer steps.
@@ -110,7 +113,7 @@ async function trainAndAverage(
     } catch (error) {
       if (errorCodeOf(error) !== "NUMERIC") throw error;
       const computeMs = performance.now() - startedMs;
-      const notFinite = { isFinite: false, gradientHash: 0, allReduceMs: 0 };
+      const notFinite = { isFinite: false, gradientHash: 0, digest: "", allReduceMs: 0 };
       await vote({ generation, step, ...notFinite, stats: stats.all(), computeMs });
       return undefined;
     }
@@ -130,11 +133,13 @@ async function trainAndAverage(
     hash,
   } = await sync.allReduce({ generation, step }, nodes, elementCount, signal);
   // 3. Vote: the same average, and the same parameters to apply it to.
+  const gradientHash = fold([startCrc32, hash], 0);
   const decision = await vote({
     generation,
     step,
     isFinite,
-    gradientHash: fold([startCrc32, hash], 0),
+    gradientHash,
+    digest: isFinite ? nextDigest(digest, step, gradientHash) : "",
     stats: stats.all(),
     computeMs,
     allReduceMs: performance.now() - averagingMs,

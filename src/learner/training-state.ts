@@ -12,6 +12,13 @@ import type { TrainedModel } from "./trained-model.js";
 /** Metadata keys of a state file. */
 const STAGE = "troupe_stage";
 const OPTIMIZER_STEP = "troupe_optimizer_step";
+const DIGEST = "troupe_digest";
+
+/** Where a state stands: after which step, and by which history (./state-digest). */
+export interface StatePosition {
+  readonly optimizerStep: number;
+  readonly digest: string;
+}
 
 const byRole = (models: readonly TrainedModel[]): TrainedModel[] =>
   [...models].sort((a, b) => (a.role < b.role ? -1 : 1));
@@ -29,7 +36,7 @@ function stateLayout(models: readonly TrainedModel[]): Layout {
 export async function saveState(
   path: string,
   stage: string,
-  optimizerStep: number,
+  { optimizerStep, digest }: StatePosition,
   models: readonly TrainedModel[],
 ): Promise<void> {
   const layout = stateLayout(models);
@@ -41,20 +48,25 @@ export async function saveState(
       offset += arena.layout.size;
     }
   }
-  const metadata = { format: "pt", [STAGE]: stage, [OPTIMIZER_STEP]: String(optimizerStep) };
+  const metadata = {
+    format: "pt",
+    [STAGE]: stage,
+    [OPTIMIZER_STEP]: String(optimizerStep),
+    [DIGEST]: digest,
+  };
   await writeSafetensors(path, layout.entries, values, metadata);
 }
 
 /**
  * Fills the models' memories from a state file.
- * @returns the number of optimizer steps it stands after
+ * @returns where it stands
  * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models
  */
 export async function restoreState(
   path: string,
   stage: string,
   models: readonly TrainedModel[],
-): Promise<number> {
+): Promise<StatePosition> {
   const file = await SafetensorsFile.open(path);
   try {
     const { metadata, tensors } = file.header;
@@ -97,7 +109,7 @@ export async function restoreState(
         offset += arena.layout.size;
       }
     }
-    return optimizerStep;
+    return { optimizerStep, digest: metadata[DIGEST] ?? "" };
   } finally {
     await file.close();
   }

@@ -4,7 +4,7 @@ import { setMaxListeners } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LearnerSession, type LearnerState } from "../learner/learner-session.js";
+import { LearnerSession, learnerHoldings, type LearnerState } from "../learner/learner-session.js";
 import { createLogger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
 import { RolloutSession, type RolloutState } from "../rollout/rollout-session.js";
@@ -58,7 +58,7 @@ export async function playCrowd(
       logger,
       signal,
       holdings: () =>
-        role === "learner" ? { position: learner.position } : { policyVersion: rollout.policyVersion },
+        role === "learner" ? learnerHoldings(learner) : { policyVersion: rollout.policyVersion },
       onOtherRun: () => undefined,
       onHeartbeat: (roundTripMs) => onHeartbeat(role, roundTripMs),
       onReconnect: () => logger.error({ worker_id: workerId }, "joined again"),
@@ -73,6 +73,7 @@ export async function playCrowd(
       compute: learnerCompute as LearnerState["compute"],
       scratchDir,
       position: null,
+      voted: null,
     };
     const perform = async (session: Session) => {
       if (isFlooder) return flood(session, responseTokens, options.floodPerSecond);

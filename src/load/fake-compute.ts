@@ -72,7 +72,7 @@ export function fakeLearnerCompute(elements: number, stepMs: number): FakeComput
         case "exportModel":
           return writeModel((argument as { path: string }).path);
         case "exportState":
-          return writeModel(argument as string);
+          return writeModel((argument as { path: string }).path);
         case "stateSha256":
           return "0".repeat(64);
         default:

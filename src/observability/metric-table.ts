@@ -364,6 +364,13 @@ export const METRIC_TABLE = {
     help: "from the first bucket of a step to the last reduced bucket sent, seconds",
     healthy: "below a third of the update",
   },
+  stateMismatches: {
+    name: "troupe_state_mismatches_total",
+    type: "counter",
+    roles: coordinator,
+    help: "checkpoints before which the learners' whole states were not all equal",
+    healthy: "0; else a machine's memory is at fault, or learners are not of one kind",
+  },
   allreduceAborts: {
     name: "troupe_allreduce_aborts_total",
     type: "counter",

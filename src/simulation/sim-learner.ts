@@ -17,6 +17,8 @@ export class SimLearner extends SimProcess {
   private contribution: readonly number[] | null = null;
   /** The update it voted for. */
   private prepared: { generation: number; step: number; parameters: number; isFinite: boolean } | null = null;
+  /** The same when it lost the coordinator before it heard the decision. */
+  private voted: { step: number; parameters: number } | null = null;
   private lastGeneration = 0;
   private healing: HealLearner | null = null;
   private lastHealId = 0;
@@ -29,7 +31,9 @@ export class SimLearner extends SimProcess {
     this.stage = "";
     this.step = -1;
     this.lastGeneration = 0;
+    this.prepared = null;
     this.detached();
+    this.voted = null;
     this.every(RESEND_MS, () => this.resend());
   }
 
@@ -38,14 +42,20 @@ export class SimLearner extends SimProcess {
     this.lastHealId = 0;
     this.computing = null;
     this.contribution = null;
+    if (this.prepared?.isFinite) this.voted = this.prepared;
     this.prepared = null;
     this.healing = null;
   }
 
   protected position(): LearnerPosition | null {
-    return this.step < 0
-      ? null
-      : { stage: this.stage, step: this.step, hash: this.step === 0 ? "" : hashOf(this.parameters) };
+    const { stage, step, parameters, voted } = this;
+    if (step < 0) return null;
+    return {
+      stage,
+      step,
+      hash: step === 0 ? "" : hashOf(parameters),
+      voted: voted && { step: voted.step, hash: hashOf(voted.parameters) },
+    };
   }
 
   protected heldPolicy(): number {
@@ -84,7 +94,9 @@ export class SimLearner extends SimProcess {
         if (message.incarnation !== this.incarnation || this.lastHealId >= message.healId) return;
         this.lastHealId = message.healId;
         this.healing = message;
+        if (message.source.kind === "vote") return this.applyVoted(message);
         this.step = -1;
+        this.voted = null;
         this.forgetStep();
         this.copy(message, 0);
         return;
@@ -119,6 +131,7 @@ export class SimLearner extends SimProcess {
       }));
       return;
     }
+    this.voted = null;
     this.computing = message;
     this.fetchBatch(message);
   }
@@ -207,9 +220,22 @@ export class SimLearner extends SimProcess {
     else if (this.computing !== null) this.fetchBatch(this.computing);
   }
 
+  private applyVoted(order: HealLearner): void {
+    const { voted } = this;
+    this.voted = null;
+    this.forgetStep();
+    if (voted?.step === order.step && this.step === order.step - 1)
+      return this.healed(order, voted.parameters);
+    this.healing = null;
+    this.step = -1;
+    const reason = "holds no such vote";
+    this.signed((me) => ({ type: "LearnerHealFailed", ...me, healId: order.healId, reason }));
+  }
+
   private copy(order: HealLearner, attempt: number): void {
     if (this.healing !== order) return;
     const { source } = order;
+    if (source.kind === "vote") return;
     if (source.kind === "initial") return this.healed(order, INITIAL_PARAMETERS);
     if (source.kind === "checkpoint")
       return this.healed(order, this.world.checkpoints.get(source.checkpointId)!);

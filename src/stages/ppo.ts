@@ -9,7 +9,7 @@ import {
   type TrainLoopOptions,
   type Troupe,
 } from "../coordinator/train-loop.js";
-import type { StepInputs } from "../coordinator/learner-group.js";
+import type { StepInputs } from "../coordinator/optimizer-steps.js";
 import { ledgerOf } from "../coordinator/ledger-view.js";
 import { PromptSource } from "../data/batches.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";

@@ -1,7 +1,7 @@
 /** The loop that sft and reward share: epochs of minibatches, one optimizer step each, checkpoints on the way. */
 import { epochOrder, groupsOf, minibatches } from "../data/batches.js";
 import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
-import type { StepInputs, StepRequest } from "../coordinator/learner-group.js";
+import type { StepInputs, StepRequest } from "../coordinator/optimizer-steps.js";
 import { roundRequest } from "../coordinator/round-manifest.js";
 import type { OptimizerConfig } from "../config/schema.js";
 import { learningRateAt } from "../rl/schedule.js";

@@ -52,7 +52,13 @@ export interface LinkOptions {
 
 export interface Holdings {
   /** Learners: the stage and the last optimizer step applied in it; null for a fresh process. */
-  readonly position?: { readonly stage: string; readonly step: number } | null;
+  readonly position?: {
+    readonly stage: string;
+    readonly step: number;
+    readonly digest: string;
+    /** What it voted for without hearing what became of it. */
+    readonly voted: { readonly step: number; readonly digest: string } | null;
+  } | null;
   /** Rollouts: the policy version loaded; undefined before the first. */
   readonly policyVersion?: number;
 }

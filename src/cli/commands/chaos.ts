@@ -14,6 +14,7 @@ interface ChaosOptions {
   readonly leaseTtl: number;
   readonly gap: number;
   readonly runDir?: string;
+  readonly keep?: boolean;
   readonly json?: boolean;
 }
 
@@ -47,6 +48,7 @@ export function registerChaos(program: Command, lifetime: Lifetime): void {
       "--run-dir <dir>",
       "new folder for the runs; those without a violation are deleted (default: temporary)",
     )
+    .option("--keep", "with --run-dir: keep those as well")
     .option("--json", "print the report as JSON")
     .action(async (options: ChaosOptions) => {
       const [{ mkdtemp, rm }, { tmpdir }, { join, resolve }] = await Promise.all([
@@ -73,6 +75,7 @@ export function registerChaos(program: Command, lifetime: Lifetime): void {
         leaseTtlMs: leaseTtl,
         gapMs: options.gap,
         folder,
+        isKept: options.keep,
         signal: lifetime.signal,
         onEvent: (event) => {
           if (event.type !== "run") return;

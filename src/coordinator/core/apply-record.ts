@@ -24,6 +24,7 @@ export function applyRecord(state: DurableState, record: DurableRecord): void {
       state.stage = record.stage;
       state.finishedStep = 0;
       state.consecutiveSkips = 0;
+      state.holders = [];
       return;
     case "StageFinished":
       require(state.stage === record.stage, record, `the open stage is ${state.stage}`);
@@ -179,9 +180,10 @@ function finishStep(
   });
   state.prepared = null;
   state.finishedStep = record.step;
-  if (isCommitted) {
+  if (record.type === "StepCommitted") {
     state.committedSteps += 1;
     state.consecutiveSkips = 0;
+    state.holders = record.holders ?? [];
   } else {
     state.skippedSteps += 1;
     state.consecutiveSkips += 1;

@@ -17,7 +17,10 @@ export interface CoreConfig {
   } | null;
   /** A learner that takes longer to copy parameters is fenced, so that it cannot hold up the others. */
   readonly healTimeoutMs: number;
-  /** After all learners were lost: how long to wait for one that still holds newer parameters than the checkpoint. */
+  /**
+   * After all learners were lost: how long to wait for one that still holds newer parameters than the checkpoint, once
+   * all who are known to have held them registered again. While one of those is missing, the wait is a whole lease.
+   */
   readonly regroupMs: number;
   /** Work without a single worker to do it stops the run after this long. */
   readonly waitForWorkersMs: number;

@@ -19,7 +19,7 @@ export function nextDeadlineMs(state: CoordinatorState): number {
   }
   consider(nextHedgeMs(state));
   consider(volatile.activeStep?.deadlineMs);
-  consider(volatile.regroupAtMs);
+  consider(volatile.regroup?.untilMs);
   if (volatile.noRolloutsSinceMs !== null) consider(volatile.noRolloutsSinceMs + config.waitForWorkersMs);
   if (volatile.noLearnersSinceMs !== null) consider(volatile.noLearnersSinceMs + config.waitForWorkersMs);
   return next;

@@ -81,6 +81,8 @@ export interface DurableState {
   committedSteps: number;
   skippedSteps: number;
   consecutiveSkips: number;
+  /** Worker ids of those who voted for the last committed step. */
+  holders: readonly string[];
   prepared: PreparedStep | null;
   /** Finished steps after `keptFrom`, ascending: what a restored learner does again. */
   manifests: FinishedStep[];
@@ -115,6 +117,7 @@ export function emptyDurableState(): DurableState {
     committedSteps: 0,
     skippedSteps: 0,
     consecutiveSkips: 0,
+    holders: [],
     prepared: null,
     manifests: [],
     policyVersion: -1,

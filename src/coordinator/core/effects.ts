@@ -233,8 +233,12 @@ export interface StepRefused {
   readonly missing: readonly ExperienceId[];
 }
 
-/** Where a healing learner gets its state from. `initial` is the stage's starting model at step 0. */
+/**
+ * Where a healing learner gets its state from. `initial` is the stage's starting model at step 0; `vote` is the update
+ * that it voted for and still holds: it only has to apply it.
+ */
 export type HealSource =
+  | { readonly kind: "vote"; readonly hash: string }
   | { readonly kind: "peer"; readonly workerId: string; readonly incarnation: number }
   | { readonly kind: "checkpoint"; readonly checkpointId: string }
   | { readonly kind: "initial" };

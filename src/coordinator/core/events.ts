@@ -19,6 +19,11 @@ export interface LearnerPosition {
   readonly stage: string;
   readonly step: number;
   readonly hash: string;
+  /**
+   * The step it voted for without hearing what became of it, and the digest it would have then: it still holds that
+   * update. null or absent when there is none.
+   */
+  readonly voted?: { readonly step: number; readonly hash: string } | null;
 }
 
 export interface TaskRequest {
@@ -152,6 +157,13 @@ export interface ReduceFailed {
   readonly step: number;
   readonly workerId: string | null;
   readonly reason: string;
+}
+
+/** Learners that stand after the same step fingerprinted their whole states, and not all are equal. */
+export interface StatesDiffer {
+  readonly type: "StatesDiffer";
+  readonly step: number;
+  readonly states: readonly { readonly workerId: string; readonly sha256: string }[];
 }
 
 /** Of a round: these members have trained; the others are too late for it. */
@@ -302,5 +314,6 @@ export type CoordinatorEvent =
   | WorkerEvent
   | PolicyHeld
   | ReduceFailed
+  | StatesDiffer
   | RoundTrained
   | TrainLoopEvent;

@@ -3,9 +3,13 @@
  * steps every other learner is healed: from a member of the group, or, when the group is lost, from the newest
  * checkpoint (the stage's starting model before the first), after which the journalled steps since are done again.
  * While a learner is copying no step starts, for at most `healTimeoutMs`.
+ *
+ * A finished step is repeated only when nobody is left who holds its result: whoever is known to have voted for it is
+ * waited for, for a lease, and a learner that voted but never heard the commit applies what it voted for.
  */
+import { hashAfter } from "./durable.js";
 import type { HealSource } from "./effects.js";
-import type { LearnerHealed, LearnerHealFailed } from "./events.js";
+import type { LearnerHealed, LearnerHealFailed, StatesDiffer } from "./events.js";
 import { fence, removeMember, usableStep } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
@@ -19,6 +23,7 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   for (const member of volatile.learners) {
     if (member.state !== "draining") learners.push(member);
   }
+  for (const learner of learners) applyVoted(state, learner, out);
   if (!formGroup(state, learners)) healFromStorage(state, learners, out);
   else healFromGroup(state, learners, out);
 
@@ -42,9 +47,20 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
 const isInGroup = (state: CoordinatorState, learner: Member): boolean =>
   learner.heal === null && state.volatile.groupStep >= 0 && learner.step === state.volatile.groupStep;
 
+/** The commit of a step was lost on its way, or its sender died: the journal tells the voter what became of it. */
+function applyVoted(state: CoordinatorState, learner: Member, out: Outbox): void {
+  const { voted } = learner;
+  const { finishedStep } = state.durable;
+  if (voted === null || learner.heal !== null) return;
+  learner.voted = null;
+  const isCommitted = voted.hash !== "" && hashAfter(state.durable, finishedStep) === voted.hash;
+  if (voted.step !== finishedStep || learner.step !== finishedStep - 1 || !isCommitted) return;
+  startHeal(state, learner, { kind: "vote", hash: voted.hash }, finishedStep, out);
+}
+
 /** Chooses `groupStep`; false while no learner holds a state worth going on from. */
 function formGroup(state: CoordinatorState, learners: readonly Member[]): boolean {
-  const { volatile, durable, config } = state;
+  const { volatile, durable } = state;
   let best = -1;
   for (const learner of learners) if (learner.heal === null) best = Math.max(best, learner.step);
   const hadGroup = volatile.groupStep >= 0 && learners.some((learner) => isInGroup(state, learner));
@@ -52,27 +68,41 @@ function formGroup(state: CoordinatorState, learners: readonly Member[]): boolea
   if (!hadGroup) volatile.groupStep = -1;
   if (best === durable.finishedStep || ((hadGroup || volatile.isRestoring) && best >= restorable)) {
     volatile.groupStep = best;
-    volatile.regroupAtMs = null;
+    volatile.regroup = null;
     volatile.isRestoring = false;
     return true;
   }
   if (learners.length === 0) {
-    volatile.regroupAtMs = null;
+    volatile.regroup = null;
     return false;
   }
   if (restorable === durable.finishedStep || volatile.isRestoring) return false;
-  // Steps were committed after the checkpoint: wait a little for a learner that still holds their result.
-  volatile.regroupAtMs ??= volatile.nowMs + config.regroupMs;
-  if (volatile.nowMs < volatile.regroupAtMs || best < restorable) return false;
+  // Steps were committed after the checkpoint: wait for a learner that still holds their result.
+  volatile.regroup ??= { sinceMs: volatile.nowMs, untilMs: Infinity };
+  volatile.regroup.untilMs = volatile.regroup.sinceMs + regroupPatienceMs(state, learners);
+  if (volatile.nowMs < volatile.regroup.untilMs || best < restorable) return false;
   volatile.groupStep = best;
-  volatile.regroupAtMs = null;
+  volatile.regroup = null;
   return true;
 }
 
+function regroupPatienceMs(
+  { volatile, durable, config }: CoordinatorState,
+  learners: readonly Member[],
+): number {
+  if (learners.some(isClosing)) return Infinity; // its heal has a deadline
+  const isComplete = durable.holders.every((workerId) => volatile.members.has(workerId));
+  return isComplete ? config.regroupMs : Math.max(config.regroupMs, config.leaseTtlMs);
+}
+
+/** It applies what it voted for, and is then where the journal is. */
+const isClosing = ({ heal }: Member): boolean => heal?.source.kind === "vote";
+
 function healFromStorage(state: CoordinatorState, learners: readonly Member[], out: Outbox): void {
   const { volatile, durable } = state;
-  if (volatile.regroupAtMs !== null && volatile.nowMs < volatile.regroupAtMs) return;
-  volatile.regroupAtMs = null;
+  if (volatile.regroup !== null && volatile.nowMs < volatile.regroup.untilMs) return;
+  if (learners.some(isClosing)) return;
+  volatile.regroup = null;
   volatile.isRestoring = learners.length > 0;
   const { checkpoint } = durable;
   const source: HealSource =
@@ -177,6 +207,31 @@ function failHeal(state: CoordinatorState, member: Member): void {
   member.heal = null;
   member.step = -1;
   state.volatile.healFailures += 1;
+}
+
+/**
+ * Something changed a state that no step explains: a fault of memory, or learners that compute differently. The minority
+ * copies from the majority; without one nobody can tell who is right, and going on would train nobody knows what.
+ */
+export function receiveDifference(state: CoordinatorState, event: StatesDiffer, out: Outbox): void {
+  const { volatile, durable } = state;
+  if (event.step !== durable.finishedStep) return;
+  const counts = new Map<string, number>();
+  for (const { sha256 } of event.states) counts.set(sha256, (counts.get(sha256) ?? 0) + 1);
+  const majority = [...counts].find(([, count]) => count * 2 > event.states.length)?.[0];
+  if (majority === undefined) {
+    const who = event.states.map(({ workerId, sha256 }) => `${workerId} ${sha256.slice(0, 16)}`).join(", ");
+    const from = durable.checkpoint?.checkpointId ?? "the stage's starting model";
+    out.stop(
+      "DATA",
+      `the learners hold different parameters or moments after step ${event.step} of ${durable.stage} (${who}), and no majority agrees: memory of one machine is damaged, or they are not of one kind (engine, processor); the last state they agreed on is ${from}: start another run from it (model.path), without the machine that is to blame`,
+    );
+    return;
+  }
+  for (const { workerId, sha256 } of event.states) {
+    const member = volatile.members.get(workerId);
+    if (sha256 !== majority && member?.role === "learner" && member.step === event.step) member.step = -1;
+  }
 }
 
 /** A learner that copies for too long holds up the others: it is fenced and may join again. */

@@ -39,6 +39,7 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     refreshedTo: -1,
     leases: new Set(),
     step: event.role === "learner" ? usableStep(state, event.position) : -1,
+    voted: event.position?.stage === durable.stage ? (event.position?.voted ?? null) : null,
     differsSinceMs: null,
     blame: 0,
     heal: null,

@@ -20,7 +20,7 @@ export function startStage(state: CoordinatorState, stage: string, out: Outbox):
   if (durable.stage !== null) finishStage(state, durable.stage, out);
   out.record({ type: "StageStarted", stage });
   volatile.groupStep = -1;
-  volatile.regroupAtMs = null;
+  volatile.regroup = null;
   volatile.isRestoring = false;
 }
 
@@ -32,7 +32,7 @@ export function finishStage(state: CoordinatorState, stage: string, out: Outbox)
   closeIterations(state, Infinity, "stageEnd", "stageEnd", out);
   out.record({ type: "StageFinished", stage }, { deletePayloads: [...durable.retained] });
   volatile.groupStep = -1;
-  volatile.regroupAtMs = null;
+  volatile.regroup = null;
   volatile.isRestoring = false;
   volatile.isPaused = false;
   volatile.noLearnersSinceMs = null;

@@ -87,6 +87,8 @@ export interface StepCommittedRecord {
   readonly generation: number;
   readonly step: number;
   readonly hash: string;
+  /** The members: they hold the state after it, and a restarted coordinator waits for them. */
+  readonly holders?: readonly string[];
 }
 /** Nobody applied; the number is used up. On a final use: buffered -> trained if an earlier epoch used it, else dropped. */
 export interface StepSkippedRecord {

@@ -14,7 +14,13 @@
 import type { Effect } from "./effects.js";
 import { receiveEvaluation, requestEvaluation } from "./evaluations.js";
 import type { CoordinatorEvent, WorkerEvent } from "./events.js";
-import { advanceLearning, noteAppliedStep, receiveHealed, receiveHealFailed } from "./healing.js";
+import {
+  advanceLearning,
+  noteAppliedStep,
+  receiveDifference,
+  receiveHealed,
+  receiveHealFailed,
+} from "./healing.js";
 import {
   addCollectionTasks,
   cancelCollections,
@@ -93,6 +99,8 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return requestStep(state, event, out);
     case "ReduceFailed":
       return receiveReduceFailure(state, event, out);
+    case "StatesDiffer":
+      return receiveDifference(state, event, out);
     case "RoundTrained":
       return closeRound(state, event, out);
     case "VersionPublished":

@@ -9,7 +9,7 @@ import { emptyDurableState, type DurableState, type StepManifest } from "./durab
 import type { HealSource, Redelivery, StepMember, TaskKind } from "./effects.js";
 import { FreeWorkers } from "./free-workers.js";
 import { WaitingTasks } from "./waiting-tasks.js";
-import type { Role, StepRequested, CollectRequested } from "./events.js";
+import type { LearnerPosition, Role, StepRequested, CollectRequested } from "./events.js";
 
 export interface Member {
   readonly workerId: string;
@@ -29,6 +29,8 @@ export interface Member {
   readonly leases: Set<string>;
   /** Learners: last step of the stage it stands at; -1 when it holds no usable state. */
   step: number;
+  /** Learners: the update it held when it registered, not looked at yet. */
+  voted: NonNullable<LearnerPosition["voted"]> | null;
   /** Learners: since when its own word differs from `step`; null when it does not. */
   differsSinceMs: number | null;
   /** Learners: consecutive aborts blamed on it. */
@@ -142,8 +144,8 @@ export interface VolatileState {
   activeStep: ActiveStep | null;
   /** Step the group of ready learners stands at; -1 when there is no group. */
   groupStep: number;
-  /** When the wait for learners with newer parameters ends; null when nobody waits. */
-  regroupAtMs: number | null;
+  /** The wait for a learner with newer parameters than the checkpoint's; null when nobody waits. */
+  regroup: { readonly sinceMs: number; untilMs: number } | null;
   /** That wait is over: learners are being restored from storage. */
   isRestoring: boolean;
   /** Consecutive aborts of the step that is due, and how many of them were differing hashes. */
@@ -194,7 +196,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       stepRequest: null,
       activeStep: null,
       groupStep: -1,
-      regroupAtMs: null,
+      regroup: null,
       isRestoring: false,
       stepAborts: 0,
       hashMismatches: 0,

@@ -163,8 +163,9 @@ function commit(state: CoordinatorState, active: ActiveStep, hash: string, out: 
   const stage = durable.stage ?? "";
   const { generation, members } = active;
   const { step } = active.manifest;
+  const holders = members.map(({ workerId }) => workerId);
   if (active.isReplay) volatile.counters.stepsReplayed += 1;
-  else out.record({ type: "StepCommitted", stage, generation, step, hash });
+  else out.record({ type: "StepCommitted", stage, generation, step, hash, holders });
   out.send({ type: "CommitStep", stage, generation, step, hash, members });
   closeFinished(state, active, step);
   if (active.isReplay) return;

@@ -2,6 +2,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { AbortStep as _troupe_v1_AbortStep, AbortStep__Output as _troupe_v1_AbortStep__Output } from './troupe/v1/AbortStep.js';
+import type { ApplyVoted as _troupe_v1_ApplyVoted, ApplyVoted__Output as _troupe_v1_ApplyVoted__Output } from './troupe/v1/ApplyVoted.js';
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from './troupe/v1/ArtifactRef.js';
 import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from './troupe/v1/AverageParameters.js';
 import type { CommitStep as _troupe_v1_CommitStep, CommitStep__Output as _troupe_v1_CommitStep__Output } from './troupe/v1/CommitStep.js';
@@ -48,6 +49,7 @@ export interface ProtoGrpcType {
   troupe: {
     v1: {
       AbortStep: MessageTypeDefinition<_troupe_v1_AbortStep, _troupe_v1_AbortStep__Output>
+      ApplyVoted: MessageTypeDefinition<_troupe_v1_ApplyVoted, _troupe_v1_ApplyVoted__Output>
       ArtifactRef: MessageTypeDefinition<_troupe_v1_ArtifactRef, _troupe_v1_ArtifactRef__Output>
       AverageParameters: MessageTypeDefinition<_troupe_v1_AverageParameters, _troupe_v1_AverageParameters__Output>
       CommitStep: MessageTypeDefinition<_troupe_v1_CommitStep, _troupe_v1_CommitStep__Output>

@@ -14,6 +14,7 @@ import type { RegisterReply as _troupe_v1_RegisterReply, RegisterReply__Output a
 import type { RegisterRequest as _troupe_v1_RegisterRequest, RegisterRequest__Output as _troupe_v1_RegisterRequest__Output } from './troupe/v1/RegisterRequest.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
+import type { VotedUpdate as _troupe_v1_VotedUpdate, VotedUpdate__Output as _troupe_v1_VotedUpdate__Output } from './troupe/v1/VotedUpdate.js';
 
 type SubtypeConstructor<Constructor extends new (...args: any) => any, Subtype> = {
   new(...args: ConstructorParameters<Constructor>): Subtype;
@@ -40,6 +41,7 @@ export interface ProtoGrpcType {
       Role: EnumTypeDefinition
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>
+      VotedUpdate: MessageTypeDefinition<_troupe_v1_VotedUpdate, _troupe_v1_VotedUpdate__Output>
     }
   }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ppoUpdate } from "../../../src/coordinator/ppo-update.js";
-import type { StepRequest } from "../../../src/coordinator/learner-group.js";
+import type { StepRequest } from "../../../src/coordinator/optimizer-steps.js";
 import { intoRounds, roundRequest, updatesOf } from "../../../src/coordinator/round-manifest.js";
 import type { Experience } from "../../../src/rl/types.js";
 

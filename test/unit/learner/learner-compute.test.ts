@@ -129,7 +129,7 @@ describe.each(onEveryEngine)("gradients of %s on %s", (_name, _engine, settings,
     const norm = Math.hypot(...gradient);
     // One step of size h along ±gradient must change the loss by ±h·|gradient|.
     const path = join(folder, `fd-${settings.stage}.safetensors`);
-    await learner.exportState(path);
+    await learner.exportState({ path, digest: "d" });
     const h = 1e-3;
     const moved = async (sign: number) => {
       await moveParameters(learner, gradient, (sign * h) / norm);
@@ -422,10 +422,10 @@ describe("LearnerCompute, state", () => {
     const path = join(folder, "state.safetensors");
     const first = await open(settings);
     for (let i = 1; i <= 3; i++) await step(first, rows, i);
-    await first.exportState(path);
+    await first.exportState({ path, digest: "d" });
     const resumed = await open(settings);
     expect(await resumed.stateSha256()).not.toBe(await first.stateSha256());
-    expect(await resumed.loadState(path)).toEqual({ optimizerStep: 3 });
+    expect(await resumed.loadState(path)).toEqual({ optimizerStep: 3, digest: "d" });
     expect(await resumed.stateSha256()).toBe(await first.stateSha256());
     for (const learner of [first, resumed]) for (let i = 4; i <= 6; i++) await step(learner, rows, i);
     expect(await resumed.stateSha256()).toBe(await first.stateSha256());
@@ -460,7 +460,7 @@ describe("LearnerCompute, state", () => {
   it("the file names every tensor by role and memory", async () => {
     const path = join(folder, "names.safetensors");
     const learner = await open(settings);
-    await learner.exportState(path);
+    await learner.exportState({ path, digest: "d" });
     const file = await SafetensorsFile.open(path);
     const names = file.header.tensors.map(({ name }) => name);
     await file.close();
@@ -474,7 +474,7 @@ describe("LearnerCompute, state", () => {
   it("refuses a state of other models and changes nothing", async () => {
     const path = join(folder, "other.safetensors");
     const learner = await open(ppoSettings());
-    await learner.exportState(path);
+    await learner.exportState({ path, digest: "d" });
     const withEma = await open(settings);
     const before = await withEma.stateSha256();
     await expect(withEma.loadState(path)).rejects.toThrow(/actor\.ema\.\S+ is missing/);

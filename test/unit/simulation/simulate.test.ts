@@ -4,9 +4,22 @@ import {
   makeScenario,
   simulateScenario,
   simulateSeed,
+  type Fault,
   type Scenario,
 } from "../../../src/simulation/index.js";
 import { World } from "../../../src/simulation/world.js";
+
+/** Coordinator deaths right around commits. */
+const killsAround = (seed: number): Fault[] =>
+  (["afterSync", "midEffects", "beforeSync", "now"] as const).map((point, i) => {
+    return {
+      kind: "killCoordinator",
+      atMs: 150 + 170 * i + 13 * (seed % 23),
+      target: 0,
+      durationMs: 50,
+      point,
+    };
+  });
 
 describe("simulation", () => {
   it("holds the contract under 600 seeds of faults", () => {
@@ -67,6 +80,22 @@ describe("simulation", () => {
       const faults = [{ kind: "killAll", atMs, target: 1, durationMs: 100, point: "now" }] as const;
       expect(finalOf({ ...calm, faults })).toBe(expected);
     }
+  });
+
+  it("repeats no committed step while a learner lives that holds it, or the vote for it", () => {
+    let kills = 0;
+    for (let seed = 1; seed <= 150; seed++) {
+      const base = makeScenario(seed);
+      const isKill = ({ kind }: Fault): boolean => kind === "killCoordinator";
+      const faults = [...base.faults.filter(isKill), ...killsAround(seed)].sort((a, b) => a.atMs - b.atMs);
+      kills += faults.length;
+      const quiet = { drop: 0, duplicate: 0, delayMs: base.network.delayMs, jitterMs: 0 }; // one stream keeps its order
+      const scenario = { ...base, network: quiet, faults, damagesCheckpoints: false, nonFiniteSteps: [] };
+      const { entries } = new World(scenario, "none").run();
+      const repeated = entries.filter((entry) => entry.type === "started" && entry.isReplay);
+      expect(repeated, `seed ${seed}`).toEqual([]);
+    }
+    expect(kills).toBeGreaterThan(600);
   });
 
   it("survives a coordinator that dies at every point of the journal protocol, again and again", () => {

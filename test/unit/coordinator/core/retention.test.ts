@@ -46,7 +46,7 @@ describe("payloads", () => {
     expect(collectedIds(core.state.durable, 0)).toEqual(ids);
     core.restart();
     core.effects = [];
-    core.learner("l2");
+    core.learner("l1");
     core.wait(3_000);
     core.heal();
     expect(core.takeOne("StartStep")).toMatchObject({ step: 2, isReplay: true });
@@ -95,7 +95,7 @@ describe("a damaged checkpoint", () => {
     }
     core.restart();
     core.effects = [];
-    core.register("l2", "learner", null, -1);
+    core.register("l1", "learner", null, -1);
     core.wait(3_000);
     return core;
   }

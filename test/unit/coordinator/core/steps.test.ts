@@ -44,6 +44,7 @@ describe("optimizer step", () => {
       generation,
       step: 1,
       hash: "h",
+      holders: ["l1", "l2"],
     });
     expect(core.takeOne("CommitStep")).toMatchObject({ generation, step: 1, hash: "h" });
     expect(core.takeOne("StepFinished")).toMatchObject({ step: 1, outcome: "committed" });
@@ -299,10 +300,10 @@ describe("healing", () => {
     core.voteAll("h2");
     core.restart();
     core.effects = [];
-    const incarnation = core.register("l9", "learner", null, -1);
+    const incarnation = core.register("l1", "learner", null, -1);
     expect(core.take("HealLearner")).toEqual([]);
     core.wait(2_000);
-    expect(core.state.volatile.members.get("l9")?.incarnation).toBe(incarnation);
+    expect(core.state.volatile.members.get("l1")?.incarnation).toBe(incarnation);
     expect(core.effects.filter((effect) => effect.type === "HealLearner")).toMatchObject([
       { step: 1, source: { kind: "checkpoint", checkpointId: "c1" } },
     ]);
@@ -334,6 +335,128 @@ describe("healing", () => {
       step: 1,
       source: { kind: "peer", workerId: "l1" },
     });
+  });
+
+  it("waits a lease for a learner that voted for the last step, and no longer than regroupMs once all are back", () => {
+    const core = stageWith(2, { regroupMs: 2_000, leaseTtlMs: 10_000 });
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.restart();
+    core.effects = [];
+    const incarnation = core.register("l1", "learner", null, -1);
+    const beat = () => core.do({ type: "WorkerHeartbeat", workerId: "l1", incarnation, appliedStep: 0 });
+    for (let ms = 0; ms < 9_000; ms += 1_000) {
+      core.wait(1_000);
+      beat();
+    }
+    expect(core.take("HealLearner"), "l2 may still hold step 1").toEqual([]);
+    core.register("l2", "learner", { stage: "ppo", step: 1, hash: "h1" }, -1);
+    expect(core.takeOne("HealLearner")).toMatchObject({
+      workerId: "l1",
+      source: { kind: "peer", workerId: "l2" },
+    });
+  });
+
+  it("gives up waiting for a voter after a lease", () => {
+    const core = stageWith(2, { regroupMs: 2_000, leaseTtlMs: 10_000 });
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.restart();
+    core.effects = [];
+    const incarnation = core.register("l1", "learner", null, -1);
+    for (let ms = 0; ms < 10_000; ms += 1_000) {
+      expect(core.take("HealLearner")).toEqual([]);
+      core.wait(1_000);
+      core.do({ type: "WorkerHeartbeat", workerId: "l1", incarnation, appliedStep: 0 });
+    }
+    expect(core.takeOne("HealLearner")).toMatchObject({ workerId: "l1", source: { kind: "initial" } });
+  });
+
+  it("lets learners that voted but heard no commit apply it, instead of computing the step again", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.requestStep(2);
+    core.voteAll("h2");
+    core.restart(); // step 2 is in the journal, nobody was told
+    core.effects = [];
+    const voted = { step: 2, hash: "h2" };
+    core.register("l1", "learner", { stage: "ppo", step: 1, hash: "h1", voted }, -1);
+    core.register("l2", "learner", { stage: "ppo", step: 1, hash: "h1", voted }, -1);
+    const orders = core.effects.filter((effect) => effect.type === "HealLearner");
+    expect(orders).toMatchObject([
+      { workerId: "l1", step: 2, source: { kind: "vote", hash: "h2" } },
+      { workerId: "l2", step: 2, source: { kind: "vote", hash: "h2" } },
+    ]);
+    core.heal("h2");
+    core.requestStep(3);
+    expect(core.takeOne("StartStep")).toMatchObject({ step: 3, isReplay: false });
+    expect(core.journal.map(({ type }) => type)).not.toContain("GenerationOpened");
+  });
+
+  it.each([
+    ["another hash than the journal's", { step: 2, hash: "h3" }],
+    ["a step that was never committed", { step: 3, hash: "h3" }],
+    ["a step before the last", { step: 1, hash: "h1" }],
+  ])("lets nobody apply a vote with %s", (_, voted) => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.requestStep(2);
+    core.voteAll("h2");
+    core.restart();
+    core.effects = [];
+    core.register("l1", "learner", { stage: "ppo", step: 1, hash: "h1", voted }, -1);
+    core.wait(2_000);
+    expect(core.take("HealLearner")).toEqual([]);
+    expect(core.takeOne("StartStep")).toMatchObject({ step: 2, isReplay: true });
+  });
+
+  it("goes on without the vote when the learner dies while it applies it", () => {
+    const core = stageWith(1);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.restart();
+    core.effects = [];
+    const voted = { step: 1, hash: "h1" };
+    const incarnation = core.register("l1", "learner", { stage: "ppo", step: 0, hash: "", voted }, -1);
+    expect(core.takeOne("HealLearner").source.kind).toBe("vote");
+    core.do({ type: "WorkerDisconnected", workerId: "l1", incarnation });
+    core.register("l1", "learner", null, -1);
+    core.wait(2_000);
+    expect(core.effects.find((effect) => effect.type === "HealLearner")).toMatchObject({
+      step: 0,
+      source: { kind: "initial" },
+    });
+    core.heal();
+    expect(core.takeOne("StartStep")).toMatchObject({ step: 1, isReplay: true });
+  });
+
+  it("lets the minority copy from the majority when whole states differ", () => {
+    const core = stageWith(3);
+    core.requestStep(1);
+    core.voteAll("h1");
+    core.effects = [];
+    const states = ["l1", "l2", "l3"].map((workerId) => ({
+      workerId,
+      sha256: workerId === "l2" ? "b" : "a",
+    }));
+    core.do({ type: "StatesDiffer", step: 1, states });
+    const { workerId, source } = core.takeOne("HealLearner");
+    expect(workerId).toBe("l2");
+    expect(source).toMatchObject({ kind: "peer" });
+    expect(core.take("StopRun")).toEqual([]);
+  });
+
+  it("ends the run when whole states differ and no majority agrees", () => {
+    const core = stageWith(2);
+    core.requestStep(1);
+    core.voteAll("h1");
+    const states = ["l1", "l2"].map((workerId) => ({ workerId, sha256: workerId }));
+    core.do({ type: "StatesDiffer", step: 1, states });
+    const { code, diagnosis } = core.takeOne("StopRun");
+    expect(code).toBe("DATA");
+    expect(diagnosis).toMatch(/different parameters or moments after step 1 of ppo \(l1 l1, l2 l2\)/);
   });
 
   it("heals a learner that reports an older step for longer than a commit can take", () => {

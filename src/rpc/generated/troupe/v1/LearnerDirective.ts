@@ -8,6 +8,7 @@ import type { Evaluate as _troupe_v1_Evaluate, Evaluate__Output as _troupe_v1_Ev
 import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _troupe_v1_PublishState__Output } from '../../troupe/v1/PublishState.js';
 import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from '../../troupe/v1/StopTraining.js';
 import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from '../../troupe/v1/AverageParameters.js';
+import type { ApplyVoted as _troupe_v1_ApplyVoted, ApplyVoted__Output as _troupe_v1_ApplyVoted__Output } from '../../troupe/v1/ApplyVoted.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerDirective {
@@ -26,7 +27,8 @@ export interface LearnerDirective {
   'publish'?: (_troupe_v1_PublishState | null);
   'stop'?: (_troupe_v1_StopTraining | null);
   'average'?: (_troupe_v1_AverageParameters | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average";
+  'applyVoted'?: (_troupe_v1_ApplyVoted | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted";
 }
 
 export interface LearnerDirective__Output {
@@ -45,5 +47,6 @@ export interface LearnerDirective__Output {
   'publish'?: (_troupe_v1_PublishState__Output | null);
   'stop'?: (_troupe_v1_StopTraining__Output | null);
   'average'?: (_troupe_v1_AverageParameters__Output | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average";
+  'applyVoted'?: (_troupe_v1_ApplyVoted__Output | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted";
 }

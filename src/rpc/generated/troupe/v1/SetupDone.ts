@@ -12,6 +12,10 @@ export interface SetupDone {
    * Parameters in all trained models together.
    */
   'parameterCount'?: (number | string | Long);
+  /**
+   * Digest of the history that led to the state, hex.
+   */
+  'digest'?: (string);
 }
 
 export interface SetupDone__Output {
@@ -24,4 +28,8 @@ export interface SetupDone__Output {
    * Parameters in all trained models together.
    */
   'parameterCount': (number);
+  /**
+   * Digest of the history that led to the state, hex.
+   */
+  'digest': (string);
 }

@@ -16,6 +16,11 @@ export interface StepVote {
    */
   'computeMs'?: (number | string);
   'allReduceMs'?: (number | string);
+  /**
+   * Digest of the state after the step: that of the state before it, and the gradient. All members must agree, hence
+   * only learners with one history commit together. Empty when not finite.
+   */
+  'digest'?: (string);
 }
 
 export interface StepVote__Output {
@@ -32,4 +37,9 @@ export interface StepVote__Output {
    */
   'computeMs': (number);
   'allReduceMs': (number);
+  /**
+   * Digest of the state after the step: that of the state before it, and the gradient. All members must agree, hence
+   * only learners with one history commit together. Empty when not finite.
+   */
+  'digest': (string);
 }

@@ -1,0 +1,288 @@
+/**
+ * The optimizer step that is under way, as the core orders it: hands every member its micro-shards, gathers the votes,
+ * tells commit, skip and abort. Which learners take part and when a step counts is decided by the core.
+ */
+import type { Config } from "../config/schema.js";
+import type { Logger } from "../observability/logger.js";
+import type { Metrics } from "../observability/metrics.js";
+import type { BulkServer } from "../reduce/bulk-server.js";
+import { toShard, type MicroShard } from "../rpc/codec/shard.js";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
+import type { LearnerFailure__Output } from "../rpc/generated/troupe/v1/LearnerFailure.js";
+import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { RoundTrained__Output } from "../rpc/generated/troupe/v1/RoundTrained.js";
+import type { StepApplied__Output } from "../rpc/generated/troupe/v1/StepApplied.js";
+import type { StepVote__Output } from "../rpc/generated/troupe/v1/StepVote.js";
+import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
+import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
+import { TroupeError } from "../shared/errors.js";
+import { AllReduceService } from "./all-reduce-service.js";
+import type { CoreHost } from "./core-host.js";
+import type { JsonValue, StartStep, StepMember } from "./core/index.js";
+import { ParameterRounds } from "./parameter-rounds.js";
+import { StepVotes, type VoteTotals } from "./step-votes.js";
+import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
+
+/** A minibatch, cut into the fixed micro-shards. */
+export interface StepInputs {
+  readonly shards: readonly MicroShard[];
+  /** Counted tokens or pairs of the whole minibatch. */
+  readonly denominator: number;
+  readonly ptxDenominator: number;
+  readonly learningRates: Readonly<Record<string, number>>;
+}
+
+/** What the learners need to take part in a stage. */
+export interface StageSetup {
+  readonly stage: string;
+  readonly models: readonly ModelRef[];
+  readonly tokenizer: TokenizerInfo;
+  /** Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated. */
+  readonly materialize: (
+    experienceIds: readonly string[],
+    input: JsonValue,
+    step: number,
+  ) => Promise<StepInputs>;
+  /** Full training state of a checkpoint of this stage. */
+  readonly checkpointState: (checkpointId: string) => Promise<ArtifactRef__Output>;
+}
+
+export interface StepRequest {
+  readonly step: number;
+  readonly experienceIds: readonly string[];
+  readonly input: JsonValue;
+  readonly shardCount: number;
+  readonly isFinalUse: boolean;
+}
+
+export interface StepResult extends VoteTotals {
+  readonly outcome: "committed" | "skipped";
+  /** Minibatches that were trained: 1, or those of a round; slow learners may leave out parts of some. */
+  readonly minibatches: number;
+}
+
+export interface OptimizerStepsOptions {
+  readonly host: CoreHost;
+  readonly metrics: Metrics<"coordinator">;
+  readonly logger: Logger;
+  readonly runId: string;
+  readonly cluster: Pick<
+    Config["cluster"],
+    "wire" | "bucketTimeoutMs" | "allReduce" | "sync" | "syncEvery" | "roundPatience" | "stepTimeoutMs"
+  >;
+  readonly bulk?: BulkServer;
+  /** The bulk channel is encrypted. */
+  readonly isEncrypted?: boolean;
+  readonly streams: StreamRegistry<LearnerDirective>;
+  /** Where a learner takes connections of others, if it does. */
+  readonly bulkAddressOf: (workerId: string) => { readonly host: string; readonly port: number } | undefined;
+  /** The run cannot go on. */
+  readonly fail: (error: unknown) => void;
+}
+
+interface Sender {
+  readonly workerId: string;
+  readonly incarnation: number;
+}
+
+export class OptimizerSteps {
+  readonly allReduce: AllReduceService;
+  /** Of a run that averages parameters. */
+  private readonly rounds: ParameterRounds | undefined;
+  private readonly votes = new StepVotes();
+  private setup: StageSetup | undefined;
+  /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
+  private earlyStep: StartStep | undefined;
+  private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
+  private active: { readonly generation: number; readonly step: number } | undefined;
+  private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
+  /** Gradient norms before clipping of the last applied step, by model role. */
+  gradientNorms: Readonly<Record<string, number>> = {};
+
+  constructor(private readonly options: OptimizerStepsOptions) {
+    const { host, metrics, logger, streams } = options;
+    this.allReduce = new AllReduceService({
+      runId: options.runId,
+      wire: options.cluster.wire,
+      bucketTimeoutMs: options.cluster.bucketTimeoutMs,
+      bulk: options.bulk,
+      isEncrypted: options.isEncrypted,
+      topology: options.cluster.allReduce,
+      bulkAddressOf: options.bulkAddressOf,
+      metrics,
+      onFailed: (failure) => host.dispatch({ type: "ReduceFailed", ...failure }),
+    });
+    const { sync, roundPatience, stepTimeoutMs } = options.cluster;
+    if (sync === "parameters") {
+      this.rounds = new ParameterRounds({
+        patience: roundPatience,
+        answerLimitMs: stepTimeoutMs,
+        dispatch: (event) => host.dispatch(event),
+        logger,
+        streams,
+        openSum: (...about) => void this.allReduce.open(...about, "call"),
+      });
+    }
+    this.obey();
+  }
+
+  /** The stage whose steps are done from now on; undefined between stages. */
+  enter(setup: StageSetup | undefined): void {
+    this.setup = setup;
+    this.inputs = undefined;
+    const { earlyStep } = this;
+    if (setup === undefined) return;
+    this.earlyStep = undefined;
+    if (earlyStep?.stage === setup.stage) this.start(earlyStep);
+  }
+
+  /** Minibatches that make one step: 1, or the most of a round. */
+  get minibatchesPerStep(): number {
+    const { sync, syncEvery } = this.options.cluster;
+    return sync === "parameters" ? syncEvery : 1;
+  }
+
+  get averagesParameters(): boolean {
+    return this.rounds !== undefined;
+  }
+
+  /** Resolves when the step is durable: committed, or skipped for a non-finite gradient. */
+  async request(stage: string, request: StepRequest, signal: AbortSignal): Promise<StepResult> {
+    const done = makeDeferred<StepResult>();
+    this.waiting = { step: request.step, done };
+    try {
+      this.options.host.dispatch({ type: "StepRequested", stage, ...request });
+      return await abortable(done.promise, signal);
+    } finally {
+      this.waiting = undefined;
+    }
+  }
+
+  /** Whoever waits for the step hears this instead. */
+  reject(error: unknown): void {
+    this.waiting?.done.reject(error);
+  }
+
+  receiveVote(vote: StepVote__Output, from: Sender): void {
+    const { generation, step, isFinite, digest } = vote;
+    this.votes.add(vote);
+    this.options.host.dispatch({ type: "StepVote", ...from, generation, step, isFinite, hash: digest });
+  }
+
+  receiveTrained(trained: RoundTrained__Output, { workerId }: Sender): void {
+    this.rounds?.finish(workerId, trained);
+  }
+
+  receiveApplied({ stage, step, gradientNorms }: StepApplied__Output, from: Sender): void {
+    if (Object.keys(gradientNorms).length > 0) this.gradientNorms = gradientNorms;
+    this.options.host.dispatch({ type: "StepApplied", ...from, stage, step });
+  }
+
+  receiveFailure(
+    { errorCode, message, suspectWorkerId }: LearnerFailure__Output,
+    { workerId }: Sender,
+  ): void {
+    const { host, logger } = this.options;
+    logger.error({ worker_id: workerId, code: errorCode }, message);
+    if (this.active === undefined) return;
+    host.dispatch({
+      type: "ReduceFailed",
+      ...this.active,
+      workerId: suspectWorkerId || workerId,
+      reason: message,
+    });
+  }
+
+  /** Registers what is done about each of the core's orders. */
+  private obey(): void {
+    const { host, metrics, logger, streams } = this.options;
+    host.on("LeaveRound", (effect) => this.rounds?.leave(effect));
+    host.on("AverageRound", (effect) => this.rounds?.average(effect));
+    host.on("StartStep", (effect) => this.start(effect));
+    host.on("CommitStep", ({ generation, step, members }) => {
+      for (const { workerId } of members)
+        streams.send(workerId, { commit: { generation, step, apply: true } });
+    });
+    host.on("SkipStep", ({ generation, step, members, reason }) => {
+      metrics.skippedSteps.inc({ reason });
+      for (const { workerId } of members)
+        streams.send(workerId, { commit: { generation, step, apply: false } });
+    });
+    host.on("AbortStep", ({ generation, step, members, reason }) => {
+      logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
+      metrics.allreduceAborts.inc({ reason });
+      if (this.earlyStep?.generation === generation) this.earlyStep = undefined;
+      this.rounds?.close();
+      this.allReduce.close(reason);
+      for (const { workerId } of members) streams.send(workerId, { abort: { generation, step, reason } });
+    });
+    host.on("StepFinished", ({ step, outcome }) => {
+      this.rounds?.close();
+      this.allReduce.close("the step is finished");
+      const totals = this.votes.take();
+      this.active = undefined;
+      if (this.waiting?.step === step)
+        this.waiting.done.resolve({ outcome, ...totals, minibatches: this.rounds?.trainedMinibatches ?? 1 });
+    });
+    host.on("StepRefused", ({ step, reason, missing }) => {
+      const what =
+        missing.length > 0
+          ? `${reason}: ${missing.slice(0, 3).join(", ")} (${missing.length} in all)`
+          : reason;
+      if (this.waiting?.step === step)
+        this.waiting.done.reject(new TroupeError("INTERNAL", `optimizer step ${step} refused: ${what}`));
+    });
+  }
+
+  private start(effect: StartStep): void {
+    void this.share(effect).catch((error: unknown) => this.options.fail(error));
+  }
+
+  private async share(effect: StartStep): Promise<void> {
+    const { setup } = this;
+    const { host, logger, streams } = this.options;
+    const { generation, step, members, shardCount, isReplay } = effect;
+    if (setup === undefined) {
+      this.earlyStep = effect;
+      return;
+    }
+    if (isReplay)
+      logger.warn(
+        { generation, step, stage: effect.stage },
+        "committed step computed again: no learner is left that holds its result",
+      );
+    this.active = { generation, step };
+    this.votes.open(generation, shardCount);
+    if (this.rounds !== undefined) return this.rounds.start(effect, setup);
+    const exchange = this.allReduce.open(generation, step, shardCount, members);
+    if (this.inputs?.step !== step)
+      this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
+    const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
+    const begin = async (member: StepMember) => {
+      const { workerId, incarnation } = member;
+      const isBound = await streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS);
+      if (this.active?.generation !== generation) return; // given up meanwhile
+      const mine = shards.slice(member.firstShard, member.firstShard + member.shardCount);
+      const isSent = streams.send(workerId, {
+        train: {
+          generation,
+          step,
+          stage: effect.stage,
+          firstShard: member.firstShard,
+          shards: mine.map(toShard),
+          shardCount,
+          memberCount: members.length,
+          denominator,
+          ptxDenominator,
+          learningRates: { ...learningRates },
+          ...(exchange === undefined ? {} : { exchange }),
+        },
+      });
+      if (isBound && isSent) return;
+      const reason = `${workerId} registered but opened no stream`;
+      host.dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
+    };
+    await Promise.all(members.map(begin));
+  }
+}
