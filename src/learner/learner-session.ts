@@ -239,9 +239,7 @@ export class LearnerSession {
     this.state.voted = null;
     this.state.position = null;
     const { gradients, learningRates } = voted.update;
-    await compute.run("applyGradients", { gradients, learningRates, optimizerStep: step }, [
-      gradients.buffer as ArrayBuffer,
-    ]);
+    await compute.run("applyGradients", { gradients, learningRates, optimizerStep: step }, [gradients]);
     this.state.position = { stage, step, digest };
     this.context.logger.info({ stage, step }, "committed step applied late, from its vote");
     return { setupDone: { healId, appliedStep: step, digest } };
