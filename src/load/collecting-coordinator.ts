@@ -22,7 +22,8 @@ import { EventBus } from "../observability/progress.js";
 import type { Prompt } from "../rl/types.js";
 import { JoinTokens } from "../rpc/auth.js";
 import { startRpcServer } from "../rpc/server.js";
-import { makeDeferred, sleep } from "../shared/abort.js";
+import { sleep } from "../shared/abort.js";
+import { TroupeError } from "../shared/errors.js";
 
 const RUN_ID = "collecting";
 
@@ -59,11 +60,13 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
   const logger = createLogger({ role: "coordinator", level: "warn" });
   const metrics = createMetrics("coordinator", { processMetrics: false });
   const bus = new EventBus();
-  const failed = makeDeferred<never>();
-  failed.promise.catch(() => undefined); // told to whoever collects
+  /** Ends whatever is being collected. */
+  const failing = new AbortController();
   const core = { ...DEFAULT_CORE_CONFIG, leaseTtlMs: 60_000, capacityExperiences: options.collection };
-  const host = new CoreHost(makeState(core, await log.recover()), log, logger, failed.reject);
-  host.on("StopRun", ({ diagnosis }) => failed.reject(new Error(diagnosis)));
+  const host = new CoreHost(makeState(core, await log.recover()), log, logger, (error) =>
+    failing.abort(error),
+  );
+  host.on("StopRun", ({ code, diagnosis }) => failing.abort(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
   const artifacts = new ArtifactStore(join(options.folder, "artifacts"));
   const store = new ExperienceStore(log);
@@ -98,7 +101,6 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
   await host.settled();
 
   const promptIds = new Int32Array(options.promptTokens).fill(5);
-  const forever = new AbortController().signal;
   let iteration = 0;
   return {
     address: server.address,
@@ -111,10 +113,7 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
         promptIds,
       }));
       host.dispatch({ type: "IterationStarted", iteration, promptCursor: 0 });
-      const collected = await Promise.race([
-        dispatcher.collect(iteration, prompts, 0, BRIEF, forever),
-        failed.promise,
-      ]);
+      const collected = await dispatcher.collect(iteration, prompts, 0, BRIEF, failing.signal);
       store.release(collected.map(({ experienceId }) => experienceId));
       host.dispatch({ type: "IterationCommitted", iteration, promptCursor: 0, resume: null });
       iteration += 1;

@@ -2,12 +2,12 @@
  * A rollout worker that ignores what it was granted: it sends experiences nobody asked for, as fast as its stream takes
  * them or at a given rate. What the coordinator must survive with the memory it has.
  */
-import { once } from "node:events";
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
 import { sleep } from "../shared/abort.js";
+import { whenDrained } from "../shared/when-drained.js";
 import type { Session } from "../worker/coordinator-link.js";
 
 const BATCH_BYTES = 256 << 10;
@@ -43,8 +43,7 @@ export async function flood(
   call.resume(); // acknowledgements are read and ignored
   call.write({ sender, ready: { credits: 0 } });
   while (!signal.aborted && call.writable) {
-    if (!call.write({ sender, experiences: { experiences } }))
-      await Promise.race([once(call, "drain"), once(call, "close")]);
+    if (!call.write({ sender, experiences: { experiences } })) await whenDrained(call);
     if (perSecond > 0) await sleep((experiences.length / perSecond) * 1000, signal);
   }
 }

@@ -8,7 +8,6 @@
  * again by whoever gets the task next: the same tokens, since they depend on nothing but seed, id and weights.
  */
 import type { ClientDuplexStream } from "@grpc/grpc-js";
-import { once } from "node:events";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
 import { fromPromptRow } from "../rpc/codec/prompt-row.js";
 import { fromStopTable } from "../rpc/codec/stop-table.js";
@@ -18,6 +17,7 @@ import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.j
 import type { RolloutTask__Output } from "../rpc/generated/troupe/v1/RolloutTask.js";
 import { AsyncQueue } from "../shared/async-queue.js";
 import { describeError, errorCodeOf, protocolError } from "../shared/errors.js";
+import { whenDrained } from "../shared/when-drained.js";
 import { ArtifactClient } from "../worker/artifact-client.js";
 import type { ComputePool } from "../worker/compute-pool.js";
 import type { Session } from "../worker/coordinator-link.js";
@@ -187,8 +187,7 @@ export class RolloutSession {
 
   private async send(message: Omit<RolloutMessage, "sender">): Promise<void> {
     if (!this.call.writable) return;
-    if (!this.call.write({ sender: this.session.sender, ...message }))
-      await Promise.race([once(this.call, "drain"), once(this.call, "close")]);
+    if (!this.call.write({ sender: this.session.sender, ...message })) await whenDrained(this.call);
   }
 }
 

@@ -6,7 +6,7 @@ import { crc32 } from "node:zlib";
 import { applyRecord, emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError } from "../../shared/errors.js";
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 const HEADER_BYTES = 5;
 
 /** 16 hex digits hold every safe integer and sort like numbers. */

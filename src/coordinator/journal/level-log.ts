@@ -1,9 +1,11 @@
 /**
- * The embedded engine: one LevelDB directory, one synced batch per append.
+ * The embedded engine: one LevelDB directory, one synced batch per append; the payloads in files beside it, synced
+ * before the batch that says they are there.
  *
- * Keys: `r<sequence>` records, `p<experience id>` payloads, `s` the newest snapshot. Sequences have no holes, so a
- * lost or reordered entry is noticed at recovery. LevelDB's lock keeps a second coordinator out of the directory.
+ * Keys: `r<sequence>` records, `p<number>` where a chunk of payloads lies, `s` the newest snapshot. Sequences have no
+ * holes, so a lost or reordered entry is noticed at recovery. LevelDB's lock keeps a second coordinator out.
  */
+import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
@@ -14,19 +16,20 @@ import {
   encodeRecord,
   encodeSnapshot,
   foldRecord,
-  frame,
   recordKey,
-  unframe,
   type Snapshot,
 } from "./encoding.js";
+import { chunkKey, decodeChunk, encodeChunk } from "./payload-chunks.js";
+import { PayloadFiles, type Chunk } from "./payload-files.js";
 
 type Database = ClassicLevel<string, Uint8Array>;
 
-/** Payloads are written once and mostly deleted before they would be compacted: sort them in large pieces. */
-const WRITE_BUFFER_BYTES = 16 << 20;
-
+const PAYLOAD_FOLDER = "payloads";
 const SNAPSHOT_KEY = "s";
-const payloadKey = (id: string): string => `p${id}`;
+/** Records of so many bytes are folded as well, however few they are. */
+const COMPACT_BYTES = 4 << 20;
+/** Records read in one turn of the event loop. */
+const RECORDS_A_TURN = 64;
 
 export interface LevelLogOptions {
   /** Records after which the log is folded into a snapshot by itself. */
@@ -41,7 +44,6 @@ export async function openLevelLog(directory: string, options: LevelLogOptions =
   const database: Database = new ClassicLevel(directory, {
     keyEncoding: "utf8",
     valueEncoding: "view",
-    writeBufferSize: WRITE_BUFFER_BYTES,
   });
   try {
     await database.open();
@@ -67,6 +69,7 @@ class LevelLog implements DurableLog {
   private snapshotBytes = 0;
   /** Of the records after the snapshot. */
   private recordBytes = 0;
+  private payloads!: PayloadFiles;
   private failure: TroupeError | null = null;
   private compaction: Promise<void> | null = null;
   private isClosed = false;
@@ -83,6 +86,10 @@ class LevelLog implements DurableLog {
     this.nextSequence =
       Math.max(this.snapshotSequence, last === undefined ? 0 : parseInt(last.slice(1), 16)) + 1;
     this.syncedSequence = this.nextSequence - 1;
+    const chunks: Chunk[] = [];
+    for await (const [key, value] of this.database.iterator({ gte: "p", lt: "q" }))
+      chunks.push(decodeChunk(key, value));
+    this.payloads = await this.guard(PayloadFiles.open(join(this.directory, PAYLOAD_FOLDER), chunks));
   }
 
   append(entries: readonly LogEntry[]): Promise<void> {
@@ -96,16 +103,27 @@ class LevelLog implements DurableLog {
     if (this.failure !== null) throw this.failure;
     if (entries.length === 0) return;
     try {
+      const changed = new Set(await this.payloads.write(entries.flatMap(({ put = [] }) => put)));
+      for (const chunk of changed) this.payloads.adopt(chunk);
       // Chained: a list of operations costs four times as much per entry on its way to LevelDB.
       const batch = this.database.batch();
-      for (const { record, put = [], delete: deleted = [] } of entries) {
+      let hasDeleted = false;
+      for (const { record, delete: deleted = [] } of entries) {
         const value = encodeRecord(record);
         this.recordBytes += value.length;
         batch.put(recordKey(this.nextSequence++), value);
-        for (const { id, bytes } of put) batch.put(payloadKey(id), frame(bytes));
-        for (const id of deleted) batch.del(payloadKey(id));
+        for (const id of deleted) {
+          const chunk = this.payloads.remove(id);
+          if (chunk !== undefined) changed.add(chunk);
+          hasDeleted = true;
+        }
+      }
+      for (const chunk of changed) {
+        if (chunk.ids.every((id) => id === null)) batch.del(chunkKey(chunk.number));
+        else batch.put(chunkKey(chunk.number), encodeChunk(chunk));
       }
       await batch.write({ sync: true });
+      if (hasDeleted) await this.payloads.sweep();
     } catch (error) {
       // The sequence numbers of this batch are a hole now: nothing may follow.
       this.failure = translate(error, this.directory);
@@ -118,7 +136,8 @@ class LevelLog implements DurableLog {
   /** A snapshot costs what the state is large; so that a record's share of it is bounded, the log must have grown by that. */
   private isWorthCompacting(): boolean {
     const records = this.syncedSequence - this.snapshotSequence;
-    return records >= this.compactEveryRecords && this.recordBytes >= this.snapshotBytes;
+    const isLong = records >= this.compactEveryRecords || this.recordBytes >= COMPACT_BYTES;
+    return isLong && this.recordBytes >= this.snapshotBytes;
   }
 
   async recover(): Promise<DurableState> {
@@ -130,12 +149,11 @@ class LevelLog implements DurableLog {
   }
 
   async getPayload(id: string): Promise<Uint8Array | undefined> {
-    const value = await this.guard(this.database.get(payloadKey(id)));
-    return value === undefined ? undefined : unframe(payloadKey(id), value);
+    return this.guard(this.payloads.read(id));
   }
 
   async *payloadIds(): AsyncIterable<string> {
-    for await (const key of this.database.keys({ gte: "p", lt: "q" })) yield key.slice(1);
+    yield* this.payloads.ids();
   }
 
   compact(): Promise<void> {
@@ -150,6 +168,7 @@ class LevelLog implements DurableLog {
     this.isClosed = true;
     await this.queue;
     await this.compaction?.catch(() => {});
+    await this.payloads.close();
     await this.guard(this.database.close());
   }
 
@@ -182,7 +201,11 @@ class LevelLog implements DurableLog {
     const iterator = this.database.iterator({ gte: recordKey(from + 1), lte: recordKey(upTo) });
     try {
       // Many at a time: one call per record would cost more than decoding it.
-      for (let rows = await iterator.nextv(1000); rows.length > 0; rows = await iterator.nextv(1000)) {
+      for (
+        let rows = await iterator.nextv(RECORDS_A_TURN);
+        rows.length > 0;
+        rows = await iterator.nextv(RECORDS_A_TURN)
+      ) {
         for (const [key, value] of rows) {
           if (key !== recordKey(expected)) throw this.hole(expected, key);
           yield { sequence: expected, record: decodeRecord(key, value) };

@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { openLevelLog } from "../../../../src/coordinator/journal/index.js";
+import { openLevelLog, type DurableLog } from "../../../../src/coordinator/journal/index.js";
 import { admitted, collection, describeDurableLog, epoch, failureOf } from "./durable-log-contract.js";
 
 let directory: string;
@@ -19,6 +19,13 @@ async function tamper(change: (database: ClassicLevel<string, Uint8Array>) => Pr
   await database.open();
   await change(database);
   await database.close();
+}
+
+const payloadFiles = (): string[] => readdirSync(join(directory, "payloads"));
+
+async function reopen(log: DurableLog): Promise<DurableLog> {
+  await log.close();
+  return openLevelLog(directory);
 }
 
 describeDurableLog("level log", () => ({
@@ -83,7 +90,7 @@ describe("level log", () => {
     await log.close();
     await tamper((database) => database.put("r0000000000000001", new Uint8Array([9, 0, 0, 0, 0, 123])));
     const reopened = await openLevelLog(directory);
-    expect((await failureOf(reopened.recover())).message).toMatch(/format 9, expected 1/);
+    expect((await failureOf(reopened.recover())).message).toMatch(/format 9, expected 2/);
     await reopened.close();
   });
 
@@ -94,14 +101,47 @@ describe("level log", () => {
       { record: admitted("0/0/0"), put: [{ id: "0/0/0", bytes: new Uint8Array([1, 2, 3]) }] },
     ]);
     await log.close();
-    await tamper(async (database) => {
-      const value = (await database.get("p0/0/0"))!;
-      value[6] ^= 0xff;
-      await database.put("p0/0/0", value);
-    });
+    const [file] = payloadFiles();
+    const path = join(directory, "payloads", file);
+    writeFileSync(path, readFileSync(path).fill(9, 1, 2));
     const reopened = await openLevelLog(directory);
     expect((await failureOf(reopened.getPayload("0/0/0"))).message).toMatch(/p0\/0\/0 is damaged/);
-    await reopened.close();
+    rmSync(path);
+    expect((await failureOf((await reopen(reopened)).getPayload("0/0/0"))).code).toBe("STORAGE");
+  });
+
+  it("finds every payload again, whatever was deleted around it, and frees files of which nothing is left", async () => {
+    const idOf = (i: number) => `0/${i}/0`;
+    const bytesOf = (i: number) => new Uint8Array(10 + (i % 7)).fill(i);
+    const all = Array.from({ length: 700 }, (_, i) => i);
+    const put = all.map((i) => ({ id: idOf(i), bytes: bytesOf(i) }));
+    let log = await openLevelLog(directory);
+    await log.append([{ record: collection(0, 700) }]);
+    await log.append([{ record: admitted(idOf(0)), put }]);
+    expect(payloadFiles()).toHaveLength(1);
+    const kept = all.filter((i) => i % 100 === 3);
+    const gone = all.filter((i) => !kept.includes(i)).map(idOf);
+    await log.append([{ record: { type: "EpochStarted", epoch: 1 }, delete: gone }]);
+    log = await reopen(log);
+    for (const i of kept) expect(await log.getPayload(idOf(i))).toEqual(Buffer.from(bytesOf(i)));
+    for (const id of gone) expect(await log.getPayload(id)).toBeUndefined();
+    // What comes after a restart goes into a file of its own.
+    await log.append([{ record: admitted(idOf(1)), put: [{ id: "1/0/0", bytes: bytesOf(1) }] }]);
+    expect(payloadFiles()).toHaveLength(2);
+    await log.append([{ record: { type: "EpochStarted", epoch: 2 }, delete: kept.map(idOf) }]);
+    expect(payloadFiles()).toHaveLength(1);
+    expect(await log.getPayload("1/0/0")).toEqual(Buffer.from(bytesOf(1)));
+    await log.close();
+  });
+
+  it("throws away what a crash left between the payloads and the record that names them", async () => {
+    await (await openLevelLog(directory)).close();
+    writeFileSync(join(directory, "payloads", "00000007.payloads"), "half of a payload");
+    const log = await openLevelLog(directory);
+    expect(payloadFiles()).toEqual([]);
+    await log.append([{ record: epoch(1).record, put: [{ id: "0/0/0", bytes: new Uint8Array([5]) }] }]);
+    expect(await log.getPayload("0/0/0")).toEqual(Buffer.from([5]));
+    await log.close();
   });
 
   it("reports a directory it cannot use", async () => {
