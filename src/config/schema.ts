@@ -314,6 +314,12 @@ const durableSchema = z.discriminatedUnion("type", [
       .nullable()
       .default(null)
       .describe("names the run's streams; null = `name`, with other characters turned into `-`"),
+    files: z
+      .enum(["nats", "disk"])
+      .default("nats")
+      .describe(
+        "where checkpoints, models and current weights are kept: nats = by the servers too, so that each coordinator has a run directory of its own; disk = in a run directory that all of them mount",
+      ),
     tokenFile: z.string().min(1).nullable().default(null).describe("file with the servers' token"),
     caFile: pemFile.describe("authority by which the servers are known; null = plaintext, or the system's"),
     leaseTtlMs: durationMs

@@ -6,6 +6,7 @@ import { dirname, join, resolve, sep } from "node:path";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import { dataError, protocolError } from "../shared/errors.js";
+import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 export type ArtifactRef = ArtifactRef__Output;
 
@@ -14,10 +15,19 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*(\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/;
 /** An upload that is not complete. */
 const PARTIAL = /\.safetensors\.partial-[0-9a-f-]{36}$/;
 
+export interface ArtifactStoreOptions {
+  readonly files: DurableFiles;
+  /** Must an upload of this name be there for a coordinator that takes over? */
+  readonly isKept: (name: string) => boolean;
+}
+
 export class ArtifactStore {
   private readonly refs = new Map<string, ArtifactRef>();
 
-  constructor(private readonly folder: string) {}
+  constructor(
+    private readonly folder: string,
+    private readonly options: ArtifactStoreOptions = { files: FILES_ON_DISK, isKept: () => false },
+  ) {}
 
   get(name: string): ArtifactRef {
     const ref = this.refs.get(name);
@@ -57,6 +67,8 @@ export class ArtifactStore {
       await rm(partial, { force: true });
       throw error;
     }
+    const { files, isKept } = this.options;
+    if (isKept(announced.name)) await files.keep(path);
     return this.remember({ ...announced, localPath: path });
   }
 
@@ -101,7 +113,9 @@ export class ArtifactStore {
     const ref = this.refs.get(name);
     if (ref === undefined) return;
     this.refs.delete(name);
-    if (ref.localPath.startsWith(resolve(this.folder) + sep)) await rm(ref.localPath, { force: true });
+    if (!ref.localPath.startsWith(resolve(this.folder) + sep)) return;
+    await rm(ref.localPath, { force: true });
+    if (this.options.isKept(name)) await this.options.files.drop(ref.localPath);
   }
 
   /** Takes away uploads that an earlier process was killed in the middle of. @returns how many */

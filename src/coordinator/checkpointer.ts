@@ -16,6 +16,7 @@ import { dataError, describeError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { keptCheckpoints, type JsonValue } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
+import type { DurableFiles } from "./journal/durable-files.js";
 import type { LearnerGroup } from "./learner-group.js";
 import type { ModelFolders, ModelSource } from "./model-folders.js";
 
@@ -70,6 +71,7 @@ export interface CheckpointerOptions {
   readonly learners: LearnerGroup;
   readonly artifacts: ArtifactStore;
   readonly models: ModelFolders;
+  readonly files: DurableFiles;
   readonly bus: EventBus;
   readonly metrics: Metrics<"coordinator">;
   readonly logger: Logger;
@@ -107,6 +109,7 @@ export class Checkpointer {
     try {
       await rm(target, { recursive: true, force: true });
       await rename(join(this.folder, checkpointId), target);
+      await this.options.files.drop(join(this.folder, checkpointId));
       const newest = this.options.host.state.durable.checkpoint?.checkpointId;
       if (newest === undefined) await rm(join(this.folder, "latest"), { force: true });
       else await this.name(newest);
@@ -173,6 +176,7 @@ export class Checkpointer {
     await rm(target, { recursive: true, force: true });
     await rename(partial, target);
     await syncFolder(this.folder);
+    await this.options.files.keep(target);
     await this.name(checkpointId);
     host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
     // A restart reads the checkpoint that the journal names: the older ones go only once it names this one.
@@ -229,7 +233,21 @@ export class Checkpointer {
     await mkdir(join(path, ".."), { recursive: true });
     await writeSynced(`${path}.tmp`, JSON.stringify(value));
     await rename(`${path}.tmp`, path);
+    await this.options.files.keep(path);
     return value;
+  }
+
+  /** Names of what `remember` stored in a folder, without it. */
+  async remembered(folder: string): Promise<string[]> {
+    const names = await readdir(join(this.options.runDir, "results", folder)).catch(() => []);
+    return names.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -".json".length));
+  }
+
+  /** Takes away what `remember` stored. */
+  async forget(name: string): Promise<void> {
+    const path = this.resultPath(name);
+    await rm(path, { force: true });
+    await this.options.files.drop(path);
   }
 
   private resultPath(name: string): string {
@@ -244,8 +262,9 @@ export class Checkpointer {
     const ours = (await readdir(this.folder)).filter((name) => name.startsWith(`${stage}-`)).sort();
     for (const name of ours.slice(0, -keepLast)) {
       const folder = join(this.folder, name);
-      if (!named.has(name) && !(await this.isOneOfEvery(folder)))
-        await rm(folder, { recursive: true, force: true });
+      if (named.has(name) || (await this.isOneOfEvery(folder))) continue;
+      await rm(folder, { recursive: true, force: true });
+      await this.options.files.drop(folder);
     }
   }
 

@@ -10,6 +10,7 @@ import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { dataError } from "../shared/errors.js";
 import { SafetensorsFile } from "../shared/safetensors.js";
 import type { ArtifactStore } from "./artifact-store.js";
+import type { DurableFiles } from "./journal/durable-files.js";
 
 /** A model as later stages refer to it. */
 export type ModelSource = Omit<ModelRef, "role" | "head">;
@@ -29,6 +30,7 @@ export class ModelFolders {
     private readonly config: Config,
     private readonly artifacts: ArtifactStore,
     private readonly tokenizer: TokenizerInfo,
+    private readonly files: DurableFiles,
   ) {}
 
   /** The model a run starts from when the user gives none; the learners initialise it from the seed. */
@@ -93,6 +95,7 @@ export class ModelFolders {
     await this.write(`${target}.partial`, source, head, parametersFile);
     await rm(target, { recursive: true, force: true });
     await rename(`${target}.partial`, target);
+    await this.files.keep(target);
     return target;
   }
 
@@ -113,6 +116,7 @@ export class ModelFolders {
     await copyFile(file, join(target, "adapter_model.safetensors"));
     const text = JSON.stringify({ ...config, base_model_name_or_path: base }, null, 2);
     await writeFile(join(target, "adapter_config.json"), text + "\n");
+    await this.files.keep(target);
   }
 
   /** The files of a model directory, into `directory`. */

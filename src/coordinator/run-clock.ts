@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import type { Logger } from "../observability/logger.js";
 import { dataError } from "../shared/errors.js";
 import { writeSynced } from "./checkpointer.js";
+import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 /** A coordinator that is killed loses at most this much of its time. */
 const SAVE_MS = 5_000;
@@ -14,6 +15,7 @@ const SAVE_MS = 5_000;
 export interface RunClockOptions {
   readonly runDir: string;
   readonly logger: Logger;
+  readonly files?: DurableFiles;
   /** Monotonic milliseconds. @default performance.now */
   readonly now?: () => number;
   /** @default 5_000 */
@@ -44,6 +46,7 @@ export class RunClock {
     return new RunClock(path, earlier, {
       now: () => performance.now(),
       saveEveryMs: SAVE_MS,
+      files: FILES_ON_DISK,
       ...options,
     });
   }
@@ -76,6 +79,7 @@ export class RunClock {
     try {
       await writeSynced(partial, JSON.stringify(this.seconds));
       await rename(partial, this.path);
+      await this.options.files.keep(this.path);
       this.hasFailed = false;
     } catch (error) {
       if (!this.hasFailed) this.options.logger.warn({ err: error }, `${this.path} could not be written`);

@@ -80,7 +80,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     signal: options.signal,
   });
   if (durability === undefined) return;
-  const { log, runId, leadership } = durability;
+  const { log, files, runId, leadership } = durability;
   await mkdir(join(runDir, "checkpoints"), { recursive: true });
   const logger = createLogger({
     role: "coordinator",
@@ -88,12 +88,12 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     file: join(runDir, "logs", "coordinator.ndjson"),
     secrets: tokens?.secrets ?? [],
   });
-  const clock = await RunClock.open({ runDir, logger });
+  const clock = await RunClock.open({ runDir, logger, files });
   const metrics = createMetrics("coordinator");
   const bus = new EventBus({
     onListenerError: (error) => logger.error({ err: error }, "a progress listener failed"),
   });
-  const files = await startRunFiles({ bus, dir: runDir });
+  const runFiles = await startRunFiles({ bus, dir: runDir });
 
   // The run ends when the stages are done, when someone stops it, or when it cannot go on.
   const stopping = new AbortController();
@@ -119,11 +119,15 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     // From here on nothing is decided, and nothing more is tried to be written.
     void host.close();
     void log.close();
+    files.close();
     void clock.abandon();
   });
   host.on("StopRun", ({ code, diagnosis }) => stop(new TroupeError(code, diagnosis)));
   const directory = new WorkerDirectory(bus);
-  const artifacts = new ArtifactStore(join(runDir, "artifacts"));
+  const artifacts = new ArtifactStore(join(runDir, "artifacts"), {
+    files,
+    isKept: (name) => WEIGHTS.test(name),
+  });
   await artifacts.clean();
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
@@ -225,7 +229,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     });
     logger.info(data.report.summary);
     bus.publish({ type: "message", level: "info", text: data.report.summary });
-    const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info);
+    const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info, files);
     const checkpointer = new Checkpointer({
       runDir,
       runId,
@@ -235,6 +239,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
       learners,
       artifacts,
       models,
+      files,
       bus,
       metrics,
       logger,
@@ -299,11 +304,15 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     await host.close();
     await log.close();
     if (leadership?.lost.aborted !== true) await clock.close();
+    files.close();
     await leadership?.resign(endedBy);
-    await files.close();
+    await runFiles.close();
     await logger.close();
   }
 }
+
+/** What rollout workers sample with: a coordinator that takes over must have it. */
+const WEIGHTS = /^(actor|critic)\/\d+$/;
 
 const REFUSALS = {
   missing: "no join token",

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import { createLogger } from "../observability/logger.js";
 import { configError } from "../shared/errors.js";
+import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 import { openLevelLog, type DurableLog } from "./journal/index.js";
 import type { NatsOptions } from "./journal/nats-connection.js";
 import type { Leadership } from "./standby.js";
@@ -22,6 +23,7 @@ export interface DurabilityOptions {
 
 export interface Durability {
   readonly log: DurableLog;
+  readonly files: DurableFiles;
   readonly runId: string;
   /** Undefined for a journal that only this machine has. */
   readonly leadership: Leadership | undefined;
@@ -40,7 +42,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
       throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
     await mkdir(runDir, { recursive: true });
     const log = await openLevelLog(join(runDir, "journal"));
-    return { log, runId: await runIdOf(runDir, config), leadership: undefined };
+    return { log, files: FILES_ON_DISK, runId: await runIdOf(runDir, config), leadership: undefined };
   }
 
   const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
@@ -67,7 +69,17 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await writeFile(runIdFile(runDir), runId + "\n");
     const owner = `${hostname()} ${process.pid}`;
     const log = await openNatsLog(connection, { ...nats, owner });
-    return { log, runId, leadership };
+    if (durable.files === "disk") return { log, files: FILES_ON_DISK, runId, leadership };
+    const { openNatsFiles } = await import("./journal/nats-files.js");
+    const files = await openNatsFiles(connection, { ...nats, owner, runDir });
+    const startedMs = performance.now();
+    const restored = await files.restore();
+    if (restored.files > 0)
+      logger.info(
+        { ...restored, ms: Math.round(performance.now() - startedMs) },
+        "the run's files were brought from NATS",
+      );
+    return { log, files, runId, leadership };
   } catch (error) {
     await leadership.resign(error);
     throw error;

@@ -44,7 +44,6 @@ export interface PpoResult {
   readonly after: PolicyEvaluation;
   readonly iterations: number;
   readonly stoppedByKlBudget: boolean;
-  readonly directory: string;
   readonly stateSha256: string;
 }
 
@@ -335,7 +334,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     ...(hasAdapters(config) ? [{ what: "adapter:actor", artifactName: "ppo/adapter" }] : []),
   ];
   const { stateSha256 } = await learners.publish(finals, signal);
-  const directory = await run.models.save("ppo", models.policy, "lm", artifacts.get("ppo/actor").localPath);
+  await run.models.save("ppo", models.policy, "lm", artifacts.get("ppo/actor").localPath);
   await run.models.save("ppo-critic", models.reward, "scalar", artifacts.get("ppo/critic").localPath);
   if (hasAdapters(config)) await run.models.saveAdapter("ppo", artifacts.get("ppo/adapter").localPath);
   if (ppo.ema !== null)
@@ -352,7 +351,6 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     after,
     iterations: end.iteration,
     stoppedByKlBudget: end.isKlBudgetSpent,
-    directory,
     stateSha256,
   };
 }

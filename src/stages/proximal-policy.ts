@@ -6,8 +6,6 @@
  * Kept on disk from before the first step until a checkpoint covers the iteration: learners restored from an older
  * state repeat its steps when that policy is long gone, and must do so to the bit.
  */
-import { readdir, rm } from "node:fs/promises";
-import { join } from "node:path";
 import { iterationOf } from "../coordinator/core/index.js";
 import { groupsOf } from "../data/batches.js";
 import type { Experience } from "../rl/types.js";
@@ -25,9 +23,7 @@ const nameOf = (iteration: number): string => `${FOLDER}/${iteration}`;
 const tokensOf = ({ promptIds, responseIds }: Experience): number => promptIds.length + responseIds.length;
 
 export class ProximalPolicy {
-  constructor(
-    private readonly run: Pick<RunContext, "checkpointer" | "host" | "learners" | "runDir" | "signal">,
-  ) {}
+  constructor(private readonly run: Pick<RunContext, "checkpointer" | "host" | "learners" | "signal">) {}
 
   /**
    * @param policyVersion what the learners hold; experience of that version needs nothing
@@ -51,14 +47,13 @@ export class ProximalPolicy {
 
   /** Deletes what no repeated step can need: that of committed iterations whose experiences are gone as well. */
   async prune(): Promise<void> {
-    const { runDir, host } = this.run;
+    const { checkpointer, host } = this.run;
     const { retained, committedIteration } = host.state.durable;
     const repeated = new Set([...retained].map(iterationOf));
-    const folder = join(runDir, "results", FOLDER);
-    for (const file of await readdir(folder).catch(() => [])) {
-      const iteration = Number.parseInt(file, 10);
+    for (const name of await checkpointer.remembered(FOLDER)) {
+      const iteration = Number(name);
       if (iteration <= committedIteration && !repeated.has(iteration))
-        await rm(join(folder, file), { force: true });
+        await checkpointer.forget(nameOf(iteration));
     }
   }
 

@@ -34,9 +34,8 @@ export interface RunSummary {
   readonly stateSha256: string;
 }
 
-/** What a finished stage leaves for the later ones; kept on disk, so that a restart finds it. */
+/** What a finished stage leaves for the later ones beside its model under DIR/models; kept, so that a restart finds it. */
 export interface StageOutcome {
-  readonly directory: string;
   readonly stateSha256: string;
   readonly summary: Partial<Pick<RunSummary, "sft" | "reward" | "ppo">>;
 }
@@ -61,19 +60,19 @@ export async function runStages(run: RunContext, clock: RunClock): Promise<RunSu
     // Only now: a stage that is over cannot be entered again, so what it left must be on disk first.
     run.learners.finishStage(stage);
     outcomes.set(stage, outcome);
-    if (stage === "sft") policy = await run.models.adopt("models/sft", outcome.directory);
-    if (stage === "reward") reward ??= await run.models.adopt("models/reward", outcome.directory);
+    if (stage === "sft") policy = await run.models.adopt("models/sft", run.models.pathOf("sft"));
+    if (stage === "reward") reward ??= await run.models.adopt("models/reward", run.models.pathOf("reward"));
   }
 
   const processes = { rollout: 0, learner: 0 };
   for (const { role } of run.directory.list()) processes[role] += 1;
-  const last = outcomes.get("ppo") ?? outcomes.get("sft") ?? outcomes.get("reward");
+  const last = (["ppo", "sft", "reward"] as const).find((stage) => outcomes.has(stage));
   const summary: RunSummary = {
     ...Object.assign({}, ...[...outcomes.values()].map((outcome) => outcome.summary)),
     data: run.data.report,
     processes,
     seconds: clock.seconds,
-    model: last?.directory ?? "",
+    model: last === undefined ? "" : run.models.pathOf(last),
     stateSha256: fingerprint(outcomes),
   };
   await writeFile(join(run.runDir, "summary.json.tmp"), JSON.stringify(summary, null, 2) + "\n");
@@ -89,26 +88,24 @@ async function runStage(
   const { config } = run;
   switch (stage) {
     case "sft": {
-      const { before, after, directory, stateSha256 } = await runSftStage(run, models.base);
+      const { before, after, stateSha256 } = await runSftStage(run, models.base);
       return {
-        directory,
         stateSha256,
         summary: { sft: { evalLossBefore: before.eval_loss, evalLossAfter: after.eval_loss } },
       };
     }
     case "reward": {
       const start = config.reward.initFrom === "sft" ? (models.policy ?? models.base) : models.base;
-      const { after, directory, stateSha256 } = await runRewardStage(run, start);
-      return { directory, stateSha256, summary: { reward: { heldOutAccuracy: after.eval_accuracy } } };
+      const { after, stateSha256 } = await runRewardStage(run, start);
+      return { stateSha256, summary: { reward: { heldOutAccuracy: after.eval_accuracy } } };
     }
     case "ppo": {
       const { reward, policy = models.base } = models;
       if (reward === undefined) throw new TroupeError("INTERNAL", "stage ppo starts without a reward model");
       const result = await runPpoStage(run, { policy, reward });
       await writeSamples(run, result);
-      const { before, after, iterations, stoppedByKlBudget, directory, stateSha256 } = result;
+      const { before, after, iterations, stoppedByKlBudget, stateSha256 } = result;
       return {
-        directory,
         stateSha256,
         summary: {
           ppo: {

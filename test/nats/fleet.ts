@@ -9,8 +9,10 @@ import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";
 
 export interface FleetOptions {
-  /** Folder for logs, and for the run directory both coordinators share. */
+  /** Folder for logs and run directories. */
   readonly folder: string;
+  /** A run directory for each coordinator, instead of one that all of them share. */
+  readonly areApart?: boolean;
   readonly config: string;
   readonly nats: string;
   readonly leaseTtlMs: number;
@@ -25,30 +27,28 @@ export interface FleetProcess {
 }
 
 export class Fleet {
-  readonly runDir: string;
   readonly runName = `fleet-${randomUUID().slice(0, 8)}`;
+  readonly #runDirs = new Set<string>();
   readonly #processes: FleetProcess[] = [];
   #control: ControlClient | undefined;
 
   constructor(private readonly options: FleetOptions) {
-    this.runDir = join(options.folder, "run");
     mkdirSync(this.#logs, { recursive: true });
   }
 
   coordinator(name: string, args: readonly string[] = ["--standby"]): FleetProcess {
     const { nats, leaseTtlMs, durable = "" } = this.options;
+    const runDir = this.runDirOf(name);
+    this.#runDirs.add(runDir);
     const sets = [
       `cluster.durable={type: nats, servers: ["${nats}"], run: ${this.runName}, leaseTtlMs: ${leaseTtlMs} ${durable}}`,
       ...(this.options.sets ?? []),
     ].flatMap((set) => ["--set", set]);
-    return this.#start(name, [
-      "coordinator",
-      this.options.config,
-      "--run-dir",
-      this.runDir,
-      ...sets,
-      ...args,
-    ]);
+    return this.#start(name, ["coordinator", this.options.config, "--run-dir", runDir, ...sets, ...args]);
+  }
+
+  runDirOf(coordinator: string): string {
+    return join(this.options.folder, this.options.areApart ? `run-${coordinator}` : "run");
   }
 
   /** Workers that ask NATS for the coordinator, or are given its addresses. */
@@ -62,7 +62,7 @@ export class Fleet {
 
   /** What the coordinator that listened last says; undefined while it does not answer. */
   async status(): Promise<RunStatus | undefined> {
-    const file = await readCoordinatorFile(this.runDir);
+    const file = await this.#leader();
     if (file === undefined) return undefined;
     if (this.#control?.address !== file.grpcAddress) {
       this.#control?.close();
@@ -72,7 +72,17 @@ export class Fleet {
   }
 
   async leaderPid(): Promise<number | undefined> {
-    return (await readCoordinatorFile(this.runDir))?.pid;
+    return (await this.#leader())?.pid;
+  }
+
+  /** The one that began to listen last. */
+  async #leader() {
+    const files = await Promise.all([...this.#runDirs].map((runDir) => readCoordinatorFile(runDir)));
+    return files.reduce((last, file) =>
+      file !== undefined && (last === undefined || String(file.startedAt) > String(last.startedAt))
+        ? file
+        : last,
+    );
   }
 
   /** Polls until the leader's status is so. @throws after `patienceMs`, with what every process said */
@@ -86,8 +96,10 @@ export class Fleet {
     throw new Error(`that did not happen within ${patienceMs} ms\n${this.logs()}`);
   }
 
+  /** Of the coordinator that ended the run. */
   summary(): { stateSha256: string; ppo: { experiences: Record<string, number> } } {
-    return JSON.parse(readFileSync(join(this.runDir, "summary.json"), "utf8"));
+    const [path] = [...this.#runDirs].map((runDir) => join(runDir, "summary.json")).filter(existsSync);
+    return JSON.parse(readFileSync(path, "utf8"));
   }
 
   async stop(): Promise<void> {

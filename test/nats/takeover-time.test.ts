@@ -34,6 +34,7 @@ describe.skipIf(!hasNatsServer)(`time to take over${WHY_SKIPPED}`, { timeout: 4 
       nats: server.url,
       leaseTtlMs: LEASE_TTL_MS,
       sets: ["ppo.iterations=400", "checkpoint.everyIterations=20"],
+      areApart: true,
     });
     let leader: FleetProcess = fleet.coordinator("coordinator-0");
     await fleet.until(() => true);

@@ -1,4 +1,6 @@
 /** A coordinator is lost, another goes on: the same parameters to the last bit, every experience accounted for. */
+import { existsSync } from "node:fs";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { NatsConnection } from "@nats-io/transport-node";
@@ -7,7 +9,7 @@ import { unframe } from "../../src/coordinator/journal/encoding.js";
 import { connectNats } from "../../src/coordinator/journal/nats-connection.js";
 import { NatsStream } from "../../src/coordinator/journal/nats-stream.js";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
-import { EXPERIENCES, Fleet, isCollecting, isUpdating } from "./fleet.js";
+import { EXPERIENCES, Fleet, isCollecting, isUpdating, type FleetOptions } from "./fleet.js";
 import { hasNatsServer, NatsServer, WHY_SKIPPED } from "./nats-server.js";
 
 const LEASE_TTL_MS = 3_000;
@@ -37,14 +39,13 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     await server?.stop();
   });
 
-  const newFleet = (sets: readonly string[] = [], durable = "") =>
+  const newFleet = (more: Partial<FleetOptions> = {}) =>
     (fleet = new Fleet({
       folder: join(inputs.path, `fleet-${fleets++}`),
       config: join(inputs.path, "input", "tiny.yaml"),
       nats: server.url,
       leaseTtlMs: LEASE_TTL_MS,
-      sets,
-      durable,
+      ...more,
     }));
 
   const expectSameOutcome = () => {
@@ -93,6 +94,39 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     // What either of them had made durable is in the log to the end, at the same place.
     const all = await storedRecords(connection, fleet.runName);
     expect(countOf(secondLeft, "StepCommitted")).toBeGreaterThan(countOf(firstLeft, "StepCommitted"));
+    for (const left of [firstLeft, secondLeft]) expect(all.slice(0, left.length)).toEqual(left);
+  });
+
+  it("a standby with a run directory of its own goes on when the coordinator is killed in the middle of PPO, back in the first one's too", async () => {
+    newFleet({ areApart: true });
+    const first = fleet.coordinator("first");
+    await fleet.until(() => true);
+    const second = fleet.coordinator("second");
+    fleet.worker("rollout", "rollout-0");
+    // A learner that is lost with its coordinator has to find the checkpoint, too.
+    const learner = fleet.worker("learner", "learner-0");
+    const { epoch } = await fleet.until(isUpdating(2));
+    const killedMs = performance.now();
+    for (const { child } of [first, learner]) child.kill("SIGKILL");
+    const firstLeft = await storedRecords(connection, fleet.runName);
+    expect(countOf(firstLeft, "CheckpointSaved")).toBeGreaterThan(0);
+    // Nothing may be found where the first coordinator was.
+    await rename(fleet.runDirOf("first"), `${fleet.runDirOf("first")}-lost`);
+    fleet.worker("learner", "learner-1");
+    await fleet.until((status) => status.epoch > epoch, 30_000);
+    expect(performance.now() - killedMs).toBeLessThan(10_000);
+    expect(await fleet.leaderPid()).toBe(second.child.pid);
+
+    // And back again, to a directory that has an older state of the run.
+    await rename(`${fleet.runDirOf("first")}-lost`, fleet.runDirOf("first"));
+    const third = fleet.coordinator("first");
+    await fleet.until(isUpdating(3));
+    second.child.kill("SIGKILL");
+    const secondLeft = await storedRecords(connection, fleet.runName);
+    expect(await third.exited, fleet.logs()).toBe(0);
+    expectSameOutcome();
+    expect(existsSync(join(fleet.runDirOf("first"), "models", "ppo", "model.safetensors"))).toBe(true);
+    const all = await storedRecords(connection, fleet.runName);
     for (const left of [firstLeft, secondLeft]) expect(all.slice(0, left.length)).toEqual(left);
   });
 

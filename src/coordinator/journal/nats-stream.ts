@@ -31,6 +31,8 @@ const DEFAULT_PATIENCE_MS = 10_000;
 /** Room for subject and headers within the server's limit on a message. */
 const HEADER_ROOM_BYTES = 1_024;
 const READ_AHEAD_MESSAGES = 500;
+/** Parts of large values asked for at once: this many messages wait in memory at most. */
+const READ_AHEAD_PARTS = 16;
 const READ_TIMEOUT_MS = 5_000;
 /** What is bounded here is the copies of one publisher's retries, which come within its patience. */
 const DUPLICATE_WINDOW_NS = 120e9;
@@ -43,6 +45,8 @@ export interface StoredValue {
 
 export interface NatsStreamOptions extends Pick<NatsOptions, "run" | "replicas"> {
   readonly part: string;
+  /** Values have keys, each a subject of its own below the stream's: see nats-blobs.ts. */
+  readonly isKeyed?: boolean;
   /** How long a publish is tried again before it counts as failed. */
   readonly patienceMs?: number;
 }
@@ -71,7 +75,7 @@ export class NatsStream {
     try {
       const manager = await jetstreamManager(connection, { timeout: READ_TIMEOUT_MS });
       const stream = new NatsStream(connection, jetstream(connection), manager, options);
-      await stream.create(options.replicas);
+      await stream.create(options);
       return stream;
     } catch (error) {
       throw natsError(
@@ -97,7 +101,7 @@ export class NatsStream {
    * @throws {TroupeError} FENCED when the stream ends otherwise; STORAGE
    */
   async publish(value: Uint8Array, expectedLast?: number): Promise<number[]> {
-    const partBytes = (this.connection.info?.max_payload ?? 1 << 20) - HEADER_ROOM_BYTES;
+    const { partBytes } = this;
     const count = Math.max(1, Math.ceil(value.length / partBytes));
     const sequences: number[] = [];
     for (let i = 0; i < count; i++) {
@@ -106,6 +110,11 @@ export class NatsStream {
       sequences.push(await this.publishPart(part, `${i + 1}/${count}`, expected));
     }
     return sequences;
+  }
+
+  /** The most bytes of a value that one message holds. */
+  get partBytes(): number {
+    return (this.connection.info?.max_payload ?? 1 << 20) - HEADER_ROOM_BYTES;
   }
 
   /** Every complete value up to the sequence, oldest first; what a lost publisher left half done is passed over. */
@@ -141,12 +150,58 @@ export class NatsStream {
     await this.manager.streams.purge(this.name, { seq: sequence });
   }
 
+  /** Drops every message of a key. */
+  async purgeKey(key: string): Promise<void> {
+    await this.manager.streams.purge(this.name, { filter: `${this.subject}.${key}` });
+  }
+
+  /** Of a keyed stream. */
+  async keys(): Promise<string[]> {
+    try {
+      const { state } = await this.manager.streams.info(this.name, { subjects_filter: ">" });
+      return Object.keys(state.subjects ?? {}).map((subject) => subject.slice(this.subject.length + 1));
+    } catch (error) {
+      throw natsError(`NATS stream ${this.name} cannot be read`, error);
+    }
+  }
+
+  /** The messages of a key, as they lie. */
+  async *partsOf(key: string, count: number): AsyncGenerator<{ part: string; data: Uint8Array }> {
+    try {
+      const consumer = await this.client.consumers.get(this.name, {
+        filter_subjects: `${this.subject}.${key}`,
+      });
+      for (let left = count; left > 0;) {
+        const asked = Math.min(left, READ_AHEAD_PARTS);
+        const before = left;
+        for await (const message of await consumer.fetch({ max_messages: asked, expires: READ_TIMEOUT_MS })) {
+          left -= 1;
+          yield { part: message.headers?.get(PART_HEADER) ?? "", data: message.data };
+        }
+        if (left === before) return; // the rest is gone
+      }
+    } catch (error) {
+      throw natsError(`NATS stream ${this.name}, value ${key} cannot be read`, error);
+    }
+  }
+
   /** No publish is tried again from here on. */
   close(): void {
     this.isClosed = true;
   }
 
-  private async publishPart(data: Uint8Array, part: string, expected: number | undefined): Promise<number> {
+  /**
+   * Adds one message, repeating it until it is acknowledged.
+   * @param part "index/count", from 1
+   * @param key of a keyed stream's value
+   */
+  async publishPart(
+    data: Uint8Array,
+    part: string,
+    expected: number | undefined,
+    key?: string,
+  ): Promise<number> {
+    const subject = key === undefined ? this.subject : `${this.subject}.${key}`;
     const msgID = `${this.writer}-${++this.published}`;
     let waitedMs = 0;
     for (;;) {
@@ -154,7 +209,7 @@ export class NatsStream {
       const header = headers();
       header.set(PART_HEADER, part);
       try {
-        const ack = await this.client.publish(this.subject, data, {
+        const ack = await this.client.publish(subject, data, {
           msgID,
           headers: header,
           timeout: PUBLISH_TIMEOUT_MS,
@@ -213,12 +268,12 @@ export class NatsStream {
     }
   }
 
-  private async create(replicas: number): Promise<void> {
+  private async create({ replicas, isKeyed = false }: NatsStreamOptions): Promise<void> {
     const known = await this.manager.streams.info(this.name).catch(() => undefined);
     if (known !== undefined) return;
     await this.manager.streams.add({
       name: this.name,
-      subjects: [this.subject],
+      subjects: [isKeyed ? `${this.subject}.*` : this.subject],
       storage: StorageType.File,
       retention: RetentionPolicy.Limits,
       num_replicas: replicas,

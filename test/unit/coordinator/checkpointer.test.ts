@@ -19,6 +19,7 @@ import { DEFAULT_CORE_CONFIG, makeState } from "../../../src/coordinator/core/in
 import { CoreHost } from "../../../src/coordinator/core-host.js";
 import { MemoryLog } from "../../../src/coordinator/journal/index.js";
 import type { LearnerGroup } from "../../../src/coordinator/learner-group.js";
+import { FILES_ON_DISK } from "../../../src/coordinator/journal/durable-files.js";
 import { ModelFolders } from "../../../src/coordinator/model-folders.js";
 import type { TokenizerInfo } from "../../../src/data/types.js";
 import { createLogger } from "../../../src/observability/logger.js";
@@ -84,6 +85,7 @@ beforeEach(async () => {
     config,
     artifacts,
     tokenizer as unknown as TokenizerInfo,
+    FILES_ON_DISK,
   );
   checkpointer = new Checkpointer({
     runDir,
@@ -94,6 +96,7 @@ beforeEach(async () => {
     learners,
     artifacts,
     models,
+    files: FILES_ON_DISK,
     bus,
     metrics,
     logger,
