@@ -36,6 +36,8 @@ export interface Troupe {
    * none of a policy older than `oldestVersion`.
    */
   perform(iteration: number, prompts: readonly Prompt[], oldestVersion: number): Promise<ScoredRollout[]>;
+  /** Adds log π_prox, the policy about to be trained, to rollouts of older ones when staleness is corrected for. */
+  reassess(state: LoopState, rollouts: readonly ScoredRollout[]): Promise<readonly ScoredRollout[]>;
   /** PPO epochs over the minibatches on the learners: see ppo-update.ts. */
   update(state: LoopState, minibatches: readonly (readonly Experience[])[]): Promise<UpdateStats>;
   /** π_old ← π_θ: new weights of actor and critic, under the next version. */
@@ -66,7 +68,8 @@ export async function trainLoop(
   const miniDataset = new MiniDataset<Experience>(options.generationBatches, options.minibatchSize);
   while (state.iteration < options.iterations && !state.isKlBudgetSpent) {
     const { iteration, policyVersion, klController } = state;
-    const { rollouts, nextCursor } = await collections.take(state); // and the next η iterations' are begun
+    const { rollouts: sampled, nextCursor } = await collections.take(state); // and the next η iterations' are begun
+    const rollouts = await troupe.reassess(state, sampled);
 
     const minibatches: Experience[][] = [];
     const experiences: Experience[] = [];

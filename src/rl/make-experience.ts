@@ -19,9 +19,13 @@ export interface ExperienceOptions extends ScoreOptions, GaeOptions {
  * Turns rollouts into experiences, in the same order.
  *
  *   1  actionMask   actionMaskOf(responseIds)
- *   2  rewards      −klCoef·k1 per token, plus the shaped score on the last token
+ *   2  rewards      −klCoef·k1 per token, plus the shaped score on the last token; k1 = log π_prox − log π_ref
  *   3  advantages, returns = advantages + values     (GAE)
  *   4  advantages   whitened over the batch; returns are not
+ *
+ * π_prox is what sampled, unless the rollout says otherwise. For stale rollouts it matters: the penalty is what pulls
+ * the policy back to the reference, and one that is computed from the sampling policy pulls back from where the policy
+ * was some updates ago; at a large step size that is a force with a delay, which overshoots (docs/ppo-details.md).
  *
  * Pass a whole collection at once: whitening a part of it would use that part's moments.
  *
@@ -32,7 +36,8 @@ export function makeExperience(rollouts: readonly ScoredRollout[], options: Expe
   const experiences = rollouts.map((rollout): Experience => {
     checkRollout(rollout);
     const reward = sequenceReward(rollout.score, rollout.finishReason === "length", options);
-    const rewards = computeRewards(rollout.logprobs, rollout.refLogprobs, reward, options.klCoef);
+    const { proximalLogprobs = rollout.logprobs } = rollout;
+    const rewards = computeRewards(proximalLogprobs, rollout.refLogprobs, reward, options.klCoef);
     const { advantages, returns } = computeGae(rewards, rollout.values, options);
     return {
       ...rollout,
@@ -56,8 +61,9 @@ function checkRollout(rollout: ScoredRollout): void {
   if (tokens === 0)
     throw shapeError(`experience ${experienceId}: the response has no tokens; expected at least 1`);
   if (!Number.isFinite(score)) throw numericError(`experience ${experienceId}: score is ${score}`);
-  for (const name of ["logprobs", "refLogprobs", "values"] as const) {
+  for (const name of ["logprobs", "proximalLogprobs", "refLogprobs", "values"] as const) {
     const row = rollout[name];
+    if (row === undefined) continue;
     if (row.length !== tokens) {
       throw shapeError(
         `experience ${experienceId}: ${name} has ${row.length} entries for ${tokens} response tokens`,

@@ -29,12 +29,12 @@ export function sequenceReward(score: number, isTruncated: boolean, options: Sco
 /**
  * Rewards of one response.
  *
- *   r_i = −klCoef · (log π_old(token_i) − log π_ref(token_i))  +  [i = R − 1] · sequenceReward
+ *   r_i = −klCoef · (log π(token_i) − log π_ref(token_i))  +  [i = R − 1] · sequenceReward
  *
  * The penalty is the k1 estimate of each token. Under the EOS gap (see `actionMaskOf`) the last token is the masked
  * EOS and takes the score all the same.
  *
- * @param logprobs    `[R]`, R ≥ 1
+ * @param logprobs    `[R]`, R ≥ 1; of the policy at the start of the update
  * @param refLogprobs `[R]`
  * @param reward      of the whole sequence, from `sequenceReward`
  * @param klCoef      β ≥ 0

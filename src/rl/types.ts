@@ -45,11 +45,11 @@ export interface ScoredRollout extends Rollout {
   readonly values: Float32Array;
   /** Reward model's score of the whole sequence, read at its last token; not clipped. */
   readonly score: number;
+  /** `[R]` log π_prox(token): the policy at the start of the update. Left out when that is the one that sampled. */
+  readonly proximalLogprobs?: Float32Array;
 }
 
 export interface Experience extends ScoredRollout {
-  /** `[R]` log π_prox(token): the policy at the start of the update. Left out when that is the one that sampled. */
-  readonly proximalLogprobs?: Float32Array;
   /** `[R]` −klCoef·kl_i, plus the clipped score at the last counted token. */
   readonly rewards: Float32Array;
   /** `[R]` */

@@ -97,9 +97,11 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const experiencesOf = async (iteration: number, klCoef: number) => {
     if (made?.iteration === iteration) return made.byId;
     const ids = host.experienceIdsOf(iteration);
-    const batches = intoBatches(await run.store.getAll(ids), ppo.generationBatches);
-    const fresh = batches.flatMap((batch) => makeExperience(batch, { ...experienceOptions(), klCoef }));
-    const all = importance === null ? fresh : await proximal.recall(iteration, fresh);
+    const sampled = await run.store.getAll(ids);
+    const rollouts = importance === null ? sampled : await proximal.recall(iteration, sampled);
+    const all = intoBatches(rollouts, ppo.generationBatches).flatMap((batch) =>
+      makeExperience(batch, { ...experienceOptions(), klCoef }),
+    );
     made = { iteration, byId: new Map(all.map((experience) => [experience.experienceId, experience])) };
     return made.byId;
   };
@@ -227,14 +229,15 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       collected = rollouts;
       return rollouts;
     },
+    async reassess({ iteration, policyVersion }, rollouts) {
+      return importance === null ? rollouts : proximal.measure(iteration, policyVersion, rollouts);
+    },
     async update({ iteration, policyVersion, klController, optimizerSteps }, minibatches) {
       trainedVersion = policyVersion;
       const experiences = minibatches.flat();
-      const measured =
-        importance === null ? experiences : await proximal.measure(iteration, policyVersion, experiences);
       made = {
         iteration,
-        byId: new Map(measured.map((experience) => [experience.experienceId, experience])),
+        byId: new Map(experiences.map((experience) => [experience.experienceId, experience])),
       };
       const stats = await ppoUpdate(
         minibatches,

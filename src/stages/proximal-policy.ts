@@ -8,7 +8,7 @@
  */
 import { iterationOf } from "../coordinator/core/index.js";
 import { groupsOf } from "../data/batches.js";
-import type { Experience } from "../rl/types.js";
+import type { Experience, ScoredRollout } from "../rl/types.js";
 import type { MicroShard } from "../rpc/codec/shard.js";
 import { shapeError } from "../shared/errors.js";
 import type { RunContext } from "./run-context.js";
@@ -20,29 +20,29 @@ const FOLDER = "proximal";
 type Stored = Readonly<Record<string, string>>;
 
 const nameOf = (iteration: number): string => `${FOLDER}/${iteration}`;
-const tokensOf = ({ promptIds, responseIds }: Experience): number => promptIds.length + responseIds.length;
+const tokensOf = ({ promptIds, responseIds }: ScoredRollout): number => promptIds.length + responseIds.length;
 
 export class ProximalPolicy {
   constructor(private readonly run: Pick<RunContext, "checkpointer" | "host" | "learners" | "signal">) {}
 
   /**
    * @param policyVersion what the learners hold; experience of that version needs nothing
-   * @returns the experiences in the same order, stale ones with `proximalLogprobs`
+   * @returns the rollouts in the same order, stale ones with `proximalLogprobs`
    */
   async measure(
     iteration: number,
     policyVersion: number,
-    experiences: readonly Experience[],
-  ): Promise<Experience[]> {
+    rollouts: readonly ScoredRollout[],
+  ): Promise<ScoredRollout[]> {
     const stored = await this.run.checkpointer.remember(nameOf(iteration), () =>
-      this.compute(experiences.filter((experience) => experience.policyVersion < policyVersion)),
+      this.compute(rollouts.filter((rollout) => rollout.policyVersion < policyVersion)),
     );
-    return attach(experiences, stored);
+    return attach(rollouts, stored);
   }
 
-  /** As `measure` stored it; experiences of an iteration that was trained without stay as they are. */
-  async recall(iteration: number, experiences: readonly Experience[]): Promise<Experience[]> {
-    return attach(experiences, (await this.run.checkpointer.recall<Stored>(nameOf(iteration))) ?? {});
+  /** As `measure` stored it; rollouts of an iteration that was trained without stay as they are. */
+  async recall(iteration: number, rollouts: readonly ScoredRollout[]): Promise<ScoredRollout[]> {
+    return attach(rollouts, (await this.run.checkpointer.recall<Stored>(nameOf(iteration))) ?? {});
   }
 
   /** Deletes what no repeated step can need: that of committed iterations whose experiences are gone as well. */
@@ -57,10 +57,10 @@ export class ProximalPolicy {
     }
   }
 
-  private async compute(stale: readonly Experience[]): Promise<Stored> {
+  private async compute(stale: readonly ScoredRollout[]): Promise<Stored> {
     const rows = [...stale].sort((a, b) => tokensOf(a) - tokensOf(b)); // rows of similar length share a padded batch
     const shards = groupsOf(rows, ROWS_PER_SHARD).map((group, index): MicroShard => {
-      return { index, rows: { kind: "ppo", rows: group } };
+      return { index, rows: { kind: "ppo", rows: group.map(unrewarded) } };
     });
     const { logprobs = new Float64Array(0) } = await this.run.learners.evaluate(shards, this.run.signal);
     const expected = rows.reduce((sum, row) => sum + row.responseIds.length, 0);
@@ -75,10 +75,17 @@ export class ProximalPolicy {
   }
 }
 
-function attach(experiences: readonly Experience[], stored: Stored): Experience[] {
-  return experiences.map((experience) => {
-    const text = stored[experience.experienceId];
-    return text === undefined ? experience : { ...experience, proximalLogprobs: decode(text) };
+/** Rows as learners take them; what a forward pass has no use for is 0. */
+function unrewarded(rollout: ScoredRollout): Experience {
+  const zeros = new Float32Array(rollout.responseIds.length);
+  const actionMask = new Uint8Array(zeros.length).fill(1);
+  return { ...rollout, rewards: zeros, advantages: zeros, returns: zeros, actionMask };
+}
+
+function attach(rollouts: readonly ScoredRollout[], stored: Stored): ScoredRollout[] {
+  return rollouts.map((rollout) => {
+    const text = stored[rollout.experienceId];
+    return text === undefined ? rollout : { ...rollout, proximalLogprobs: decode(text) };
   });
 }
 

@@ -100,7 +100,10 @@ export async function verifyOptimum(
     const samples = Array.from({ length: options.rolloutBatchSize }, (_, i) =>
       sample(task, logits, options.seed, iteration, i),
     );
-    const rollouts = samples.map(({ answer, id }) => score(task, logits, values, answer, id));
+    const rollouts = samples.map(({ answer, id }) => ({
+      ...score(task, logits, values, answer, id),
+      ...(importance === null ? {} : { proximalLogprobs: logprobsUnder(current, answer) }),
+    }));
     const experiences = makeExperience(rollouts, {
       klCoef: options.klCoef ?? task.beta,
       clipRewardValue: 5,
@@ -113,13 +116,7 @@ export async function verifyOptimum(
       scoreScale: 1,
     });
     sampledKl = experienceStats(experiences).kl;
-    const rows = experiences.map((experience, i) => {
-      const { answer } = samples[i];
-      return {
-        experience: { ...experience, proximalLogprobs: logprobsUnder(current, answer) },
-        states: answer.states,
-      };
-    });
+    const rows = experiences.map((experience, i) => ({ experience, states: samples[i].answer.states }));
     for (let epoch = 0; epoch < options.ppoEpochs; epoch++) {
       const order = shuffled(rows, { seed: options.seed, iteration, epoch });
       for (let first = 0; first < order.length; first += options.minibatchSize) {

@@ -16,8 +16,8 @@ const CORRECTIONS: readonly (Importance | null)[] = [
 
 export interface StalenessRow {
   readonly staleness: number;
-  /** Share of the gap from J(π_ref) to the optimum, by correction: mean and smallest over the seeds. */
-  readonly shares: Readonly<Record<string, { readonly mean: number; readonly min: number }>>;
+  /** Share of the gap from J(π_ref) to the optimum, by correction: mean and its standard error over the seeds. */
+  readonly shares: Readonly<Record<string, { readonly mean: number; readonly error: number }>>;
 }
 
 /** @param learningRate of the actor: the faster the policy moves, the older a version is */
@@ -27,17 +27,25 @@ export async function verifyStaleness(
 ): Promise<StalenessRow[]> {
   const rows: StalenessRow[] = [];
   for (const staleness of STALENESS_LEVELS) {
-    const shares: Record<string, { mean: number; min: number }> = {};
-    for (const importance of CORRECTIONS) {
+    const shares: Record<string, { mean: number; error: number }> = {};
+    // Nothing is stale at 0, and every form the plain one.
+    for (const importance of staleness === 0 ? [null] : CORRECTIONS) {
       const reached: number[] = [];
       for (const seed of seeds) {
         const options = { ...OPTIMUM_DEFAULTS, seed, staleness, importance, learningRate };
         reached.push((await verifyOptimum(engine, options)).share);
       }
-      const mean = reached.reduce((sum, share) => sum + share, 0) / reached.length;
-      shares[importance?.kind ?? "none"] = { mean, min: Math.min(...reached) };
+      shares[importance?.kind ?? "none"] = meanOf(reached);
     }
     rows.push({ staleness, shares });
   }
   return rows;
+}
+
+/** Mean and its standard error; NaN for that of a single value. */
+function meanOf(values: readonly number[]): { mean: number; error: number } {
+  const count = values.length;
+  const mean = values.reduce((sum, value) => sum + value, 0) / count;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return { mean, error: Math.sqrt(squares / (count - 1) / count) };
 }

@@ -76,10 +76,10 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
         const { verifyStaleness } = await import("../../verify/staleness.js");
         const numbered = Array.from({ length: seeds }, (_, i) => i + 1);
         const rows = await verifyStaleness(chosen, { seeds: numbered, learningRate });
-        console.log("share of the gap to the exact optimum: mean (smallest) over seeds");
+        console.log("share of the gap to the exact optimum: mean ± its standard error over seeds");
         for (const { staleness, shares } of rows) {
           const cells = Object.entries(shares).map(
-            ([kind, { mean, min }]) => `${kind} ${mean.toFixed(3)} (${min.toFixed(3)})`,
+            ([kind, { mean, error }]) => `${kind} ${mean.toFixed(3)} ± ${error.toFixed(3)}`,
           );
           console.log(`  staleness ${staleness}   ${cells.join("   ")}`);
         }

@@ -71,6 +71,9 @@ class Recorder implements Troupe {
     this.story.push(`perform ${iteration} with v${policyVersion}`);
     return Promise.resolve(prompts.map((prompt) => rolloutOf(prompt, this.klOf(iteration), policyVersion)));
   }
+  reassess(_state: LoopState, rollouts: readonly ScoredRollout[]) {
+    return Promise.resolve(rollouts);
+  }
   update({ iteration }: LoopState, minibatches: readonly (readonly Experience[])[]) {
     this.story.push(`update ${iteration}: ${minibatches.map((rows) => rows.length).join("+")}`);
     this.minibatches.push(...minibatches.map((rows) => [...rows]));

@@ -65,6 +65,22 @@ describe("makeExperience", () => {
     expect(Array.from(rewards, (x) => x + 0)).toEqual([0, 0, 0, 2]);
   });
 
+  it("takes the KL penalty of a stale rollout from the policy at the start of the update", () => {
+    // By hand, β 0.5, γ = λ = 1, V = 0: penalties −0.5·(−1 + 3) = −1 and −0.5·(−2 + 1) = 0.5, score 2.
+    const stale = rollout(2, "stale", {
+      logprobs: Float32Array.of(-4, -4), // what the policy that sampled it said: plays no part
+      proximalLogprobs: Float32Array.of(-1, -2),
+      refLogprobs: Float32Array.of(-3, -1),
+      values: new Float32Array(2),
+      score: 2,
+    });
+    const [made] = makeExperience([stale], { ...plain, klCoef: 0.5, lam: 1 });
+    expect([...made.rewards]).toEqual([-1, 2.5]);
+    expect([...made.advantages]).toEqual([1.5, 2.5]);
+    expect([...made.logprobs]).toEqual([-4, -4]);
+    expect([...made.proximalLogprobs!]).toEqual([-1, -2]);
+  });
+
   it("whitens advantages over the whole batch and leaves returns alone", () => {
     const rollouts = [rollout(3, "a"), rollout(8, "b")];
     const raw = makeExperience(rollouts, plain);

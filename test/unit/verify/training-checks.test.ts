@@ -59,6 +59,16 @@ describe("verifyOptimum", () => {
     expect(Math.abs(result.sampledKl - result.kl)).toBeLessThan(0.4);
   });
 
+  it("stale samples cost little at a large step size: the KL penalty does not lag with them", async () => {
+    const { share } = await verifyOptimum(engine, {
+      ...OPTIMUM_DEFAULTS,
+      learningRate: 0.2,
+      staleness: 4,
+      importance: { kind: "decoupled", cap: 5 },
+    });
+    expect(share).toBeGreaterThan(0.95); // with the penalty of the policy that sampled, below 0.5
+  });
+
   it("can fail: 0.7 of the KL penalty misses the optimum", async () => {
     const result = await verifyOptimum(engine, { ...OPTIMUM_DEFAULTS, iterations: 20, klCoef: 0.7 });
     expect(result.share).toBeLessThan(0.95);
