@@ -250,6 +250,13 @@ export class Checkpointer {
     await this.options.files.drop(path);
   }
 
+  /** Takes away all that `remember` stored in a folder, and the folder. */
+  async forgetAll(folder: string): Promise<void> {
+    const path = join(this.options.runDir, "results", folder);
+    await rm(path, { recursive: true, force: true });
+    await this.options.files.drop(path);
+  }
+
   private resultPath(name: string): string {
     return join(this.options.runDir, "results", `${name}.json`);
   }

@@ -57,6 +57,11 @@ export class ProximalPolicy {
     }
   }
 
+  /** Deletes all of it: the stage is over, no step of it is ever repeated. */
+  async clear(): Promise<void> {
+    await this.run.checkpointer.forgetAll(FOLDER);
+  }
+
   private async compute(stale: readonly ScoredRollout[]): Promise<Stored> {
     const rows = [...stale].sort((a, b) => tokensOf(a) - tokensOf(b)); // rows of similar length share a padded batch
     const shards = groupsOf(rows, ROWS_PER_SHARD).map((group, index): MicroShard => {

@@ -10,6 +10,7 @@ import { TroupeError } from "../shared/errors.js";
 import { outcomeName, planStages, STAGE_ORDER } from "./plan-stages.js";
 import { runPpoStage, type PpoResult } from "./ppo.js";
 import { runRewardStage } from "./reward.js";
+import { ProximalPolicy } from "./proximal-policy.js";
 import type { RunContext } from "./run-context.js";
 import { runSftStage } from "./sft.js";
 
@@ -59,6 +60,7 @@ export async function runStages(run: RunContext, clock: RunClock): Promise<RunSu
     if (outcome === undefined) continue;
     // Only now: a stage that is over cannot be entered again, so what it left must be on disk first.
     run.learners.finishStage(stage);
+    if (stage === "ppo") await new ProximalPolicy(run).clear();
     outcomes.set(stage, outcome);
     if (stage === "sft") policy = await run.models.adopt("models/sft", run.models.pathOf("sft"));
     if (stage === "reward") reward ??= await run.models.adopt("models/reward", run.models.pathOf("reward"));

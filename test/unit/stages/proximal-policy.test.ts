@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { makeExperience } from "../../../src/rl/make-experience.js";
-import type { ScoredRollout } from "../../../src/rl/types.js";
+import type { Experience, ScoredRollout } from "../../../src/rl/types.js";
 import type { MicroShard } from "../../../src/rpc/codec/shard.js";
 import { ProximalPolicy } from "../../../src/stages/proximal-policy.js";
 import { rollout } from "../rl/fixtures.js";
@@ -18,7 +18,7 @@ class Recorder {
   readonly learners = {
     evaluate: (shards: readonly MicroShard[]) => {
       const rows = shards.flatMap((shard) => (shard.rows.kind === "ppo" ? shard.rows.rows : []));
-      this.asked.push(rows.map((row) => row.experienceId));
+      this.asked.push(rows.map((row) => (row as Experience).experienceId));
       const tokens = rows.reduce((sum, row) => sum + row.responseIds.length, 0);
       return Promise.resolve({ logprobs: new Float64Array(tokens).fill(CURRENT) });
     },
