@@ -14,7 +14,9 @@ export interface LogLine {
 
 /** Milliseconds, one entry per fault that needed the recovery and was not overtaken by the next fault. */
 export interface RecoveryTimes {
-  /** A rollout worker was killed: until its task was another worker's. */
+  /** A rollout worker was killed: until its tasks were free for others. */
+  readonly rolloutNoticed: readonly number[];
+  /** Until one of them was another worker's: at once when one has room, else when one has (re)started. */
   readonly rolloutReleased: readonly number[];
   /** A learner was killed in the middle of a step: until the step was committed without it. */
   readonly learnersRegrouped: readonly number[];
@@ -22,13 +24,17 @@ export interface RecoveryTimes {
   readonly coordinatorBack: readonly number[];
   /** From there until every worker that had lived through it was registered again. */
   readonly workersAttached: readonly number[];
+  /** A stopped worker had been given up: from SIGCONT until it was registered again. */
+  readonly strangersBack: readonly number[];
 }
 
 export const RECOVERY_NAMES = [
+  "rolloutNoticed",
   "rolloutReleased",
   "learnersRegrouped",
   "coordinatorBack",
   "workersAttached",
+  "strangersBack",
 ] as const satisfies readonly (keyof RecoveryTimes)[];
 
 export async function readCoordinatorLog(runDir: string): Promise<LogLine[]> {
@@ -53,11 +59,19 @@ export function recoveryTimes(
     number[]
   >;
   faults.forEach((fault, i) => {
-    if (fault.planned.signal !== "SIGKILL") return;
+    if (fault.planned.signal === "SIGSTOP") {
+      const backMs = strangerBackMs(fault, log);
+      if (backMs !== undefined) times.strangersBack.push(backMs);
+      return;
+    }
     const untilMs = faults[i + 1]?.atMs ?? Infinity;
     const lines = log.filter(({ atMs }) => atMs >= fault.atMs && atMs < untilMs);
     switch (fault.planned.role) {
       case "rollout": {
+        const lost = lines.find(
+          ({ msg, worker_id }) => msg.startsWith("worker lost") && worker_id === fault.name,
+        );
+        if (lost !== undefined) times.rolloutNoticed.push(lost.atMs - fault.atMs);
         const again = lines.find(
           ({ msg, before, reason }) =>
             msg === "task handed out again" && before === fault.name && reason !== "hedge",
@@ -90,6 +104,18 @@ export function recoveryTimes(
     }
   });
   return times;
+}
+
+/** undefined when it was not given up, or not seen again. */
+function strangerBackMs(fault: InjectedFault, log: readonly LogLine[]): number | undefined {
+  const goesOnMs = fault.atMs + fault.planned.stoppedMs;
+  const isGivenUp = log.some(
+    ({ atMs, msg, worker_id }) =>
+      atMs >= fault.atMs && atMs < goesOnMs && msg.startsWith("worker lost") && worker_id === fault.name,
+  );
+  if (!isGivenUp) return undefined;
+  const back = log.find(({ atMs, msg, pid }) => atMs >= goesOnMs && JOINED.has(msg) && pid === fault.pid);
+  return back && back.atMs - goesOnMs;
 }
 
 const JOINED = new Set(["worker joined", "worker came back"]);

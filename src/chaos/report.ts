@@ -53,10 +53,13 @@ const REPLAY_LIMIT_MS = 3_000;
 
 /** What is promised (docs/operations.md, Recovery); the coordinator's own start has no limit. */
 const limitsMs = (leaseTtlMs: number): Readonly<Record<keyof RecoveryTimes, number | undefined>> => ({
-  rolloutReleased: 1_000,
+  rolloutNoticed: 1_000,
+  // Its second half, a worker with room, is the fleet's to have.
+  rolloutReleased: undefined,
   learnersRegrouped: leaseTtlMs + REGROUP_ALLOWANCE_MS,
   coordinatorBack: undefined,
   workersAttached: 2_000,
+  strangersBack: undefined,
 });
 
 export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
@@ -114,10 +117,12 @@ const figure = (values: readonly number[], limitMs: number | undefined): Recover
 });
 
 const RECOVERY_TEXTS: Readonly<Record<keyof RecoveryTimes, string>> = {
+  rolloutNoticed: "rollout killed -> its tasks are free",
   rolloutReleased: "rollout killed -> its task is another worker's",
   learnersRegrouped: "learner killed in a step -> the step is committed",
   coordinatorBack: "coordinator killed -> its successor listens",
   workersAttached: "successor listens -> all living workers registered",
+  strangersBack: "stopped worker, given up, goes on -> registered again",
 };
 
 /** More rows than this tell nothing that the counts do not. */

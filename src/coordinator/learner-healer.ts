@@ -33,6 +33,8 @@ export class LearnerHealer {
   private setup: StageSetup | undefined;
   /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
   private early: HealLearner[] = [];
+  /** By learner: an older order is not carried out any more, its parameters would come after those of this one. */
+  private readonly newest = new Map<string, number>();
 
   constructor(private readonly options: LearnerHealerOptions) {}
 
@@ -45,6 +47,7 @@ export class LearnerHealer {
   /** Never rejects: the core hears how it went. */
   async heal(effect: HealLearner): Promise<void> {
     const { setup } = this;
+    this.newest.set(effect.workerId, effect.healId);
     if (setup === undefined) return void this.early.push(effect);
     if (setup.stage !== effect.stage) return;
     const { host, logger, artifacts } = this.options;
@@ -55,6 +58,7 @@ export class LearnerHealer {
       const position = { stage: setup.stage, step: appliedStep, hash };
       host.dispatch({ type: "LearnerHealed", workerId, incarnation, healId, position });
     } catch (error) {
+      if (this.isOvertaken(effect, setup)) return; // the core has another order out, or none
       logger.error({ err: error, worker_id: workerId }, "learner could not be set up");
       if (["DATA", "CONFIG", "SHAPE"].includes(errorCodeOf(error))) this.options.fail(error);
       await sleep(RETRY_MS);
@@ -88,9 +92,16 @@ export class LearnerHealer {
               healId,
             },
           };
+    if (this.isOvertaken(effect, setup))
+      throw new TroupeError("CANCELLED", `${effect.workerId} is wanted in another state by now`);
     const { setupDone } = await this.options.requests.ask(effect.workerId, directive, signal);
     if (!setupDone) throw protocolError("expected SetupDone");
     return setupDone;
+  }
+
+  /** Copying takes a while: meanwhile the stage may have ended, or the learner been given another source. */
+  private isOvertaken({ workerId, healId }: HealLearner, setup: StageSetup): boolean {
+    return this.setup !== setup || this.newest.get(workerId) !== healId;
   }
 
   private async stateFrom(

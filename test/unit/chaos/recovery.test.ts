@@ -32,6 +32,15 @@ describe("recovery times", () => {
     expect(rolloutReleased).toEqual([250]);
   });
 
+  it("of a rollout worker begin with the notice that it is gone", () => {
+    const log = [
+      line(1_004, "worker lost, its work goes to others", { worker_id: "rollout-0" }), // somebody else
+      line(1_006, "worker lost, its work goes to others", { worker_id: "rollout-1" }),
+    ];
+    const times = recoveryTimes([fault("rollout", 1_000, "rollout-1")], log, []);
+    expect(times).toMatchObject({ rolloutNoticed: [6], rolloutReleased: [] });
+  });
+
   it("of a learner end when the step given up is committed", () => {
     const log = [line(1_010, "optimizer step given up, it will be done again", { step: 3 })];
     const progress = [
@@ -54,6 +63,15 @@ describe("recovery times", () => {
     const times = recoveryTimes([fault("coordinator", 1_000, "coordinator-0", [11, 12])], log, []);
     expect(times.coordinatorBack).toEqual([700]);
     expect(times.workersAttached).toEqual([250]);
+  });
+
+  it("of a worker that was stopped and given up begin when it goes on", () => {
+    const stopped = fault("learner", 1_000, "learner-0");
+    const one = { ...stopped, planned: { ...stopped.planned, signal: "SIGSTOP" as const, stoppedMs: 5_000 } };
+    const back = line(6_300, "worker came back", { pid: 9 });
+    const lost = line(5_000, "worker lost, its work goes to others", { worker_id: "learner-0" });
+    expect(recoveryTimes([one], [lost, back], []).strangersBack).toEqual([300]);
+    expect(recoveryTimes([one], [back], []).strangersBack, "its lease held").toEqual([]);
   });
 
   it("are not counted when the next fault came first", () => {
