@@ -10,9 +10,15 @@ import type { Metrics } from "../observability/metrics.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import type { Exchange } from "../rpc/generated/troupe/v1/Exchange.js";
 import type { Reducer } from "../rpc/generated/troupe/v1/Reducer.js";
+import { MessageReader, bucketHead } from "../rpc/codec/gradient-messages.js";
 import type { GradientChunk } from "../rpc/generated/troupe/v1/GradientChunk.js";
 import type { GradientChunk__Output } from "../rpc/generated/troupe/v1/GradientChunk.js";
-import { toServiceError } from "../rpc/status.js";
+import type { GradientHeader__Output } from "../rpc/generated/troupe/v1/GradientHeader.js";
+import { troupe } from "../rpc/load-proto.js";
+import { METHOD_RULES } from "../rpc/method-rules.js";
+import { takeServerStream, type ServerStream } from "../rpc/server-stream.js";
+import { tooLong, undecodable } from "../rpc/request-limits.js";
+import { asServiceError, toServiceError } from "../rpc/status.js";
 import type { BulkServer } from "../reduce/bulk-server.js";
 import { Reduction, type Contribution, type MemberPort, type ReductionFailure } from "../reduce/reduction.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
@@ -21,6 +27,9 @@ import { checkSender } from "./membership-service.js";
 
 /** As long as a TLS 1.3 key of SHA-256. */
 const SECRET_BYTES = 32;
+
+const { path, requestDeserialize } = troupe.v1.LearnerService.service.AllReduce;
+const MAX_MESSAGE_BYTES = METHOD_RULES[path].maxRequestBytes;
 
 type Call = grpc.ServerDuplexStream<GradientChunk__Output, GradientChunk>;
 
@@ -95,28 +104,53 @@ export class AllReduceService {
 
   readonly handle = (call: Call): void => {
     let contribution: Contribution | undefined;
+    let hasFailed = false;
     const fail = (error: unknown) => {
+      if (hasFailed) return;
+      hasFailed = true;
       contribution?.lost(error);
       call.emit("error", toServiceError(error));
     };
-    call.on("data", (message: GradientChunk__Output) => {
+    const join = (header: GradientHeader__Output) => {
+      if (contribution !== undefined)
+        throw protocolError("GradientChunk.header: expected once, got it twice");
+      const { workerId } = checkSender(header.sender, this.options.runId);
+      contribution = this.reductionOf(header).join(workerId, header, portOf(call, stream));
+    };
+    const joined = (): Contribution => {
+      if (contribution === undefined)
+        throw protocolError("GradientChunk: expected the header first, got a bucket");
+      return contribution;
+    };
+    const take = ({ header, bucket }: GradientChunk__Output) => {
+      if (header) join(header);
+      else if (bucket) joined().add(bucket.node, bucket.bucket, bucket.values);
+    };
+    const reader = new MessageReader(
+      {
+        targetOf(node, bucket, length) {
+          const { pool, bytesOf } = joined();
+          const expected = bytesOf(node, bucket);
+          if (length !== expected)
+            throw protocolError(`bucket ${bucket}: expected ${expected} bytes, got ${length}`);
+          return pool.take(length);
+        },
+        bucket: (node, bucket, values) => joined().add(node, bucket, values),
+        message: (bytes) => take(decodeChunk(bytes)),
+      },
+      MAX_MESSAGE_BYTES,
+      (length) => asServiceError(tooLong(path, MAX_MESSAGE_BYTES, length)),
+    );
+    const guard = (act: () => void) => {
+      if (hasFailed) return;
       try {
-        const { header, bucket } = message;
-        if (header) {
-          if (contribution !== undefined)
-            throw protocolError("GradientChunk.header: expected once, got it twice");
-          const { workerId } = checkSender(header.sender, this.options.runId);
-          const reduction = this.reductionOf(header);
-          contribution = reduction.join(workerId, header, portOf(call));
-        } else if (bucket) {
-          if (contribution === undefined)
-            throw protocolError("GradientChunk: expected the header first, got a bucket");
-          contribution.add(bucket.node, bucket.bucket, bucket.values);
-        }
+        act();
       } catch (error) {
         fail(error);
       }
-    });
+    };
+    const stream = takeServerStream(call, (bytes) => guard(() => reader.read(bytes)));
+    call.on("data", (message: GradientChunk__Output) => guard(() => take(message)));
     call.on("end", () => {
       if (contribution === undefined)
         fail(protocolError("GradientChunk: expected a header first, the stream ended"));
@@ -135,13 +169,24 @@ export class AllReduceService {
   }
 }
 
-function portOf(call: Call): MemberPort {
+function decodeChunk(bytes: Buffer): GradientChunk__Output {
+  try {
+    return requestDeserialize(bytes);
+  } catch (error) {
+    throw asServiceError(undecodable(path, error));
+  }
+}
+
+/** @param stream below the call; without it totals go through grpc-js's own code */
+function portOf(call: Call, stream: ServerStream | undefined): MemberPort {
   return {
-    // grpc-js may serialise later: the memory is free only when it says so.
-    send: (bucket, total, onSent) =>
-      void call.write({ bucket: { node: 0, bucket, values: total as Buffer } }, onSent),
-    pause: () => void call.pause(),
-    resume: () => void call.resume(),
+    send: (bucket, total, onSent) => {
+      if (stream !== undefined) stream.write(bucketHead(0, bucket, total.length), total, onSent);
+      // grpc-js may serialise later: the memory is free only when it says so.
+      else call.write({ bucket: { node: 0, bucket, values: total as Buffer } }, onSent);
+    },
+    pause: () => void (stream ?? call).pause(),
+    resume: () => void (stream ?? call).resume(),
     finish: () => void call.end(),
     fail: (error) => void call.emit("error", toServiceError(error)),
   };

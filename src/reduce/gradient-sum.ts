@@ -16,7 +16,7 @@
  * addition and one rounding, and the result still does not depend on how many learners there are.
  */
 import { addBf16, addF32 } from "../kernels/gradient-kernels.js";
-import type { WireFormat } from "../rpc/codec/gradient.js";
+import { BYTES_PER_ELEMENT, type WireFormat } from "../rpc/codec/gradient.js";
 import { protocolError } from "../shared/errors.js";
 
 export interface TreeNode {
@@ -26,7 +26,6 @@ export interface TreeNode {
 
 /** `+` of the tree, on the bytes of the wire. */
 const ADD = { f32: addF32, bf16: addBf16 } as const;
-export const BYTES_PER_ELEMENT = { f32: 4, bf16: 2 } as const;
 
 export interface GradientSumOptions {
   /** Micro-shards of the step, a power of two. */

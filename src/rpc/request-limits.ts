@@ -23,16 +23,13 @@ export function withRequestLimits(service: grpc.ServiceDefinition): grpc.Service
         throw new Error(`${method.path} has no line in METHOD_RULES (src/rpc/method-rules.ts)`);
       const decode = method.requestDeserialize;
       const requestDeserialize = (bytes: Buffer): unknown => {
-        if (bytes.length > rule.maxRequestBytes) {
-          const details = `${method.path}: expected a message of at most ${rule.maxRequestBytes} bytes, got ${bytes.length}`;
-          return refused(grpc.status.RESOURCE_EXHAUSTED, details);
-        }
+        const { maxRequestBytes } = rule;
+        if (bytes.length > maxRequestBytes)
+          return new RefusedRequest(tooLong(method.path, maxRequestBytes, bytes.length));
         try {
           return decode(bytes);
         } catch (error) {
-          const reason = error instanceof Error ? error.message : String(error);
-          const details = `${method.path}: the message does not decode (${reason}); run the same release of troupe everywhere`;
-          return refused(grpc.status.INVALID_ARGUMENT, details);
+          return new RefusedRequest(undecodable(method.path, error));
         }
       };
       return [name, { ...method, requestDeserialize }];
@@ -40,5 +37,21 @@ export function withRequestLimits(service: grpc.ServiceDefinition): grpc.Service
   );
 }
 
-const refused = (code: grpc.status, details: string): RefusedRequest =>
-  new RefusedRequest({ code, details, metadata: errorMetadata("PROTOCOL") });
+/** Status of a message of `got` bytes where the method at `path` takes `limit`. */
+export const tooLong = (path: string, limit: number, got: number): grpc.StatusObject =>
+  refusal(
+    grpc.status.RESOURCE_EXHAUSTED,
+    `${path}: expected a message of at most ${limit} bytes, got ${got}`,
+  );
+
+/** Status of a message whose decoding threw `error`. */
+export function undecodable(path: string, error: unknown): grpc.StatusObject {
+  const reason = error instanceof Error ? error.message : String(error);
+  const details = `${path}: the message does not decode (${reason}); run the same release of troupe everywhere`;
+  return refusal(grpc.status.INVALID_ARGUMENT, details);
+}
+
+const refusal = (code: grpc.status, details: string): grpc.StatusObject => ({
+  ...{ code, details },
+  metadata: errorMetadata("PROTOCOL"),
+});

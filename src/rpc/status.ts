@@ -34,12 +34,18 @@ export function errorMetadata(code: ErrorCode): grpc.Metadata {
   return metadata;
 }
 
+/** An error that is one already stays what it is. */
 export function toServiceError(error: unknown): grpc.ServiceError {
+  if (isServiceError(error)) return error;
   const code = errorCodeOf(error);
   const details = describeError(error);
   const status = error instanceof PermissionError ? grpc.status.PERMISSION_DENIED : TABLE[code];
   return Object.assign(new Error(details), { code: status, details, metadata: errorMetadata(code) });
 }
+
+/** An error that ends a call with this status. */
+export const asServiceError = (status: grpc.StatusObject): grpc.ServiceError =>
+  Object.assign(new Error(status.details), status);
 
 const isServiceError = (error: unknown): error is grpc.ServiceError =>
   error instanceof Error && "code" in error && typeof error.code === "number" && "metadata" in error;

@@ -143,7 +143,7 @@ const refusedCertificate = ({ cert }: ClientTls): string =>
     ? `the coordinator does not accept the certificate ${cert}; pass a client certificate that its --tls-client-ca signed`
     : "the coordinator asks for a client certificate; pass --tls-cert and --tls-key (client.crt and client.key of its certs directory)";
 
-function readClientFiles({ ca, cert, key }: ClientTls): { ca: Buffer; cert?: Buffer; key?: Buffer } {
+export function readClientFiles({ ca, cert, key }: ClientTls): { ca: Buffer; cert?: Buffer; key?: Buffer } {
   const authority = readCertificate("--tls-ca", ca);
   if (!cert && !key) return { ca: authority };
   if (!cert || !key) throw configError("--tls-cert and --tls-key belong together; pass both or none");

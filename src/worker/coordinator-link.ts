@@ -10,10 +10,10 @@
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import type * as grpc from "@grpc/grpc-js";
 import { configSchema, type Config } from "../config/schema.js";
 import type { Logger } from "../observability/logger.js";
 import { CONTROL_DEADLINE_MS, RECONNECT_BUDGET_MS, deadlineIn } from "../rpc/deadlines.js";
+import { GradientChannel } from "../rpc/gradient-channel.js";
 import type { HeartbeatReply__Output } from "../rpc/generated/troupe/v1/HeartbeatReply.js";
 import type { RegisterReply__Output } from "../rpc/generated/troupe/v1/RegisterReply.js";
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
@@ -79,6 +79,8 @@ export interface Clients {
   readonly rollout: InstanceType<typeof troupe.v1.RolloutService>;
   readonly learner: InstanceType<typeof troupe.v1.LearnerService>;
   readonly artifact: InstanceType<typeof troupe.v1.ArtifactService>;
+  /** The learner service's AllReduce call. */
+  readonly gradients: GradientChannel;
 }
 
 /** @throws {TroupeError} CONFIG when a TLS file cannot be used */
@@ -89,6 +91,7 @@ export function openClients(address: string, access: Access = {}): Clients {
     rollout: new troupe.v1.RolloutService(address, credentials, options),
     learner: new troupe.v1.LearnerService(address, credentials, options),
     artifact: new troupe.v1.ArtifactService(address, credentials, options),
+    gradients: new GradientChannel(address, access),
   };
 }
 
@@ -161,7 +164,7 @@ class CoordinatorReach {
   }
 
   close(): void {
-    for (const client of Object.values(this.current?.clients ?? {})) (client as grpc.Client).close();
+    for (const client of Object.values(this.current?.clients ?? {})) (client as { close(): void }).close();
     this.current = undefined;
   }
 }

@@ -4,6 +4,7 @@ import { protocolError } from "../../shared/errors.js";
 import { toColumn } from "./columns.js";
 
 export type WireFormat = "f32" | "bf16";
+export const BYTES_PER_ELEMENT = { f32: 4, bf16: 2 } as const;
 
 /** With f32 a view of `values`: they must not change before the bytes are sent. */
 export function encodeGradient(values: Float32Array, wire: WireFormat): Buffer {
@@ -20,7 +21,7 @@ export function decodeGradient(
   target: Float32Array,
   field: string,
 ): void {
-  const expected = target.length * (wire === "f32" ? 4 : 2);
+  const expected = target.length * BYTES_PER_ELEMENT[wire];
   if (bytes.byteLength !== expected)
     throw protocolError(`${field}: expected ${expected} bytes, got ${bytes.byteLength}`);
   if (wire === "f32") toColumn(target).set(bytes);
