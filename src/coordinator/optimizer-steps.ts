@@ -11,12 +11,14 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerFailure__Output } from "../rpc/generated/troupe/v1/LearnerFailure.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { Shard } from "../rpc/generated/troupe/v1/Shard.js";
 import type { RoundTrained__Output } from "../rpc/generated/troupe/v1/RoundTrained.js";
 import type { StepApplied__Output } from "../rpc/generated/troupe/v1/StepApplied.js";
 import type { StepVote__Output } from "../rpc/generated/troupe/v1/StepVote.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError } from "../shared/errors.js";
+import { inSlices, type Steps } from "../shared/steps.js";
 import { AllReduceService } from "./all-reduce-service.js";
 import type { CoreHost } from "./core-host.js";
 import type { JsonValue, StartStep, StepMember } from "./core/index.js";
@@ -264,13 +266,15 @@ export class OptimizerSteps {
       const isBound = await streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS);
       if (this.active?.generation !== generation) return; // given up meanwhile
       const mine = shards.slice(member.firstShard, member.firstShard + member.shardCount);
+      const rows = await inSlices(packing(mine));
+      if (this.active?.generation !== generation) return;
       const isSent = streams.send(workerId, {
         train: {
           generation,
           step,
           stage: effect.stage,
           firstShard: member.firstShard,
-          shards: mine.map(toShard),
+          shards: rows,
           shardCount,
           memberCount: members.length,
           denominator,
@@ -285,4 +289,13 @@ export class OptimizerSteps {
     };
     await Promise.all(members.map(begin));
   }
+}
+
+function* packing(shards: readonly MicroShard[]): Steps<Shard[]> {
+  const packed: Shard[] = [];
+  for (const shard of shards) {
+    packed.push(toShard(shard));
+    yield;
+  }
+  return packed;
 }

@@ -37,7 +37,9 @@ export interface PpoUpdateOptions {
 
 /** Tokens that count in the losses. */
 export function countedTokens(rows: readonly Pick<Experience, "actionMask">[]): number {
-  return rows.reduce((total, { actionMask }) => total + actionMask.reduce((sum, bit) => sum + bit, 0), 0);
+  let tokens = 0;
+  for (const { actionMask } of rows) for (let i = 0; i < actionMask.length; i++) tokens += actionMask[i];
+  return tokens;
 }
 
 export async function ppoUpdate(

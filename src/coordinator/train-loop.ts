@@ -5,11 +5,12 @@
  * Repeating an iteration is harmless: after a restart the loop starts again at the first uncommitted iteration, and
  * experiences and steps that already exist are answered from the journal instead of being made again.
  */
-import { makeExperience, type ExperienceOptions } from "../rl/make-experience.js";
+import { makingExperience, type ExperienceOptions } from "../rl/make-experience.js";
 import { MiniDataset } from "../rl/mini-dataset.js";
-import { experienceStats, type ExperienceStats } from "../rl/stats.js";
+import { measuringExperience, type ExperienceStats } from "../rl/stats.js";
 import { stepKlController, type KlController } from "../rl/kl-controller.js";
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
+import { inSlices } from "../shared/steps.js";
 import { CollectAhead } from "./collect-ahead.js";
 import type { UpdateStats } from "./ppo-update.js";
 
@@ -72,15 +73,17 @@ export async function trainLoop(
     const rollouts = await troupe.reassess(state, sampled);
 
     const minibatches: Experience[][] = [];
-    const experiences: Experience[] = [];
+    let experiences: Experience[] = [];
     for (const batch of intoBatches(rollouts, options.generationBatches)) {
-      const made = makeExperience(batch, { ...options.experience, klCoef: klController.coef }); // −β·KL + score, GAE, whitening
-      experiences.push(...made);
+      const made = await inSlices(
+        makingExperience(batch, { ...options.experience, klCoef: klController.coef }),
+      ); // −β·KL + score, GAE, whitening
+      experiences = experiences.concat(made);
       minibatches.push(...(miniDataset.add(made) ?? []));
     }
 
     const update = await troupe.update(state, minibatches); // epochs × minibatches: clipped losses, AdamW
-    const stats = experienceStats(experiences);
+    const stats = await inSlices(measuringExperience(experiences));
     await troupe.publish(policyVersion + 1);
     state = {
       iteration: iteration + 1,

@@ -1,10 +1,11 @@
 /** Scored rollouts to training data: mask, rewards, advantages, whitening. */
 import { numericError, shapeError } from "../shared/errors.js";
+import { atOnce, type Steps } from "../shared/steps.js";
 import { actionMaskOf, type EosGap } from "./action-mask.js";
 import { computeGae, type GaeOptions } from "./gae.js";
 import { computeRewards, sequenceReward, type ScoreOptions } from "./rewards.js";
 import type { Experience, ScoredRollout } from "./types.js";
-import { whiten } from "./whiten.js";
+import { whitening } from "./whiten.js";
 
 export interface ExperienceOptions extends ScoreOptions, GaeOptions {
   /** β of the KL penalty in the rewards. */
@@ -33,26 +34,35 @@ export interface ExperienceOptions extends ScoreOptions, GaeOptions {
  *   experience. DATA when whitening finds no counted token.
  */
 export function makeExperience(rollouts: readonly ScoredRollout[], options: ExperienceOptions): Experience[] {
-  const experiences = rollouts.map((rollout): Experience => {
+  return atOnce(makingExperience(rollouts, options));
+}
+
+/** The same, with a pause after every rollout for whoever must do something else meanwhile. */
+export function* makingExperience(
+  rollouts: readonly ScoredRollout[],
+  options: ExperienceOptions,
+): Steps<Experience[]> {
+  const experiences: Experience[] = [];
+  for (const rollout of rollouts) {
+    yield;
     checkRollout(rollout);
     const reward = sequenceReward(rollout.score, rollout.finishReason === "length", options);
     const { proximalLogprobs = rollout.logprobs } = rollout;
     const rewards = computeRewards(proximalLogprobs, rollout.refLogprobs, reward, options.klCoef);
     const { advantages, returns } = computeGae(rewards, rollout.values, options);
-    return {
-      ...rollout,
-      rewards,
-      advantages,
-      returns,
-      actionMask: actionMaskOf(rollout.responseIds, options.eosGap),
-    };
-  });
+    const actionMask = actionMaskOf(rollout.responseIds, options.eosGap);
+    experiences.push({ ...rollout, rewards, advantages, returns, actionMask });
+  }
   if (!options.whitenAdvantages || experiences.length === 0) return experiences;
-  const whitened = whiten(
+  const whitened = yield* whitening(
     experiences.map((experience) => experience.advantages),
     experiences.map((experience) => experience.actionMask),
   );
-  return experiences.map((experience, b) => ({ ...experience, advantages: whitened[b] }));
+  for (const [b, experience] of experiences.entries()) {
+    yield;
+    experiences[b] = { ...experience, advantages: whitened[b] };
+  }
+  return experiences;
 }
 
 function checkRollout(rollout: ScoredRollout): void {

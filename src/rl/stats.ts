@@ -1,5 +1,6 @@
 /** Numbers a person watches, computed from experiences. All in float64. */
 import { dataError, shapeError } from "../shared/errors.js";
+import { atOnce, type Steps } from "../shared/steps.js";
 import { sequenceKl } from "./kl.js";
 import type { Experience } from "./types.js";
 
@@ -68,34 +69,54 @@ export interface ExperienceStats {
 
 /** @throws {TroupeError} DATA for an empty collection or one without a counted token */
 export function experienceStats(experiences: readonly Experience[]): ExperienceStats {
-  const meanOf = (of: (experience: Experience) => number): number => summarize(experiences.map(of)).mean;
-  const klOf = (estimator: "k1" | "k3") => (e: Experience) =>
-    sequenceKl(estimator, e.logprobs, e.refLogprobs, e.actionMask);
+  return atOnce(measuringExperience(experiences));
+}
+
+/** The same, with a pause after every experience. */
+export function* measuringExperience(experiences: readonly Experience[]): Steps<ExperienceStats> {
+  const count = experiences.length;
+  const k1 = new Float64Array(count);
+  const k3 = new Float64Array(count);
+  const rewards = new Float64Array(count);
   let tokens = 0;
-  for (const { actionMask } of experiences)
+  for (const [b, { logprobs, refLogprobs, actionMask, rewards: row }] of experiences.entries()) {
+    k1[b] = sequenceKl("k1", logprobs, refLogprobs, actionMask);
+    k3[b] = sequenceKl("k3", logprobs, refLogprobs, actionMask);
+    for (let i = 0; i < row.length; i++) rewards[b] += row[i];
     for (let i = 0; i < actionMask.length; i++) if (actionMask[i] === 1) tokens += 1;
-  const counted = (of: (experience: Experience) => Float32Array): Float64Array => {
-    const values = new Float64Array(tokens);
-    let at = 0;
-    for (const experience of experiences) {
-      const column = of(experience);
-      const { actionMask } = experience;
-      for (let i = 0; i < column.length; i++) if (actionMask[i] === 1) values[at++] = column[i];
+    yield;
+  }
+  const logprobs = new Float64Array(tokens);
+  const returns = new Float64Array(tokens);
+  const values = new Float64Array(tokens);
+  let at = 0;
+  for (const experience of experiences) {
+    const { actionMask } = experience;
+    for (let i = 0; i < actionMask.length; i++) {
+      if (actionMask[i] !== 1) continue;
+      logprobs[at] = experience.logprobs[i];
+      returns[at] = experience.returns[i];
+      values[at] = experience.values[i];
+      at += 1;
     }
-    return values;
-  };
+    yield;
+  }
+  const score = summarize(experiences.map((e) => e.score));
+  const kl = summarize(k1).mean;
+  const klK3 = summarize(k3).mean;
+  const rlhfReward = summarize(rewards).mean;
+  yield;
+  const entropy = -summarize(logprobs).mean;
+  yield;
   return {
-    experiences: experiences.length,
-    score: summarize(experiences.map((e) => e.score)),
-    kl: meanOf(klOf("k1")),
-    klK3: meanOf(klOf("k3")),
-    rlhfReward: meanOf((e) => e.rewards.reduce((sum, reward) => sum + reward, 0)),
-    entropy: -summarize(counted((e) => e.logprobs)).mean,
+    experiences: count,
+    score,
+    kl,
+    klK3,
+    rlhfReward,
+    entropy,
     responseTokens: summarize(experiences.map((e) => e.responseIds.length)),
-    eosFraction: meanOf((e) => (e.finishReason === "eos" ? 1 : 0)),
-    explainedVariance: explainedVariance(
-      counted((e) => e.returns),
-      counted((e) => e.values),
-    ),
+    eosFraction: summarize(experiences.map((e) => (e.finishReason === "eos" ? 1 : 0))).mean,
+    explainedVariance: explainedVariance(returns, values),
   };
 }

@@ -1,4 +1,5 @@
 import { dataError, shapeError } from "../shared/errors.js";
+import { atOnce, type Steps } from "../shared/steps.js";
 
 /** TensorFlow's moments divide by n ("population"), torch.var by n − 1 ("sample"). */
 export type VarianceKind = "population" | "sample";
@@ -30,20 +31,32 @@ const VARIANCE_EPSILON = 1e-8;
 export function whiten(
   rows: readonly Float32Array[],
   masks: readonly Uint8Array[],
-  { shiftMean = true, variance = "population" }: WhitenOptions = {},
+  options: WhitenOptions = {},
 ): Float32Array[] {
+  return atOnce(whitening(rows, masks, options));
+}
+
+/** The same, with a pause after every row. */
+export function* whitening(
+  rows: readonly Float32Array[],
+  masks: readonly Uint8Array[],
+  { shiftMean = true, variance = "population" }: WhitenOptions = {},
+): Steps<Float32Array[]> {
   if (rows.length !== masks.length || rows.some((row, b) => row.length !== masks[b].length)) {
     throw shapeError(`whiten: the shapes of ${rows.length} rows and ${masks.length} masks differ`);
   }
   let count = 0;
   let sum = 0;
-  rows.forEach((row, b) =>
-    row.forEach((x, i) => {
-      if (masks[b][i] === 0) return;
+  for (let b = 0; b < rows.length; b++) {
+    const row = rows[b];
+    const mask = masks[b];
+    for (let i = 0; i < row.length; i++) {
+      if (mask[i] === 0) continue;
       count++;
-      sum += x;
-    }),
-  );
+      sum += row[i];
+    }
+    yield;
+  }
   const degrees = variance === "population" ? count : count - 1;
   if (degrees < 1) {
     throw dataError(
@@ -52,12 +65,22 @@ export function whiten(
   }
   const mean = sum / count;
   let squares = 0;
-  rows.forEach((row, b) =>
-    row.forEach((x, i) => {
-      if (masks[b][i] === 1) squares += (x - mean) * (x - mean);
-    }),
-  );
+  for (let b = 0; b < rows.length; b++) {
+    const row = rows[b];
+    const mask = masks[b];
+    for (let i = 0; i < row.length; i++) if (mask[i] === 1) squares += (row[i] - mean) * (row[i] - mean);
+    yield;
+  }
   const scale = 1 / Math.sqrt(squares / degrees + VARIANCE_EPSILON);
   const offset = shiftMean ? 0 : mean;
-  return rows.map((row, b) => row.map((x, i) => (masks[b][i] === 1 ? (x - mean) * scale + offset : 0)));
+  const whitened: Float32Array[] = [];
+  for (let b = 0; b < rows.length; b++) {
+    const row = rows[b];
+    const mask = masks[b];
+    const out = new Float32Array(row.length);
+    for (let i = 0; i < row.length; i++) if (mask[i] === 1) out[i] = (row[i] - mean) * scale + offset;
+    whitened.push(out);
+    yield;
+  }
+  return whitened;
 }

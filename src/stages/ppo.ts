@@ -16,7 +16,7 @@ import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { MicroShard } from "../rpc/codec/shard.js";
 import { importanceOf } from "../learner/stage-settings.js";
 import { startKlController } from "../rl/kl-controller.js";
-import { makeExperience } from "../rl/make-experience.js";
+import { makingExperience } from "../rl/make-experience.js";
 import { learningRateAt } from "../rl/schedule.js";
 import {
   IDENTITY_SCORE_NORMALIZER,
@@ -26,6 +26,7 @@ import {
 import type { Experience, Prompt, ScoredRollout } from "../rl/types.js";
 import { makeDeferred } from "../shared/abort.js";
 import { storageError } from "../shared/errors.js";
+import { inSlices, type Steps } from "../shared/steps.js";
 import { shuffled } from "../rl/shuffle.js";
 import { evaluatePolicy, type PolicyEvaluation } from "./evaluate-policy.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
@@ -99,9 +100,9 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     const ids = host.experienceIdsOf(iteration);
     const sampled = await run.store.getAll(ids);
     const rollouts = importance === null ? sampled : await proximal.recall(iteration, sampled);
-    const all = intoBatches(rollouts, ppo.generationBatches).flatMap((batch) =>
-      makeExperience(batch, { ...experienceOptions(), klCoef }),
-    );
+    let all: Experience[] = [];
+    for (const batch of intoBatches(rollouts, ppo.generationBatches))
+      all = all.concat(await inSlices(makingExperience(batch, { ...experienceOptions(), klCoef })));
     made = { iteration, byId: new Map(all.map((experience) => [experience.experienceId, experience])) };
     return made.byId;
   };
@@ -263,8 +264,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
         },
       );
       metrics.iterationPhaseDuration.observe({ phase: "update" }, stats.elapsedMs / 1000);
-      for (const experience of experiences)
-        metrics.experienceStaleness.observe(policyVersion - experience.policyVersion);
+      await inSlices(observingStaleness(metrics, policyVersion, experiences));
       return stats;
     },
     async publish(policyVersion) {
@@ -356,6 +356,17 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     stoppedByKlBudget: end.isKlBudgetSpent,
     stateSha256,
   };
+}
+
+function* observingStaleness(
+  metrics: RunContext["metrics"],
+  policyVersion: number,
+  experiences: readonly Experience[],
+): Steps<void> {
+  for (const experience of experiences) {
+    metrics.experienceStaleness.observe(policyVersion - experience.policyVersion);
+    yield;
+  }
 }
 
 function klOptions(controller: RunContext["config"]["ppo"]["klController"]) {

@@ -11,9 +11,14 @@ import { assign } from "./tasks.js";
 
 /** Finished tasks before a mean means anything. */
 const MIN_SAMPLES = 3;
+/** Time between two looks at all tasks: there is an occasion after every event, and thousands come a second. */
+const LOOK_EVERY_MS = 20;
 
 /** Gives slow tasks, slowest first, to idle workers. */
 export function hedgeStragglers(state: CoordinatorState, out: Outbox): void {
+  const { volatile } = state;
+  if (volatile.nowMs < volatile.nextHedgeLookMs) return;
+  volatile.nextHedgeLookMs = volatile.nowMs + LOOK_EVERY_MS;
   const slow = stragglers(state).filter((task) => dueMs(state, task) <= state.volatile.nowMs);
   if (slow.length === 0) return;
   for (const task of slow.sort((a, b) => a.leases[0].startedAtMs - b.leases[0].startedAtMs)) {
@@ -28,7 +33,7 @@ export function hedgeStragglers(state: CoordinatorState, out: Outbox): void {
 export function nextHedgeMs(state: CoordinatorState): number {
   let next = Infinity;
   for (const task of stragglers(state)) {
-    const atMs = dueMs(state, task);
+    const atMs = Math.max(dueMs(state, task), state.volatile.nextHedgeLookMs);
     if (atMs > state.volatile.nowMs && atMs < next && idleWorkerFor(state, task) !== null) next = atMs;
   }
   return next;

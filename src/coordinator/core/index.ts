@@ -15,6 +15,7 @@ export { applyRecord } from "./apply-record.js";
 export {
   emptyDurableState,
   keptCheckpoints,
+  type Collection,
   type DurableState,
   type ExperienceEntry,
   type FinishedStep,

@@ -160,6 +160,8 @@ export interface VolatileState {
   isPaused: boolean;
   /** Running mean of how long a finished experience task took, and of how many (hedging.ts). */
   taskMs: { mean: number; count: number };
+  /** Before then nobody looks for slow tasks. */
+  nextHedgeLookMs: number;
   /** Largest payload seen, to judge how much room outstanding tasks will need. */
   largestExperienceBytes: number;
   stopped: { readonly code: ErrorCode; readonly diagnosis: string } | null;
@@ -206,6 +208,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       healFailures: 0,
       isPaused: false,
       taskMs: { mean: 0, count: 0 },
+      nextHedgeLookMs: 0,
       largestExperienceBytes: 0,
       stopped: null,
       counters: {

@@ -3,8 +3,16 @@
  * are the experience's own bytes. The checksum covers the body; the version is that of this layout.
  */
 import { crc32 } from "node:zlib";
-import { applyRecord, emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
+import {
+  applyRecord,
+  emptyDurableState,
+  type Collection,
+  type DurableRecord,
+  type DurableState,
+  type ExperienceEntry,
+} from "../core/index.js";
 import { storageError } from "../../shared/errors.js";
+import { atOnce, type Steps } from "../../shared/steps.js";
 
 const FORMAT_VERSION = 2;
 const HEADER_BYTES = 5;
@@ -51,42 +59,67 @@ export interface Snapshot {
   readonly state: DurableState;
 }
 
-export function encodeSnapshot({ sequence, state }: Snapshot): Uint8Array {
-  const { collections, experiences, retained, ...plain } = state;
-  const body = {
-    sequence,
-    ...plain,
-    collections: [...collections.values()],
-    experiences: [...experiences],
-    retained: [...retained],
-  };
-  return frame(Buffer.from(JSON.stringify(body)));
+/** Entries of one line of a snapshot: what is written or read without a pause. */
+const LINE_ENTRIES = 1000;
+
+interface SnapshotLine {
+  readonly collection?: Collection;
+  readonly experiences?: [string, ExperienceEntry][];
+  readonly retained?: string[];
 }
 
-export function decodeSnapshot(key: string, value: Uint8Array): Snapshot {
-  type Stored = Omit<DurableState, "collections" | "experiences" | "retained"> & {
-    sequence: number;
-    collections: { iteration: number; policyVersion: number; tasks: [] }[];
-    experiences: [string, never][];
-    retained: string[];
-  };
-  const { sequence, collections, experiences, retained, ...plain } = parse(
-    key,
-    unframe(key, value),
-  ) as Stored;
+/** JSON lines: the plain fields, then the collections and everything that is kept per experience in parts. */
+export function* encodingSnapshot({ sequence, state }: Snapshot): Steps<Uint8Array> {
+  const { collections, experiences, retained, ...plain } = state;
+  const lines = [JSON.stringify({ sequence, ...plain })];
+  function* add(line: SnapshotLine): Steps<void> {
+    lines.push(JSON.stringify(line));
+    yield;
+  }
+  for (const collection of collections.values()) yield* add({ collection });
+  for (const part of inParts(experiences)) yield* add({ experiences: part });
+  for (const part of inParts(retained)) yield* add({ retained: part });
+  return frame(Buffer.from(lines.join("\n")));
+}
+
+export const encodeSnapshot = (snapshot: Snapshot): Uint8Array => atOnce(encodingSnapshot(snapshot));
+
+/** @throws STORAGE like `unframe` */
+export function* decodingSnapshot(key: string, value: Uint8Array): Steps<Snapshot> {
+  const body = unframe(key, value);
+  const [head, ...lines] = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+    .toString("utf8")
+    .split("\n");
+  type Plain = Omit<DurableState, "collections" | "experiences" | "retained">;
+  const { sequence, ...plain } = parseText(key, head) as Plain & { sequence: number };
   const empty = emptyDurableState();
-  return {
-    sequence,
-    state: {
-      ...empty,
-      ...plain,
-      // Written before there was a count, a snapshot lacks it.
-      counts: { ...empty.counts, ...plain.counts },
-      collections: new Map(collections.map((collection) => [collection.iteration, collection])),
-      experiences: new Map(experiences),
-      retained: new Set(retained),
-    },
+  const state = {
+    ...empty,
+    ...plain,
+    // Written before there was a count, a snapshot lacks it.
+    counts: { ...empty.counts, ...plain.counts },
   };
+  for (const line of lines) {
+    yield;
+    const { collection, experiences = [], retained = [] } = parseText(key, line) as SnapshotLine;
+    if (collection !== undefined) state.collections.set(collection.iteration, collection);
+    for (const [id, entry] of experiences) state.experiences.set(id, entry);
+    for (const id of retained) state.retained.add(id);
+  }
+  return { sequence, state };
+}
+
+export const decodeSnapshot = (key: string, value: Uint8Array): Snapshot =>
+  atOnce(decodingSnapshot(key, value));
+
+function* inParts<T>(entries: Iterable<T>): Generator<T[]> {
+  let part: T[] = [];
+  for (const entry of entries) {
+    if (part.push(entry) < LINE_ENTRIES) continue;
+    yield part;
+    part = [];
+  }
+  if (part.length > 0) yield part;
 }
 
 /** Folds one stored record; a record that cannot follow is reported with its place in the log. */
@@ -99,8 +132,12 @@ export function foldRecord(state: DurableState, key: string, record: DurableReco
 }
 
 function parse(key: string, body: Uint8Array): unknown {
+  return parseText(key, Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("utf8"));
+}
+
+function parseText(key: string, text: string): unknown {
   try {
-    return JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("utf8"));
+    return JSON.parse(text);
   } catch (error) {
     throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged`, { cause: error });
   }

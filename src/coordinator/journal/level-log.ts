@@ -9,12 +9,13 @@ import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
+import { inSlices } from "../../shared/steps.js";
 import type { DurableLog, LogEntry } from "./durable-log.js";
 import {
   decodeRecord,
-  decodeSnapshot,
+  decodingSnapshot,
   encodeRecord,
-  encodeSnapshot,
+  encodingSnapshot,
   foldRecord,
   recordKey,
   type Snapshot,
@@ -29,7 +30,7 @@ const SNAPSHOT_KEY = "s";
 /** Records of so many bytes are folded as well, however few they are. */
 const COMPACT_BYTES = 4 << 20;
 /** Records read in one turn of the event loop. */
-const RECORDS_A_TURN = 64;
+const RECORDS_A_TURN = 32;
 
 export interface LevelLogOptions {
   /** Records after which the log is folded into a snapshot by itself. */
@@ -177,7 +178,7 @@ class LevelLog implements DurableLog {
     const sequence = this.syncedSequence;
     if (sequence === this.snapshotSequence) return;
     const { recordBytes } = this;
-    const value = encodeSnapshot(await this.fold(sequence));
+    const value = await inSlices(encodingSnapshot(await this.fold(sequence)));
     await this.guard(this.database.batch([{ type: "put", key: SNAPSHOT_KEY, value }], { sync: true }));
     this.snapshotSequence = sequence;
     this.snapshotBytes = value.length;
@@ -224,7 +225,7 @@ class LevelLog implements DurableLog {
     const value = await this.guard(this.database.get(SNAPSHOT_KEY));
     return value === undefined
       ? { sequence: 0, state: emptyDurableState() }
-      : decodeSnapshot(SNAPSHOT_KEY, value);
+      : inSlices(decodingSnapshot(SNAPSHOT_KEY, value));
   }
 
   private hole(expected: number, found: string): TroupeError {

@@ -1,0 +1,43 @@
+import { expect, it } from "vitest";
+import { atOnce, inSlices, type Steps } from "../../../src/shared/steps.js";
+
+function* sumOf(numbers: readonly number[], work: () => void = () => undefined): Steps<number> {
+  let sum = 0;
+  for (const number of numbers) {
+    work();
+    sum += number;
+    yield;
+  }
+  return sum;
+}
+
+function* failing(): Steps<number> {
+  yield;
+  throw new Error("broken");
+}
+
+const numbers = Array.from({ length: 100 }, (_, i) => i);
+
+it("gives the same result at once and in slices", async () => {
+  expect(atOnce(sumOf(numbers))).toBe(4950);
+  expect(await inSlices(sumOf(numbers))).toBe(4950);
+});
+
+it("lets timers in while it runs in slices, and none when it runs at once", async () => {
+  let ticks = 0;
+  const timer = setInterval(() => (ticks += 1), 1);
+  const spin = () => {
+    const endMs = performance.now() + 1;
+    while (performance.now() < endMs);
+  };
+  atOnce(sumOf(numbers, spin));
+  expect(ticks).toBe(0);
+  await inSlices(sumOf(numbers, spin));
+  expect(ticks).toBeGreaterThanOrEqual(3);
+  clearInterval(timer);
+});
+
+it("passes an error on", async () => {
+  expect(() => atOnce(failing())).toThrow("broken");
+  await expect(inSlices(failing())).rejects.toThrow("broken");
+});
