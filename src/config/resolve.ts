@@ -236,6 +236,20 @@ function checkCluster({ cluster, engine }: Config, contradict: Contradict): void
       `engine.recompute ${engine.recompute} needs the onnx engine, but engine.name is ${engine.name}`,
     );
   }
+  if (engine.frozenWeights === "int8") {
+    if (engine.name !== "onnx" && engine.name !== "auto") {
+      contradict(
+        ["engine.frozenWeights", "engine.name"],
+        `engine.frozenWeights int8 needs the onnx engine, but engine.name is ${engine.name}`,
+      );
+    }
+    if (engine.provider !== "cpu") {
+      contradict(
+        ["engine.frozenWeights", "engine.provider"],
+        `engine.frozenWeights int8 is computed on the CPU, but engine.provider is ${engine.provider}`,
+      );
+    }
+  }
 }
 
 function checkTls(tls: Config["cluster"]["tls"], contradict: Contradict): void {

@@ -501,6 +501,12 @@ const engineSchema = z.strictObject({
     .describe(
       "`layers`: gradients keep only the input of every layer and compute the rest again; the same numbers from less memory in more time. onnx only",
     ),
+  frozenWeights: z
+    .enum(["f32", "int8"])
+    .default("f32")
+    .describe(
+      "how rollout workers hold reference and reward model. `int8`: under half the memory and time, log-probabilities and scores off in the third digit (docs/memory.md). onnx on the CPU only",
+    ),
 });
 
 const evalSchema = z.strictObject({

@@ -2,6 +2,7 @@
 import type { Tensor } from "@tensorflow/tfjs";
 import { shapeError } from "../shared/errors.js";
 import type { Arena, HostArrays, Program, ProgramResult } from "./engine.js";
+import { FrozenArena } from "./frozen-weights.js";
 import { sizeOf, type Layout } from "./layout.js";
 
 /** @throws {TroupeError} SHAPE naming the program and the alias */
@@ -12,6 +13,12 @@ export function checkArenas(program: Program, arenas: Readonly<Record<string, Ar
     if (!sameLayout(arena.layout, use.layout)) {
       throw shapeError(
         `program "${program.key}": the arena given for "${alias}" has another layout than the program's`,
+      );
+    }
+    if (arena instanceof FrozenArena !== (use.form !== undefined)) {
+      const nameOf = (isHeld: boolean) => (isHeld ? "int8" : "float32");
+      throw shapeError(
+        `program "${program.key}" reads "${alias}" as ${nameOf(use.form !== undefined)}, its arena holds ${nameOf(arena instanceof FrozenArena)}`,
       );
     }
   }

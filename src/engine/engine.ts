@@ -11,6 +11,7 @@
  * opened with access "update".
  */
 import type { Tensor } from "@tensorflow/tfjs";
+import type { FrozenForm } from "./frozen-weights.js";
 import type { Layout } from "./layout.js";
 
 export type EngineName = "onnx" | "tensorflow" | "reference";
@@ -50,6 +51,8 @@ export interface ArenaUse {
    * anew once `Arena.write`, `Arena.clear` or a program has changed them. It does not see writes through `Arena.read`.
    */
   readonly access: "read" | "frozen" | "update";
+  /** Of an arena that holds matrices as int8; its access is "frozen". @default all float32 */
+  readonly form?: FrozenForm;
 }
 
 export interface ProgramResult {
@@ -95,6 +98,11 @@ export interface Engine {
   readonly description: string;
   /** A zero-filled arena, or one holding a copy of `values`. */
   createArena(layout: Layout, values?: Float32Array): Arena;
+  /**
+   * An arena of zeros that holds matrices as int8, for programs that only read it. Left out by engines that cannot.
+   * @throws {TroupeError} CONFIG where this installation cannot
+   */
+  createFrozenArena?(layout: Layout, form: FrozenForm): Arena;
   /** Compiles, or returns the cached executable of the same key. */
   compile(program: Program): Promise<Executable>;
   dispose(): Promise<void>;

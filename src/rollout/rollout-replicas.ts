@@ -1,8 +1,10 @@
+import type { Config } from "../config/schema.js";
 import type { StopTable } from "../data/stop-table.js";
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
+import { frozenForm } from "../models/frozen.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
-import { layoutOf, parseModelConfig, type Head } from "../models/model-spec.js";
+import { layoutOf, parseModelConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../rl/types.js";
 import { configError, dataError, numericError } from "../shared/errors.js";
 import { Generator } from "./generator.js";
@@ -11,6 +13,9 @@ import { Scorer, type Replica } from "./scorer.js";
 
 export const ROLES = ["actor", "ref", "reward", "critic"] as const;
 export type Role = (typeof ROLES)[number];
+
+/** Roles whose model stays as it is for a whole run. */
+const FROZEN_ROLES: readonly Role[] = ["ref", "reward"];
 
 export interface RolloutModel {
   readonly role: Role;
@@ -30,6 +35,8 @@ export interface RolloutSettings {
   readonly maxSequenceTokens?: number;
   /** See GeneratorOptions. @default 4 */
   readonly prefillRows?: number;
+  /** How ref and reward model are held. @default "f32" */
+  readonly frozenWeights?: Config["engine"]["frozenWeights"];
 }
 
 export interface RolloutTask {
@@ -74,7 +81,11 @@ export class RolloutCompute {
       if (!ROLES.includes(role))
         throw configError(`model role must be one of ${ROLES.join(", ")}, got ${role}`);
       const spec = parseModelConfig(parseJson(hfConfigJson, role), head);
-      this.replicas.set(role, { spec, params: engine.createArena(layoutOf(spec)) });
+      const isInt8 = settings.frozenWeights === "int8" && FROZEN_ROLES.includes(role);
+      this.replicas.set(
+        role,
+        isInt8 ? int8Replica(engine, spec) : { spec, params: engine.createArena(layoutOf(spec)) },
+      );
     }
   }
 
@@ -188,6 +199,16 @@ export class RolloutCompute {
     this.queue = result.catch(() => undefined); // the caller has the error; the next call must not inherit it
     return result;
   }
+}
+
+function int8Replica(engine: Engine, spec: ModelSpec): Replica {
+  if (engine.createFrozenArena === undefined) {
+    throw configError(
+      `engine.frozenWeights: int8 is computed by the onnx engine on the CPU; this worker runs ${engine.description}. Set it to f32`,
+    );
+  }
+  const form = frozenForm(spec);
+  return { spec, params: engine.createFrozenArena(layoutOf(spec), form), form };
 }
 
 function parseJson(text: string, role: Role): unknown {

@@ -161,6 +161,7 @@ export class RolloutSession {
         })),
         eosIds: task.tokenizer?.eosIds ?? [],
         slots: config.generation.slots,
+        frozenWeights: config.engine.frozenWeights,
         maxSequenceTokens: config.data.maxPromptTokens + config.generation.maxNewTokens,
       });
       this.state.configuredFor = shapes;

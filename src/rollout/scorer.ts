@@ -1,4 +1,5 @@
 import type { Arena, Engine, Program } from "../engine/engine.js";
+import type { FrozenForm } from "../engine/frozen-weights.js";
 import { responseLogprobs, specKey, tokenValues } from "../models/forward.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
@@ -13,6 +14,8 @@ export const PASS_TOKENS = 256;
 export interface Replica {
   readonly spec: ModelSpec;
   readonly params: Arena;
+  /** Where `params` holds matrices as int8. @default all float32 */
+  readonly form?: FrozenForm;
 }
 
 /** Prompt and response of one sequence. */
@@ -34,9 +37,13 @@ export class Scorer {
     private readonly passTokens = PASS_TOKENS,
   ) {}
 
-  /** Sequences of a pass over rows of `tokens`; short groups are filled by repeating one. */
+  /**
+   * Sequences of a pass over rows of `tokens`; short groups are filled by repeating one. One or an even number: int8
+   * products take rows in pairs, and what is left over at the end goes through another kernel.
+   */
   private rowsOf(tokens: number): number {
-    return Math.max(1, Math.floor(this.passTokens / tokens));
+    const rows = Math.floor(this.passTokens / tokens);
+    return rows <= 1 ? 1 : rows - (rows % 2);
   }
 
   /**
@@ -49,7 +56,7 @@ export class Scorer {
     temperature: number,
   ): Promise<Float32Array[]> {
     const perToken = await this.forward(model, sequences, "logprobs", (tokens) =>
-      this.program(model.spec, tokens, `logprobs t${temperature}`, ({ params }, { ids }) => ({
+      this.program(model, tokens, `logprobs t${temperature}`, ({ params }, { ids }) => ({
         outputs: { perToken: responseLogprobs(model.spec, params, ids, { temperature }).logprobs },
       })),
     );
@@ -73,17 +80,20 @@ export class Scorer {
 
   private scalars(model: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
     return this.forward(model, sequences, "values", (tokens) =>
-      this.program(model.spec, tokens, "values", ({ params }, { ids }) => ({
+      this.program(model, tokens, "values", ({ params }, { ids }) => ({
         outputs: { perToken: tokenValues(model.spec, params, ids) },
       })),
     );
   }
 
-  private program(spec: ModelSpec, tokens: number, what: string, body: Program["body"]): Program {
+  private program({ spec, form }: Replica, tokens: number, what: string, body: Program["body"]): Program {
     const rows = this.rowsOf(tokens);
+    const layout = layoutOf(spec);
     return {
-      key: `score ${what} ${specKey(spec)} B${rows} T${tokens}`,
-      arenas: { params: { layout: layoutOf(spec), access: "read" } },
+      key: `score ${what} ${specKey(spec)}${form === undefined ? "" : " int8"} B${rows} T${tokens}`,
+      arenas: {
+        params: form === undefined ? { layout, access: "read" } : { layout, access: "frozen", form },
+      },
       inputs: { ids: { shape: [rows, tokens], dtype: "int32" } },
       body,
     };

@@ -1,4 +1,5 @@
 /** What an iteration says about itself (TRL's metric names), and the checks before the first step that save a wrong run. */
+import type { Config } from "../config/schema.js";
 import type { UpdateStats } from "../coordinator/ppo-update.js";
 import type { ExperienceStats } from "../rl/stats.js";
 import type { ScoredRollout } from "../rl/types.js";
@@ -7,14 +8,29 @@ import type { RunContext } from "./run-context.js";
 
 /** Largest |Δ log-probability| between two computations of the same quantity: float32 rounding, not a wrong model. */
 const LOGPROB_TOLERANCE = 1e-4;
+/** Largest mean |Δ log-probability| that an int8 reference may start with: its rounding, several times over. */
+const INT8_OFFSET_TOLERANCE = 0.05;
 const SAMPLES_EVERY_ITERATIONS = 10;
+
+type FrozenWeights = Config["engine"]["frozenWeights"];
 
 export const checkPreflight = {
   /**
-   * Before anything is trained the actor is the reference: KL(actor, ref) must be 0.
+   * Before anything is trained the actor is the reference: KL(actor, ref) must be 0. An int8 reference is off by its
+   * rounding; then the mean over all tokens is checked.
+   * @returns that mean of |log π_actor − log π_ref|, the preflight offset
    * @throws {TroupeError} NUMERIC naming the experience
    */
-  rollouts(rollouts: readonly ScoredRollout[]): void {
+  rollouts(rollouts: readonly ScoredRollout[], frozenWeights: FrozenWeights = "f32"): number {
+    const offset = meanOffset(rollouts);
+    if (frozenWeights === "int8") {
+      if (!(offset <= INT8_OFFSET_TOLERANCE)) {
+        throw numericError(
+          `step-0 preflight: actor and int8 reference differ by ${offset.toExponential(2)} in log-probability on average; expected at most ${INT8_OFFSET_TOLERANCE}. Either they are not the same model, or this one does not bear engine.frozenWeights: int8; set it to f32`,
+        );
+      }
+      return offset;
+    }
     for (const { experienceId, logprobs, refLogprobs } of rollouts) {
       for (let i = 0; i < logprobs.length; i++) {
         const difference = Math.abs(logprobs[i] - refLogprobs[i]);
@@ -25,6 +41,7 @@ export const checkPreflight = {
         }
       }
     }
+    return offset;
   },
 
   /**
@@ -42,6 +59,15 @@ export const checkPreflight = {
     }
   },
 };
+
+function meanOffset(rollouts: readonly ScoredRollout[]): number {
+  let [sum, tokens] = [0, 0];
+  for (const { logprobs, refLogprobs } of rollouts) {
+    tokens += logprobs.length;
+    for (let i = 0; i < logprobs.length; i++) sum += Math.abs(logprobs[i] - refLogprobs[i]);
+  }
+  return tokens === 0 ? 0 : sum / tokens;
+}
 
 export interface IterationReport {
   readonly iteration: number;

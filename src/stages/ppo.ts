@@ -224,7 +224,10 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       droppedBefore = droppedCount();
       metrics.iteration.set(iteration);
       const rollouts = await dispatcher.collect(iteration, prompts, oldestVersion, brief, signal);
-      if (iteration === 0) checkPreflight.rollouts(rollouts);
+      if (iteration === 0) {
+        const offset = checkPreflight.rollouts(rollouts, run.config.engine.frozenWeights);
+        run.logger.info({ offset, frozen_weights: run.config.engine.frozenWeights }, "preflight offset");
+      }
       collectSeconds = (performance.now() - startedMs) / 1000;
       metrics.iterationPhaseDuration.observe({ phase: "collect" }, collectSeconds);
       collected = rollouts;

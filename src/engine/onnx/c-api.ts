@@ -30,6 +30,10 @@ const POSITION = {
   releaseValue: 96,
   releaseSessionOptions: 100,
   addSessionConfigEntry: 130,
+  addInitializer: 150,
+  createPrepackedWeightsContainer: 166,
+  releasePrepackedWeightsContainer: 167,
+  createSessionFromArrayWithPrepackedWeights: 169,
   addExternalInitializers: 210,
 } as const;
 
@@ -57,6 +61,10 @@ export class OrtCApi {
   readonly #setIntraOpNumThreads: Callable;
   readonly #setInterOpNumThreads: Callable;
   readonly #addSessionConfigEntry: Callable;
+  readonly #addInitializer: Callable;
+  readonly #createPackedContainer: Callable;
+  readonly #releasePackedContainer: Callable;
+  readonly #createPackedSession: Callable;
   readonly #addExternalInitializers: Callable;
   readonly #releaseSessionOptions: Callable;
   readonly #createSession: Callable;
@@ -100,6 +108,13 @@ export class OrtCApi {
     this.#setIntraOpNumThreads = at("setIntraOpNumThreads", ["void *", "int"]);
     this.#setInterOpNumThreads = at("setInterOpNumThreads", ["void *", "int"]);
     this.#addSessionConfigEntry = at("addSessionConfigEntry", ["void *", "str", "str"]);
+    this.#addInitializer = at("addInitializer", ["void *", "str", "void *"]);
+    this.#createPackedContainer = at("createPrepackedWeightsContainer", [out]);
+    this.#releasePackedContainer = at("releasePrepackedWeightsContainer", ["void *"], "void");
+    this.#createPackedSession = at("createSessionFromArrayWithPrepackedWeights", [
+      ...["void *", "void *", "size_t", "void *", "void *"],
+      out,
+    ]);
     this.#addExternalInitializers = at("addExternalInitializers", [
       "void *",
       "const char **",
@@ -129,10 +144,26 @@ export class OrtCApi {
     this.#releaseValue(value);
   }
 
-  /** @param options.constants values of the model's external tensors, alive until the session is released */
+  /** For the `packed` of sessions, all of which must be released before it. */
+  createPackedContainer(): Pointer {
+    return this.#out(this.#createPackedContainer);
+  }
+
+  releasePackedContainer(container: Pointer): void {
+    this.#releasePackedContainer(container);
+  }
+
+  /**
+   * @param options.constants values of the model's external tensors, alive until the session is released
+   * @param options.packed    keeps what sessions make of shared constants, once for all of them
+   */
   createSession(
     model: Uint8Array,
-    { threads, constants = [] }: { threads: number; constants?: readonly SessionConstant[] },
+    {
+      threads,
+      constants = [],
+      packed = null,
+    }: { threads: number; constants?: readonly SessionConstant[]; packed?: Pointer | null },
   ): Pointer {
     const options = this.#out(this.#createSessionOptions);
     try {
@@ -147,7 +178,12 @@ export class OrtCApi {
         const values = constants.map(({ value }) => value);
         this.#check(this.#addExternalInitializers(options, names, values, constants.length));
       }
-      return this.#out(this.#createSession, this.#environment, model, model.byteLength, options);
+      const shared = constants.filter(({ isShared }) => isShared);
+      for (const { name, value } of shared) this.#check(this.#addInitializer(options, name, value));
+      const source = [this.#environment, model, model.byteLength, options];
+      return shared.length > 0 && packed !== null
+        ? this.#out(this.#createPackedSession, ...source, packed)
+        : this.#out(this.#createSession, ...source);
     } finally {
       this.#releaseSessionOptions(options);
     }
@@ -205,6 +241,8 @@ const LOG_ERRORS = 3;
 export interface SessionConstant {
   readonly name: string;
   readonly value: Pointer;
+  /** See `createSession`'s `packed`. */
+  readonly isShared: boolean;
   /** Kept from being collected. */
   readonly memory: ArrayBufferView;
 }

@@ -2,7 +2,7 @@ import { isMainThread } from "node:worker_threads";
 import type { HostArray } from "../engine.js";
 import { ONNX_TYPE_CODE, type Graph, type ValueInfo } from "../trace/graph.js";
 import { OrtCApi, type Pointer, type SessionConstant } from "./c-api.js";
-import type { BoundRun, Runner, RunnerOptions, Session } from "./runner.js";
+import type { BoundRun, HostMemory, Runner, RunnerOptions, Session } from "./runner.js";
 
 /** A run shorter than this holds up the event loop less than handing it to another thread would hold up the run. */
 const SHORT_MS = 5;
@@ -17,6 +17,8 @@ export class CRunner implements Runner {
   readonly description: string;
   readonly writesInPlace = true;
   readonly freezes = true;
+  /** What sessions make of shared constants. */
+  #packed: Pointer | null = null;
 
   /** @throws when the library cannot be used this way here */
   constructor(private readonly options: RunnerOptions) {
@@ -24,17 +26,26 @@ export class CRunner implements Runner {
     this.description = `ONNX Runtime ${api.version} (C API), cpu, ${options.threads} threads`;
   }
 
-  async load(model: Uint8Array, graph: Graph, frozen: readonly HostArray[] = []): Promise<Session> {
-    const constants = (graph.frozen ?? []).map(({ name, dims, dtype }, i) => ({
+  async load(model: Uint8Array, graph: Graph, frozen: readonly HostMemory[] = []): Promise<Session> {
+    const constants = (graph.frozen ?? []).map(({ name, dims, dtype, isShared = false }, i) => ({
       name,
+      isShared,
       value: api!.createTensor(frozen[i], dims, ONNX_TYPE_CODE[dtype]),
       memory: frozen[i],
     }));
-    const session = api!.createSession(model, { threads: this.options.threads, constants });
+    if (constants.some(({ isShared }) => isShared)) this.#packed ??= api!.createPackedContainer();
+    const session = api!.createSession(model, {
+      threads: this.options.threads,
+      constants,
+      packed: this.#packed,
+    });
     return new CSession(api!, session, graph, constants);
   }
 
-  async dispose(): Promise<void> {}
+  async dispose(): Promise<void> {
+    if (this.#packed !== null) api!.releasePackedContainer(this.#packed);
+    this.#packed = null;
+  }
 }
 
 class CSession implements Session {
@@ -52,8 +63,8 @@ class CSession implements Session {
     this.#outputNames = graph.outputs.map(({ name }) => name);
   }
 
-  bind(inputs: readonly HostArray[], outputs: readonly HostArray[]): BoundRun {
-    const tensor = ({ dims, dtype }: ValueInfo, memory: HostArray) =>
+  bind(inputs: readonly HostMemory[], outputs: readonly HostArray[]): BoundRun {
+    const tensor = ({ dims, dtype }: ValueInfo, memory: HostMemory) =>
       this.api.createTensor(memory, dims, ONNX_TYPE_CODE[dtype]);
     const call = {
       session: this.session,

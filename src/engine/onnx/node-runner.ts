@@ -2,7 +2,7 @@ import * as ort from "onnxruntime-node";
 import { packageVersion } from "./package.js";
 import type { HostArray } from "../engine.js";
 import type { Graph, ValueInfo } from "../trace/graph.js";
-import type { BoundRun, Runner, RunnerOptions, Session } from "./runner.js";
+import type { BoundRun, HostMemory, Runner, RunnerOptions, Session } from "./runner.js";
 
 /** The public onnxruntime-node API: inputs are read in place, outputs are copied. Blocks its thread while running. */
 export class NodeRunner implements Runner {
@@ -34,9 +34,9 @@ class NodeSession implements Session {
     private readonly graph: Graph,
   ) {}
 
-  bind(inputs: readonly HostArray[], outputs: readonly HostArray[]): BoundRun {
+  bind(inputs: readonly HostMemory[], outputs: readonly HostArray[]): BoundRun {
     const feeds = Object.fromEntries(
-      this.graph.inputs.map((info, i) => [info.name, tensorOver(info, inputs[i])]),
+      this.graph.inputs.map((info, i) => [info.name, tensorOver(info, inputs[i] as HostArray)]),
     );
     return {
       run: async () => {

@@ -1,5 +1,6 @@
-import { describeError } from "../../shared/errors.js";
+import { configError, describeError } from "../../shared/errors.js";
 import type { Arena, Engine, EngineOptions, Executable, Program } from "../engine.js";
+import { FrozenArena, type FrozenForm } from "../frozen-weights.js";
 import { HostArena } from "../host-arena.js";
 import type { Layout } from "../layout.js";
 import { OnnxExecutable } from "./onnx-executable.js";
@@ -25,6 +26,15 @@ export class OnnxEngine implements Engine {
 
   createArena(layout: Layout, values?: Float32Array): Arena {
     return new HostArena(layout, values, this.sharesArenas);
+  }
+
+  createFrozenArena(layout: Layout, form: FrozenForm): Arena {
+    if (!this.runner.freezes) {
+      throw configError(
+        `engine.frozenWeights: int8 needs ONNX Runtime's C API, which cannot be used here; set it to f32`,
+      );
+    }
+    return new FrozenArena(layout, form);
   }
 
   compile(program: Program): Promise<Executable> {

@@ -1,17 +1,24 @@
 import { shapeError } from "../../shared/errors.js";
 import { checkArenas, checkInputs } from "../binding.js";
 import type { Arena, Executable, HostArray, HostArrays, Program } from "../engine.js";
+import { FrozenArena, type FrozenPart } from "../frozen-weights.js";
 import { HostArena } from "../host-arena.js";
 import { sizeOf, viewOf } from "../layout.js";
 import type { ValueInfo } from "../trace/graph.js";
 import { modelProto } from "../trace/model-proto.js";
 import { traceProgram, type TracedProgram } from "../trace/trace-program.js";
-import type { BoundRun, Runner, Session } from "./runner.js";
+import type { BoundRun, HostMemory, Runner, Session } from "./runner.js";
 
 /** Bound memory sets kept per executable: one per combination of arenas it is run with. */
 const MAX_BINDINGS = 8;
 
-type HostArenas = Readonly<Record<string, HostArena>>;
+type ReadableArena = HostArena | FrozenArena;
+type HostArenas = Readonly<Record<string, ReadableArena>>;
+
+const memoryOf = (arena: ReadableArena, tensorName: string, part?: FrozenPart): HostMemory =>
+  arena instanceof FrozenArena
+    ? arena.memoryOf(tensorName, part)
+    : viewOf(arena.layout, arena.values, tensorName);
 
 /** A program traced for the CPU, its session, and the memory it has been run on. */
 export class OnnxExecutable implements Executable {
@@ -70,9 +77,7 @@ export class OnnxExecutable implements Executable {
     const key = [...aliases].map((alias) => `${arenaId(arenas[alias])}@${arenas[alias].revision}`).join();
     if (this.#session === null || key !== this.#frozenKey) {
       await this.dispose(); // first: two copies of the weights need not fit
-      const values = frozen.map(({ alias, tensorName }) =>
-        viewOf(arenas[alias].layout, arenas[alias].values, tensorName),
-      );
+      const values = frozen.map(({ alias, tensorName, part }) => memoryOf(arenas[alias], tensorName, part));
       this.#session = await this.runner.load(this.#model, graph, values);
       this.#frozenKey = key;
     }
@@ -109,16 +114,9 @@ class Binding {
   readonly #copies: { readonly from: HostArray; readonly to: Float32Array }[] = [];
   readonly #bound: BoundRun;
 
-  constructor(
-    traced: TracedProgram,
-    session: Session,
-    arenas: Readonly<Record<string, HostArena>>,
-    writesInPlace: boolean,
-  ) {
-    const tensorMemory = (alias: string, tensorName: string) =>
-      viewOf(arenas[alias].layout, arenas[alias].values, tensorName);
+  constructor(traced: TracedProgram, session: Session, arenas: HostArenas, writesInPlace: boolean) {
     const inputs = traced.inputs.map((input) => {
-      if (input.kind === "arena") return tensorMemory(input.alias, input.tensorName);
+      if (input.kind === "arena") return memoryOf(arenas[input.alias], input.tensorName, input.part);
       const values = allocate(input.info);
       this.#staged.set(input.name, values);
       return values;
@@ -129,7 +127,7 @@ class Binding {
         this.#results.push({ name: output.name, values });
         return values;
       }
-      const memory = tensorMemory(output.alias, output.tensorName);
+      const memory = memoryOf(arenas[output.alias], output.tensorName) as Float32Array;
       // The trace knows who reads an alias; it cannot know of a second alias for the same memory.
       const isShared = Object.values(arenas).filter((arena) => arena === arenas[output.alias]).length > 1;
       if (output.isInPlace && writesInPlace && !isShared) return memory;
@@ -154,17 +152,17 @@ class Binding {
   }
 }
 
-const arenaIds = new WeakMap<HostArena, number>();
+const arenaIds = new WeakMap<ReadableArena, number>();
 let nextArenaId = 0;
 
-function arenaId(arena: HostArena): number {
+function arenaId(arena: ReadableArena): number {
   let id = arenaIds.get(arena);
   if (id === undefined) arenaIds.set(arena, (id = nextArenaId++));
   return id;
 }
 
-function hostArena(arena: Arena): HostArena {
-  if (!(arena instanceof HostArena))
+function hostArena(arena: Arena): ReadableArena {
+  if (!(arena instanceof HostArena || arena instanceof FrozenArena))
     throw shapeError("an arena of another engine was passed to the onnx engine");
   return arena;
 }

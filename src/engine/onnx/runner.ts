@@ -1,5 +1,9 @@
 import type { HostArray } from "../engine.js";
+import type { FrozenMemory } from "../frozen-weights.js";
 import type { Graph } from "../trace/graph.js";
+
+/** What a graph reads in place. */
+export type HostMemory = HostArray | FrozenMemory;
 
 /** Runs ONNX models. Two implementations: the C API of the bundled library, and the public Node package. */
 export interface Runner {
@@ -16,7 +20,7 @@ export interface Runner {
    * @param frozen values of `graph.frozen`, in its order; they must stay alive, in place and unchanged until the session
    *   is disposed of
    */
-  load(model: Uint8Array, graph: Graph, frozen?: readonly HostArray[]): Promise<Session>;
+  load(model: Uint8Array, graph: Graph, frozen?: readonly HostMemory[]): Promise<Session>;
   dispose(): Promise<void>;
 }
 
@@ -25,7 +29,7 @@ export interface Session {
    * Fixes the memory of every graph input and output, in graph order. The arrays must keep their size and stay
    * alive until the bound run is disposed of.
    */
-  bind(inputs: readonly HostArray[], outputs: readonly HostArray[]): BoundRun;
+  bind(inputs: readonly HostMemory[], outputs: readonly HostArray[]): BoundRun;
   dispose(): Promise<void>;
 }
 

@@ -50,6 +50,8 @@ export interface ValueInfo {
   readonly name: string;
   readonly dtype: OnnxType;
   readonly dims: readonly number[];
+  /** Of a frozen value: many sessions are loaded with it, and share what ONNX Runtime makes of it. */
+  readonly isShared?: boolean;
 }
 
 export interface Graph {

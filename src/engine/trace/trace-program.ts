@@ -4,6 +4,8 @@ import { updatesOf } from "../binding.js";
 import type { DType, Program, Tensors } from "../engine.js";
 import { traceBackend, type TraceBackend } from "./backend.js";
 import { GraphBuilder, type Graph, type ValueInfo } from "./graph.js";
+import type { FrozenPart } from "../frozen-weights.js";
+import { holdMatrix } from "./frozen-matrices.js";
 import { safeInPlace } from "./in-place.js";
 import { arrangeSegments } from "./segments.js";
 import { registerTraceKernels } from "./kernels/register.js";
@@ -16,6 +18,8 @@ export interface ArenaValue {
   readonly alias: string;
   readonly tensorName: string;
   readonly info: ValueInfo;
+  /** Of a matrix that is held as int8: what of it. */
+  readonly part?: FrozenPart;
 }
 
 /** A graph input that the caller passes at every run, or an output returned to it. */
@@ -70,6 +74,7 @@ export function traceProgram(program: Program, target: Target, freezes = false):
     }),
   );
 
+  holdMatrices(program, graph, inputs);
   arrangeSegments(graph);
   removeDeadNodes(graph);
   foldOutputIdentities(graph);
@@ -84,7 +89,7 @@ export function traceProgram(program: Program, target: Target, freezes = false):
     graph: {
       nodes: graph.nodes,
       initializers: graph.initializers,
-      frozen: frozen.map(({ info }) => info),
+      frozen: frozen.map(({ info }) => graph.frozen.find(({ name }) => name === info.name)!),
       inputs: usedInputs.map(({ info }) => info),
       outputs: graph.outputs,
     },
@@ -94,6 +99,24 @@ export function traceProgram(program: Program, target: Target, freezes = false):
       output.kind === "call" ? output : { ...output, isInPlace: inPlace.has(output.info.name) },
     ),
   };
+}
+
+/** Rewrites the uses of matrices that their arena holds as int8, and adds what is read instead to `inputs`. */
+function holdMatrices(
+  program: Program,
+  graph: GraphBuilder,
+  inputs: Map<string, ArenaValue | CallValue>,
+): void {
+  for (const [alias, { layout, form }] of Object.entries(program.arenas)) {
+    if (form === undefined) continue;
+    for (const [tensorName, { isOutIn }] of Object.entries(form.matrices)) {
+      const value = arenaInputName(alias, tensorName);
+      const matrix = { value, entry: layout.byName.get(tensorName)!, isOutIn };
+      for (const { part, info } of holdMatrix(graph, matrix)) {
+        inputs.set(info.name, { kind: "arena", alias, tensorName, part, info });
+      }
+    }
+  }
 }
 
 const arenaInputName = (alias: string, tensorName: string) => `arena/${alias}/${tensorName}`;

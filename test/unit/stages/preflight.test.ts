@@ -50,6 +50,20 @@ describe("the preflight before the first step", () => {
     );
   });
 
+  it("lets an int8 reference be off by its rounding, and states by how much", () => {
+    const offset = checkPreflight.rollouts([rollout(1), rollout(1, 0.06)], "int8");
+    expect(offset).toBeCloseTo(0.06 / 6, 6);
+    expect(() => checkPreflight.rollouts([rollout(1), rollout(1, 0.06)], "f32")).toThrow();
+  });
+
+  it("stops a run whose int8 reference is another model, or not a number", () => {
+    for (const wrong of [rollout(0.7), rollout(1, NaN)]) {
+      expect(() => checkPreflight.rollouts([wrong], "int8")).toThrow(
+        expect.objectContaining({ message: expect.stringMatching(/int8 reference differ/) as string }),
+      );
+    }
+  });
+
   /** Sums over the first minibatch, as the learners' policy loss reports them. */
   const sumsOf = (learnerTemperature: number) => ({
     tokens: 3,
