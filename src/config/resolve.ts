@@ -188,7 +188,7 @@ function checkStaleness({ ppo, cluster }: Config, contradict: Contradict): void 
   );
 }
 
-function checkCluster({ cluster, engine }: Config, contradict: Contradict): void {
+function checkCluster({ cluster, engine, model }: Config, contradict: Contradict): void {
   const { heartbeatIntervalMs: beat, leaseTtlMs: ttl } = cluster;
   if (ttl < 4 * beat) {
     contradict(
@@ -234,6 +234,12 @@ function checkCluster({ cluster, engine }: Config, contradict: Contradict): void
     contradict(
       ["engine.recompute", "engine.name"],
       `engine.recompute ${engine.recompute} needs the onnx engine, but engine.name is ${engine.name}`,
+    );
+  }
+  if (model.lora !== null && model.lora.dropout > 0 && cluster.sync === "parameters") {
+    contradict(
+      ["model.lora.dropout", "cluster.sync"],
+      `model.lora.dropout ${model.lora.dropout} needs cluster.sync gradients: what is dropped follows the step that all learners take together`,
     );
   }
   if (engine.frozenWeights === "int8") {

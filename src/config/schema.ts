@@ -39,7 +39,14 @@ const loraSchema = z.strictObject({
     .positive()
     .default(16)
     .describe("an adapter's product is scaled by alpha / rank; 1 as in DeepSpeed-Chat"),
-  dropout: z.number().min(0).max(0).default(0).describe("always 0: training and sampling use the same model"),
+  dropout: z
+    .number()
+    .min(0)
+    .max(0.9)
+    .default(0)
+    .describe(
+      "share of an adapter's inputs that sft and reward training drop at random; ppo trains what sampled, so it drops nothing",
+    ),
   targetModules: z
     .array(z.string().min(1))
     .min(1)

@@ -16,7 +16,7 @@ import { dataError, numericError, shapeError } from "../shared/errors.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
 import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./parameter-round.js";
-import { tasksOf, type Denominators, type StageSettings } from "./shard-tasks.js";
+import { tasksOf, type ShardDropout, type Denominators, type StageSettings } from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
 import { TrainedModel, type ModelSettings } from "./trained-model.js";
 import { restoreState, saveState, stateSha256, type StatePosition } from "./training-state.js";
@@ -173,7 +173,10 @@ export class LearnerCompute {
     for (const { index, rows } of shards) {
       const values: Record<string, number> = { rows: rows.rows.length };
       const written = new Set<string>();
-      for (const { role, program, inputs, statName } of tasksOf(rows, context)) {
+      for (const { role, program, inputs, statName } of tasksOf(rows, {
+        ...context,
+        dropout: this.dropoutOf(index),
+      })) {
         const { weights, grads } = this.modelOf(role);
         // The first run of a shard overwrites the gradient; those after it add to it.
         const executable = await this.engine.compile(written.has(role) ? program : program.overwriting);
@@ -189,6 +192,14 @@ export class LearnerCompute {
     }
     const nodes = sum.nodes.map(({ level, index, values }) => ({ level, index, gradients: values }));
     return { nodes, elementCount: this.parameterCount, stats };
+  }
+
+  /** What a micro-shard's adapters drop in the next optimizer step. PPO trains the policy that sampled: nothing. */
+  private dropoutOf(shard: number): ShardDropout | null {
+    const { stage, lora, models } = this.settings;
+    const rate = lora?.dropout ?? 0;
+    if (rate === 0 || stage === "ppo") return null;
+    return { rate, seed: models[0].initSeed, place: `${stage}/${this.appliedStep + 1}/${shard}` };
   }
 
   /**

@@ -13,6 +13,7 @@ import type { ArenaUse, Program, ProgramResult, Tensors, TensorSpec } from "../e
 import { valueAndGradients } from "../engine/gradients.js";
 import { packedLogprobs, packedValues, specKey } from "../models/forward.js";
 import type { Recompute } from "../models/forward-pass.js";
+import { keyShape, type AdapterDropout } from "../models/lora-dropout.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { lmLoss } from "../rl/lm-loss.js";
@@ -30,14 +31,21 @@ export function makeLmGradProgram(
   shape: TokenShape,
   coef: number,
   recompute: Recompute = "none",
+  dropoutRate = 0,
 ): GradientProgram {
   return gradProgram({
     recompute,
-    key: `lm-grad ${specKey(spec)} ${nameOf(shape)} coef${coef}`,
+    key: `lm-grad ${specKey(spec)} ${nameOf(shape)} coef${coef}${dropoutName(dropoutRate)}`,
     spec,
-    inputs: { ...languageInputs(shape), mask: f32(shape.tokens), denominator: f32() },
-    loss: (params, { mask, denominator, ...inputs }) => {
-      const logprobs = logprobsOf(spec, params, inputs, { temperature: 1, recompute });
+    inputs: {
+      ...languageInputs(shape),
+      mask: f32(shape.tokens),
+      denominator: f32(),
+      ...dropoutInputs(shape.rows * shape.length, dropoutRate),
+    },
+    loss: (params, { mask, denominator, dropoutKeys, ...inputs }) => {
+      const dropout = dropoutOf(dropoutRate, dropoutKeys);
+      const logprobs = logprobsOf(spec, params, inputs, { temperature: 1, recompute, dropout });
       const { loss, sums } = lmLoss({ logprobs, mask, denominator }, coef);
       return { loss, aux: { loss, ...sums } };
     },
@@ -52,11 +60,12 @@ export function makeRewardGradProgram(
   shape: PairShape,
   kind: RewardLossKind,
   recompute: Recompute = "none",
+  dropoutRate = 0,
 ): GradientProgram {
   const { rows, length, pairs } = shape;
   return gradProgram({
     recompute,
-    key: `reward-grad ${kind} ${specKey(spec)} ${nameOf(shape)}`,
+    key: `reward-grad ${kind} ${specKey(spec)} ${nameOf(shape)}${dropoutName(dropoutRate)}`,
     spec,
     inputs: {
       ...gridInputs(2 * rows, length),
@@ -65,12 +74,15 @@ export function makeRewardGradProgram(
       pairMask: f32(pairs),
       denominator: f32(),
       ...(kind === "span" ? { spanWeights: f32(rows, length) } : {}),
+      ...dropoutInputs(2 * rows * length, dropoutRate),
     },
-    loss: (params, { ids, starts, chosenAt, rejectedAt, pairMask, spanWeights, denominator }) => {
+    loss: (params, inputs) => {
+      const { ids, starts, chosenAt, rejectedAt, pairMask, spanWeights, denominator, dropoutKeys } = inputs;
+      const dropout = dropoutOf(dropoutRate, dropoutKeys);
       const ends = tf.concat([chosenAt, rejectedAt]);
       const everywhere = tf.range(0, 2 * rows * length, 1, "int32");
       const at = kind === "span" ? everywhere : ends;
-      const values = packedValues(spec, params, { ids, starts, recompute }, at);
+      const values = packedValues(spec, params, { ids, starts, recompute, dropout }, at);
       const scores = kind === "span" ? (tf.gather(values, ends as tf.Tensor1D) as Tensor) : values;
       const [chosenScores, rejectedScores] = tf.split(scores, 2);
       if (kind === "end-score") {
@@ -192,14 +204,27 @@ const languageInputs = ({ rows, length, tokens }: TokenShape) => ({
   labels: i32(tokens),
 });
 
+const dropoutName = (rate: number): string => (rate === 0 ? "" : ` dropout${rate}`);
+
+/** Keys of the tokens, where adapters drop some of their inputs. */
+const dropoutInputs = (tokens: number, rate: number): Record<string, TensorSpec> =>
+  rate === 0 ? {} : { dropoutKeys: f32(...keyShape(tokens)) };
+
+const dropoutOf = (rate: number, keys: Tensor): AdapterDropout | null => (rate === 0 ? null : { rate, keys });
+
 /** `[N]` */
 function logprobsOf(
   spec: ModelSpec,
   params: Tensors,
   { ids, starts, at, labels }: Tensors,
-  { temperature, recompute }: { readonly temperature: number; readonly recompute?: Recompute },
+  options: {
+    readonly temperature: number;
+    readonly recompute?: Recompute;
+    readonly dropout?: AdapterDropout | null;
+  },
 ): Tensor {
-  return packedLogprobs(spec, params, { ids, starts, recompute }, { at, labels, temperature });
+  const { temperature, recompute, dropout } = options;
+  return packedLogprobs(spec, params, { ids, starts, recompute, dropout }, { at, labels, temperature });
 }
 
 /** ema ← decay·ema + (1 − decay)·params */

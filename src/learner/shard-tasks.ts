@@ -1,6 +1,7 @@
 /** Which programs a micro-shard takes, and their inputs. */
 import type { HostArrays } from "../engine/engine.js";
 import type { Recompute } from "../models/forward-pass.js";
+import { tokenKeys } from "../models/lora-dropout.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import type { Importance } from "../rl/policy-loss.js";
 import { dataError } from "../shared/errors.js";
@@ -62,6 +63,16 @@ export interface TaskContext {
   readonly recompute?: Recompute;
   readonly denominators: Denominators;
   readonly shardCount: number;
+  /** Dropout of adapters, in sft and reward; null = none. @default null */
+  readonly dropout?: ShardDropout | null;
+}
+
+/** Where a micro-shard's dropout comes from. */
+export interface ShardDropout {
+  readonly rate: number;
+  readonly seed: number;
+  /** Names step and micro-shard: the same for whoever computes it. */
+  readonly place: string;
 }
 
 /**
@@ -108,11 +119,15 @@ function lmTasks(
 ): ShardTask[] {
   if (rows.length === 0) return [];
   const spec = specOf(role, context);
-  return laySft(rows, layOptions(spec, context)).map(({ shape, ids, starts, at, labels, mask }) => ({
+  const dropout = context.settings.stage === "sft" ? (context.dropout ?? null) : null;
+  return laySft(rows, layOptions(spec, context)).map(({ shape, ids, starts, at, labels, mask }, run) => ({
     role,
-    program: makeLmGradProgram(spec, shape, coef, context.recompute),
+    program: makeLmGradProgram(spec, shape, coef, context.recompute, dropout?.rate),
     statName,
-    inputs: { ids, starts, at, labels, mask, denominator: scalar(denominator) },
+    inputs: {
+      ...{ ids, starts, at, labels, mask, denominator: scalar(denominator) },
+      ...dropoutKeys(dropout, run, ids.length),
+    },
   }));
 }
 
@@ -124,9 +139,10 @@ function rewardTasks(
   if (rows.length === 0) return [];
   const spec = specOf("model", context);
   const runs = layPairs(rows, layOptions(spec, context), kind === "span" ? context.padId : null);
-  return runs.map(({ shape, ids, starts, chosenAt, rejectedAt, pairMask, spanWeights }) => ({
+  const { dropout = null } = context;
+  return runs.map(({ shape, ids, starts, chosenAt, rejectedAt, pairMask, spanWeights }, run) => ({
     role: "model",
-    program: makeRewardGradProgram(spec, shape, kind, context.recompute),
+    program: makeRewardGradProgram(spec, shape, kind, context.recompute, dropout?.rate),
     statName: asIs,
     inputs: {
       ids,
@@ -136,9 +152,13 @@ function rewardTasks(
       pairMask,
       denominator: scalar(context.denominators.main),
       ...(kind === "span" ? { spanWeights } : {}),
+      ...dropoutKeys(dropout, run, ids.length),
     },
   }));
 }
+
+const dropoutKeys = (dropout: ShardDropout | null, run: number, tokens: number): HostArrays =>
+  dropout === null ? {} : { dropoutKeys: tokenKeys(dropout.seed, `${dropout.place}/${run}`, tokens) };
 
 function ppoTasks(
   rows: readonly PpoRow[],

@@ -5,6 +5,7 @@ import { embedding, headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
 import { familyOf } from "./families.js";
 import { fullPass, packedPass, type Recompute } from "./forward-pass.js";
+import type { AdapterDropout } from "./lora-dropout.js";
 import { withAdapters } from "./lora.js";
 import type { ModelSpec } from "./model-spec.js";
 
@@ -62,6 +63,8 @@ export interface PackedSequences {
   readonly starts: Tensor;
   /** What a gradient computes again. @default "none" */
   readonly recompute?: Recompute;
+  /** Of adapters, in training; keys `[R·L, 3]`. @default none */
+  readonly dropout?: AdapterDropout | null;
 }
 
 /**
@@ -99,11 +102,11 @@ export function packedValues(
 
 /** `[R·L, D]` */
 function packedHiddenStates(spec: ModelSpec, params: Tensors, sequences: PackedSequences): Tensor {
-  const { ids, starts, recompute } = sequences;
+  const { ids, starts, recompute, dropout = null } = sequences;
   return familyOf(spec).hiddenStates(
     spec,
     params,
-    withAdapters(packedPass(ids, starts, recompute), spec, params),
+    withAdapters(packedPass(ids, starts, recompute), spec, params, dropout),
   );
 }
 

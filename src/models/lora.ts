@@ -17,6 +17,7 @@ import { configError } from "../shared/errors.js";
 import { streamOf, uniformAt } from "../shared/rng.js";
 import { familyOf } from "./families.js";
 import type { ForwardPass } from "./forward-pass.js";
+import { dropoutScale, type AdapterDropout } from "./lora-dropout.js";
 import { layoutOf, tensorPlans, type ModelSpec } from "./model-spec.js";
 
 /** What a run asks for: `model.lora` of its config. */
@@ -27,6 +28,8 @@ export interface LoraSettings {
   readonly targetModules: readonly string[];
   /** false: the base is trained as well. */
   readonly onlyOptimizeLora: boolean;
+  /** Share of an adapter's input elements that sft and reward training drop. @default 0 */
+  readonly dropout?: number;
 }
 
 /** The adapters of one model. Plain JSON, part of its `ModelSpec`. */
@@ -207,9 +210,15 @@ export function addProduct(
 /**
  * A pass whose linear maps add the product of their adapters; the same pass for a spec without any. Architectures
  * need not know: an adapter is found by the weight tensor that they hand to `linear`.
- * @param params base and adapter tensors by name
+ * @param params  base and adapter tensors by name
+ * @param dropout of the adapters' inputs; its keys stand in the order of the rows that `linear` gets
  */
-export function withAdapters<P extends ForwardPass>(pass: P, spec: ModelSpec, params: Tensors): P {
+export function withAdapters<P extends ForwardPass>(
+  pass: P,
+  spec: ModelSpec,
+  params: Tensors,
+  dropout: AdapterDropout | null = null,
+): P {
   const { lora } = spec;
   if (lora === undefined) return pass;
   const moduleOf = new Map(lora.modules.map((module) => [params[`${module}.weight`], module]));
@@ -218,9 +227,10 @@ export function withAdapters<P extends ForwardPass>(pass: P, spec: ModelSpec, pa
     const y = pass.linear(x, w, bias, options);
     const module = moduleOf.get(w);
     if (module === undefined) return y;
-    const apply = (input: Tensor, part: "A" | "B") =>
-      pass.linear(input, params[adapterName(module, part)], null, { weightIsOutIn: true });
-    return tf.add(y, apply(tf.mul(apply(x, "A"), scale), "B"));
+    const apply = (of: Tensor, part: "A" | "B") =>
+      pass.linear(of, params[adapterName(module, part)], null, { weightIsOutIn: true });
+    const input = dropout === null ? x : tf.mul(x, dropoutScale(dropout, module, x.shape[1]!));
+    return tf.add(y, apply(tf.mul(apply(input, "A"), scale), "B"));
   };
   return { ...pass, linear };
 }
