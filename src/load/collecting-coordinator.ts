@@ -13,6 +13,7 @@ import { CoreHost } from "../coordinator/core-host.js";
 import { Dispatcher, type PerformanceBrief } from "../coordinator/dispatcher.js";
 import { ExperienceStore } from "../coordinator/experience-store.js";
 import { openLevelLog } from "../coordinator/journal/index.js";
+import { ledgerOf, type LedgerView } from "../coordinator/ledger-view.js";
 import { LearnerGroup } from "../coordinator/learner-group.js";
 import { makeMembershipService } from "../coordinator/membership-service.js";
 import { WorkerDirectory } from "../coordinator/worker-directory.js";
@@ -41,6 +42,11 @@ export interface CollectingCoordinator {
   readonly address: string;
   /** Rollout workers that may be given work. */
   readyWorkers(): number;
+  /** Experiences that have arrived and are not decided on, and those that wait to be collected, bytes. */
+  heldBytes(): { readonly intake: number; readonly buffer: number };
+  ledger(): LedgerView;
+  /** Refused: not asked for, or come twice. */
+  refused(): number;
   /** Collects once and forgets it. @returns the experiences that came: all of them, each durable */
   collect(): Promise<number>;
   close(): Promise<void>;
@@ -105,6 +111,15 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
   return {
     address: server.address,
     readyWorkers: () => [...host.state.volatile.members.values()].filter(({ credits }) => credits > 0).length,
+    heldBytes: () => ({
+      intake: dispatcher.intakeBytes,
+      buffer: host.state.durable.counts.bufferedBytes,
+    }),
+    ledger: () => ledgerOf(host.state.durable.counts),
+    refused() {
+      const { counters } = host.state.volatile;
+      return counters.duplicateExperiences + counters.staleExperiences + counters.rejectedExperiences;
+    },
     async collect() {
       const prompts = Array.from({ length: options.collection }, (_, promptIndex): Prompt => ({
         promptIndex,

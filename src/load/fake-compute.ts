@@ -2,8 +2,9 @@
  * Stand-ins for the compute threads of both worker roles: everything around them (sessions, streams, codecs, journal,
  * all-reduce, votes) is the real thing, only the numbers are constants.
  */
+import { readFile, writeFile } from "node:fs/promises";
 import { subtreesOf } from "../learner/tree-sum.js";
-import type { ShardsRequest } from "../learner/learner-compute.js";
+import type { ExportStateRequest, ShardsRequest } from "../learner/learner-compute.js";
 import type { PerformedTask, RolloutTask } from "../rollout/rollout-replicas.js";
 import type { ScoredRollout } from "../rl/types.js";
 import type { ShardRows } from "../rpc/codec/shard.js";
@@ -40,7 +41,10 @@ export function fakeRolloutCompute(responseTokens: number, taskMs: number): Fake
   };
 }
 
-/** Gradients of `elements` zeros per tree node, `stepMs` after the step began; model files of the same size. */
+/**
+ * Gradients of `elements` zeros per tree node, `stepMs` after the step began; model files of the same size. Its state
+ * is nothing but the digest.
+ */
 export function fakeLearnerCompute(elements: number, stepMs: number): FakeCompute {
   const gradients = new Float32Array(elements);
   const writeModel = (path: string) => writeSafetensors(path, [{ name: "w", shape: [elements] }], gradients);
@@ -71,8 +75,12 @@ export function fakeLearnerCompute(elements: number, stepMs: number): FakeComput
           return evaluated((argument as { rows: ShardRows }).rows);
         case "exportModel":
           return writeModel((argument as { path: string }).path);
-        case "exportState":
-          return writeModel((argument as { path: string }).path);
+        case "exportState": {
+          const { path, digest } = argument as ExportStateRequest;
+          return writeFile(path, digest);
+        }
+        case "loadState":
+          return { digest: await readFile(argument as string, "utf8") };
         case "stateSha256":
           return "0".repeat(64);
         default:

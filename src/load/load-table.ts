@@ -11,7 +11,9 @@ const COLUMNS: readonly (readonly [string, (result: LoadResult) => string])[] = 
   ["CPU µs/exp", ({ cpuMicrosPerExperience }) => cpuMicrosPerExperience.toFixed(0)],
   ["heartbeat p50 ms", ({ heartbeatMs }) => heartbeatMs.p50.toFixed(1)],
   ["p99 ms", ({ heartbeatMs }) => heartbeatMs.p99.toFixed(1)],
+  ["max ms", ({ heartbeatMs }) => heartbeatMs.max.toFixed(0)],
   ["loop lag p99 ms", ({ loopLagMs }) => loopLagMs.p99.toFixed(1)],
+  ["max ms", ({ loopLagMs }) => loopLagMs.max.toFixed(0)],
   [
     "RSS MB first→last (max)",
     ({ residentMb }) => `${residentMb[0]}→${residentMb.at(-1)} (${Math.max(...residentMb)})`,
