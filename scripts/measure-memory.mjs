@@ -1,32 +1,101 @@
 /**
  * Peak resident memory of every process of a run, by role.
  *
- *   node scripts/measure-memory.mjs -- run my.yaml --run-dir DIR
+ *   node scripts/measure-memory.mjs -- run my.yaml --run-dir DIR      of one run
+ *   node scripts/measure-memory.mjs [WORD...]                         the table of docs/memory.md: short runs, estimated and
+ *                                                                     measured; those whose name holds a word, or all
  *
  * Reads VmHWM from /proc every 0.2 s (Linux), so it also sees processes that have ended by the end of the run.
  */
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { estimateMemory } from "../dist/src/cli/memory-estimate.js";
+import { loadConfig } from "../dist/src/config/load.js";
 
 const INTERVAL_MS = 200;
 const program = join(dirname(fileURLToPath(import.meta.url)), "..", "bin", "troupe.mjs");
-const args = process.argv.slice(process.argv.indexOf("--") + 1);
-const run = spawn(process.execPath, [program, ...args], { stdio: "inherit" });
 
-/** @type {Map<number, {role: string, kib: number}>} */
-const peaks = new Map();
-const timer = setInterval(sample, INTERVAL_MS);
-run.on("exit", (code) => {
-  clearInterval(timer);
-  const rows = [...peaks].sort(([, a], [, b]) => a.role.localeCompare(b.role));
-  for (const [pid, { role, kib }] of rows)
-    console.log(`${role.padEnd(12)} ${pid}  ${Math.round(kib / 1024)} MiB`);
-  process.exitCode = code ?? 1;
+const sizes = (layers, hidden, heads) => ({
+  "model.fresh": JSON.stringify({ layers, hidden, heads, contextTokens: 256 }),
 });
+const SHORT = {
+  ...{ "sft.epochs": 1, "sft.batchSize": 16, "reward.epochs": 1, "reward.batchSize": 16 },
+  ...{ "cluster.rollouts": 1, "cluster.learners": 1, "eval.prompts": 8, "eval.samples": 0 },
+  ...{ "data.maxRows": 120, "generation.maxNewTokens": 24, "generation.slots": 16, "ppo.iterations": 3 },
+  ...{ "ppo.rolloutBatchSize": 16, "ppo.minibatchSize": 16, "ppo.generationBatches": 1 },
+};
+const L4 = sizes(4, 256, 4);
+const GPT2 = sizes(12, 768, 12);
+/** Layers and widths of the two; vocabularies are the quickstart data's, some 100 words. */
+const RUNS = {
+  L4,
+  "L4, sft and reward": { ...L4, stages: '["sft","reward"]' },
+  "L4, `engine.frozenWeights: int8`": { ...L4, "engine.frozenWeights": "int8" },
+  "L4, `model.lora: {rank: 8}`": { ...L4, "model.lora": "{rank: 8}" },
+  "L4, `ppo.staleness: 2`": { ...L4, "ppo.staleness": 2 },
+  "GPT-2 small": GPT2,
+  "GPT-2 small, `engine.frozenWeights: int8`": { ...GPT2, "engine.frozenWeights": "int8" },
+  "GPT-2 small, `model.lora: {rank: 8}`": { ...GPT2, "model.lora": "{rank: 8}" },
+  "GPT-2 small, `engine.recompute: layers`": { ...GPT2, "engine.recompute": "layers" },
+};
 
-function sample() {
+const separator = process.argv.indexOf("--");
+if (separator > 0) {
+  const { code, peaks } = await measure(process.argv.slice(separator + 1), "inherit");
+  for (const { role, pid, mib } of peaks) console.log(`${role.padEnd(12)} ${pid}  ${mib} MiB`);
+  process.exitCode = code;
+} else {
+  const words = process.argv.slice(2);
+  console.log("| run | process | estimated | measured | off by |\n| --- | --- | --- | --- | --- |");
+  for (const [name, settings] of Object.entries(RUNS)) {
+    if (words.length === 0 || words.some((word) => name.includes(word))) await row(name, settings);
+  }
+}
+
+async function row(name, settings) {
+  const folder = mkdtempSync(join(tmpdir(), "troupe-memory-"));
+  try {
+    const set = Object.entries({ ...SHORT, ...settings }).flatMap(([key, value]) => [
+      "--set",
+      `${key}=${value}`,
+    ]);
+    const { code, peaks } = await measure(["quickstart", "--run-dir", folder, ...set], "ignore");
+    if (code !== 0) return console.log(`| ${name} | failed with exit code ${code} |`);
+    const { config } = await loadConfig({ file: join(folder, "config.yaml") });
+    const { processes } = await estimateMemory(config);
+    for (const role of ["coordinator", "learner", "rollout"]) {
+      const measured = Math.max(...peaks.filter((peak) => peak.role === role).map(({ mib }) => mib));
+      const found = processes.find((process) => process.role === role);
+      if (found === undefined || !Number.isFinite(measured)) continue;
+      const estimated = Math.round(found.bytes / 2 ** 20);
+      const off = Math.round((100 * (estimated - measured)) / measured);
+      console.log(`| ${name} | ${role} | ${estimated} | ${measured} | ${off > 0 ? "+" : ""}${off} % |`);
+      if (process.env.PARTS) console.log(found.stage + ": " + found.parts.map(({ name, bytes }) => `${name} ${Math.round(bytes / 2 ** 20)}`).join(", ")); // prettier-ignore
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Runs the program and samples it and its descendants until it ends. */
+function measure(args, stdio) {
+  const run = spawn(process.execPath, [program, ...args], { stdio });
+  /** @type {Map<number, {role: string, kib: number}>} */
+  const seen = new Map();
+  const timer = setInterval(() => sample(run.pid, seen), INTERVAL_MS);
+  return new Promise((resolve) => {
+    run.on("exit", (code) => {
+      clearInterval(timer);
+      const peaks = [...seen].map(([pid, { role, kib }]) => ({ role, pid, mib: Math.round(kib / 1024) }));
+      resolve({ code: code ?? 1, peaks: peaks.sort((a, b) => a.role.localeCompare(b.role)) });
+    });
+  });
+}
+
+function sample(root, peaks) {
   const parents = new Map();
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
@@ -38,12 +107,15 @@ function sample() {
       // ended between the listing and the reading
     }
   }
-  const isOurs = (pid) => pid === run.pid || (parents.has(pid) && isOurs(parents.get(pid).parent));
+  const isOurs = (pid) => pid === root || (parents.has(pid) && isOurs(parents.get(pid).parent));
   for (const [pid, { kib }] of parents) {
     if (!isOurs(pid) || !(kib > 0)) continue;
     const known = peaks.get(pid);
     if (known === undefined) peaks.set(pid, { role: roleOf(pid), kib });
-    else known.kib = Math.max(known.kib, kib);
+    else {
+      known.kib = Math.max(known.kib, kib);
+      if (known.role === "other") known.role = roleOf(pid); // seen first before it had its command line
+    }
   }
 }
 

@@ -88,6 +88,9 @@ export function knobs({ cluster, engine, model }: Config): string[] {
     ...(cluster.learners > 1 ? [`cluster.learners (${cluster.learners}; results stay the same)`] : []),
     ...(cluster.rollouts > 1 ? [`cluster.rollouts (${cluster.rollouts})`] : []),
     ...(engine.recompute === "none" ? ["what gradients keep, with engine.recompute: layers"] : []),
+    ...(engine.frozenWeights === "f32" && ["auto", "onnx"].includes(engine.name) && engine.provider === "cpu"
+      ? ["reference and reward model on rollout workers, with engine.frozenWeights: int8"]
+      : []),
     `engine.microBatchTokens (${engine.microBatchTokens})`,
     ...(model.lora === null ? ["what is trained, with model.lora: {}"] : []),
     model.path === null ? "model.fresh.layers and hidden" : "model.path, to a smaller model",

@@ -6,6 +6,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import { rowLength } from "../learner/packing.js";
+import { frozenBytes } from "../engine/frozen-weights.js";
+import { frozenForm } from "../models/frozen.js";
 import { cacheLayout } from "../models/forward-pass.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
 import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
@@ -146,18 +148,30 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
   };
 }
 
-function rolloutParts(spec: ModelSpec, { data, generation }: Config): MemoryPart[] {
+/** ref and reward model as int8 stand there twice: as they were rounded, and arranged for integer products. */
+function frozenModelBytes(spec: ModelSpec, { engine }: Config): number {
+  const layout = layoutOf(spec);
+  if (engine.frozenWeights === "f32") return FLOAT_BYTES * layout.size;
+  const form = frozenForm(spec);
+  const held = Object.keys(form.matrices).reduce((sum, name) => sum + layout.byName.get(name)!.size, 0);
+  const bytes = frozenBytes(layout, form);
+  return 2 * bytes - FLOAT_BYTES * (layout.size - held);
+}
+
+function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
+  const { data, generation } = config;
   const tokens = Math.min(spec.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
   const cache = cacheLayout(spec, Math.max(2, generation.slots), tokens).size;
   const scalar = withHead(spec, "scalar");
-  const models = 2 * layoutOf(spec).size + 2 * layoutOf(scalar).size;
+  const trainedBytes = FLOAT_BYTES * (layoutOf(spec).size + layoutOf(scalar).size);
+  const frozenBytesOfBoth = frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
   const passes =
     forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
     2 * forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
     generation.slots * spec.vocabularySize * 2;
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
-    { name: "parameters", bytes: FLOAT_BYTES * models },
+    { name: "parameters", bytes: trainedBytes + frozenBytesOfBoth },
     // The actor's matrices once more, as its decode program keeps them.
     { name: "packed weights", bytes: FLOAT_BYTES * layoutOf(spec).size },
     { name: "cache", bytes: FLOAT_BYTES * cache },

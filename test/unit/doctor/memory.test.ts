@@ -62,6 +62,16 @@ describe("estimateMemory", () => {
       expect(part(lora, name)).toBeLessThan(0.05 * part(whole, name));
   });
 
+  it("counts an int8 reference and reward model twice at a quarter of their size", async () => {
+    const { parameters } = await estimateMemory(config());
+    const rollout = async (frozenWeights: string) =>
+      part(await processOf(config({ engine: { frozenWeights } }), "rollout"), "parameters");
+    expect(await rollout("f32")).toBe(4 * (4 * parameters + 2 * 512));
+    const saved = (await rollout("f32")) - (await rollout("int8"));
+    expect(saved / (2 * 4 * parameters)).toBeGreaterThan(0.47); // a half, less the scales
+    expect(saved / (2 * 4 * parameters)).toBeLessThan(0.5);
+  });
+
   it("grows the cache with slots and tokens, and the programs with batch and length", async () => {
     const rollout = (change: Record<string, unknown>) => processOf(config(change), "rollout");
     const cache = async (slots: number) => part(await rollout({ generation: { slots } }), "cache");
