@@ -41,11 +41,16 @@ export interface RealCoordinator {
 }
 
 export async function startRealCoordinator(
-  options: { tokens?: JoinTokens; maxArtifactBytes?: number } & Pick<Partial<RpcServerOptions>, "tls"> = {},
+  options: {
+    tokens?: JoinTokens;
+    maxArtifactBytes?: number;
+    /** What an earlier coordinator has written. */
+    log?: MemoryLog;
+  } & Pick<Partial<RpcServerOptions>, "tls" | "port"> = {},
 ): Promise<RealCoordinator> {
   const folder = mkdtempSync(join(tmpdir(), "troupe-rpc-"));
   const config = configSchema.parse({ data: { path: "rows.jsonl" } });
-  const log = new MemoryLog();
+  const log = options.log ?? new MemoryLog();
   const logger = createLogger({ role: "coordinator", level: "silent" });
   const metrics = createMetrics("coordinator");
   const bus = new EventBus();
@@ -86,7 +91,7 @@ export async function startRealCoordinator(
     },
     {
       host: "127.0.0.1",
-      port: 0,
+      port: options.port ?? 0,
       tokens: options.tokens,
       tls: options.tls,
       onRefused: (refusal) => refusals.push(refusal),

@@ -1,0 +1,142 @@
+/** Real learners, a real coordinator over loopback: what survives a coordinator, and what a flipped bit comes to. */
+import { afterEach, expect, it } from "vitest";
+import type { StageSetup } from "../../../src/coordinator/optimizer-steps.js";
+import { denominatorOf } from "../../../src/learner/shards.js";
+import { sleep } from "../../../src/shared/abort.js";
+import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
+import { PAD, sftRows, sftSettings, shardsOf, VOCABULARY } from "./fixtures.js";
+import { InProcessLearner } from "./in-process-learner.js";
+
+const never = new AbortController().signal;
+const SHARDS = 4;
+const STATE = [{ what: "state", artifactName: "checkpoint/state" }];
+const learners: InProcessLearner[] = [];
+const coordinators: RealCoordinator[] = [];
+
+afterEach(async () => {
+  const stopped = Promise.all(learners.splice(0).map((learner) => learner.stop()));
+  for (const coordinator of coordinators.splice(0)) await coordinator.close();
+  await stopped;
+});
+
+async function coordinate(
+  options: Parameters<typeof startRealCoordinator>[0] = {},
+): Promise<RealCoordinator> {
+  const coordinator = await startRealCoordinator(options);
+  coordinators.push(coordinator);
+  return coordinator;
+}
+
+const rows = { kind: "sft", rows: sftRows(8) } as const;
+const [model] = sftSettings.models;
+const setup: StageSetup = {
+  stage: "sft",
+  models: [{ role: model.role, hfConfigJson: model.hfConfigJson, head: "lm", initSeed: model.initSeed }],
+  tokenizer: { vocabularySize: VOCABULARY, eosIds: [0], padId: PAD },
+  materialize: () =>
+    Promise.resolve({
+      shards: shardsOf(rows, SHARDS),
+      denominator: denominatorOf(rows),
+      ptxDenominator: 0,
+      learningRates: { model: 0.01 },
+    }),
+  checkpointState: () => Promise.reject(new Error("there is none")),
+};
+
+const step = (coordinator: RealCoordinator, number: number) =>
+  coordinator.learners.step(
+    { step: number, experienceIds: [], input: null, shardCount: SHARDS, isFinalUse: true },
+    never,
+  );
+
+async function open(count: number): Promise<RealCoordinator> {
+  const coordinator = await coordinate({ maxArtifactBytes: 1 << 24 });
+  coordinator.learners.startStage(setup);
+  for (let i = 0; i < count; i++) learners.push(new InProcessLearner(`learner-${i}`, coordinator.address));
+  await joined(coordinator, count);
+  return coordinator;
+}
+
+async function joined({ host }: RealCoordinator, count: number): Promise<void> {
+  const ready = () => [...host.state.volatile.learners].filter((learner) => learner.state === "ready").length;
+  while (ready() < count) await sleep(10);
+}
+
+const shas = () => Promise.all(learners.map((learner) => learner.stateSha256()));
+
+it("learners with one history have one digest and one state", async () => {
+  const coordinator = await open(2);
+  for (const number of [1, 2]) await step(coordinator, number);
+  await coordinator.learners.publish(STATE, never); // the commit has been heard
+  const [a, b] = learners.map(({ state }) => state.position);
+  expect(a).toEqual(b);
+  expect(a).toMatchObject({ step: 2, digest: coordinator.host.state.durable.manifests[1].hash });
+  expect(new Set(await shas()).size).toBe(1);
+});
+
+it("a flipped bit of one learner in three is undone before a checkpoint is written", async () => {
+  const coordinator = await open(3);
+  await step(coordinator, 1);
+  await coordinator.learners.publish(STATE, never);
+  const [right] = await shas();
+  await learners[0].flipBit(); // it would have been asked for the checkpoint
+  expect(new Set(await shas()).size).toBe(2);
+  const { stateSha256 } = await coordinator.learners.publish(STATE, never);
+  expect(stateSha256).toBe(right);
+  await joined(coordinator, 3);
+  expect(await shas()).toEqual([right, right, right]);
+  expect(coordinator.failures).toEqual([]);
+});
+
+it("a flipped bit of one learner in two ends the run: nobody can tell who is right", async () => {
+  const coordinator = await open(2);
+  await step(coordinator, 1);
+  await coordinator.learners.publish(STATE, never);
+  await learners[1].flipBit();
+  const ending = new AbortController();
+  const publishing = coordinator.learners.publish(STATE, ending.signal).catch(() => "ended");
+  while (coordinator.failures.length === 0) await sleep(10);
+  ending.abort();
+  expect(await publishing).toBe("ended");
+  expect(coordinator.failures).toMatchObject([
+    {
+      code: "DATA",
+      diagnosis: expect.stringMatching(/learner-0 \w{16}, learner-1 \w{16}.*no majority/) as string,
+    },
+  ]);
+});
+
+it("a step whose commit no learner heard is applied from their votes under the next coordinator", async () => {
+  const first = await open(2);
+  await step(first, 1);
+  await first.learners.publish(STATE, never);
+  // The record is written, and then the process is gone before it tells anybody.
+  type Send = (workerId: string, directive: object) => boolean;
+  const { streams } = first.learners as unknown as { streams: { send: Send } };
+  const send = streams.send.bind(streams);
+  streams.send = (workerId, directive) => !("commit" in directive) && send(workerId, directive);
+  await step(first, 2);
+  expect(learners.map(({ state }) => [state.position?.step, state.voted?.about.step])).toEqual([
+    [1, 2],
+    [1, 2],
+  ]);
+  const port = Number(first.address.split(":")[1]);
+  await first.close();
+  coordinators.length = 0;
+  const second = await coordinate({ log: first.log, port, maxArtifactBytes: 1 << 24 });
+  second.learners.startStage(setup);
+  await joined(second, 2);
+  expect(learners.map(({ state }) => [state.position?.step, state.voted])).toEqual([
+    [2, null],
+    [2, null],
+  ]);
+  await step(second, 3);
+  expect(second.host.state.volatile.counters.stepsReplayed).toBe(0);
+  const { stateSha256 } = await second.learners.publish(STATE, never);
+
+  // The same three steps without a loss.
+  await Promise.all(learners.splice(0).map((learner) => learner.stop()));
+  const calm = await open(2);
+  for (const number of [1, 2, 3]) await step(calm, number);
+  expect((await calm.learners.publish(STATE, never)).stateSha256).toBe(stateSha256);
+});
