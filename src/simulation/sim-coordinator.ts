@@ -10,26 +10,16 @@ import {
   type CoordinatorEvent,
   type CoordinatorState,
   type Effect,
-  type StepMember,
 } from "../coordinator/core/index.js";
 import type { LogEntry } from "../coordinator/journal/durable-log.js";
 import { MemoryLog } from "../coordinator/journal/memory-log.js";
 import { reduceWith } from "./planted.js";
 import type { Fault } from "./scenario.js";
 import type { ToWorker } from "./sim-process.js";
-import { reduceShards } from "./toy-model.js";
+import { SimReduction } from "./sim-reduction.js";
 import { SimTrainLoop } from "./sim-train-loop.js";
+import { Witness } from "./witness.js";
 import type { World } from "./world.js";
-
-const REDUCE_TIMEOUT_MS = 500;
-
-interface ReduceRound {
-  readonly generation: number;
-  readonly step: number;
-  readonly members: readonly StepMember[];
-  readonly gradients: (readonly number[] | null)[];
-  result: number | null;
-}
 
 interface Batch {
   readonly effects: readonly Effect[];
@@ -50,12 +40,15 @@ export class SimCoordinator {
   /** Something is being synced or told; what comes now waits. */
   private isBusy = false;
   private tickAtMs = Infinity;
-  private round: ReduceRound | null = null;
+  private readonly reduction: SimReduction;
+  private readonly witness: Witness;
   private dieAt: { point: Fault["point"]; downMs: number } | null = null;
   private recordsSinceSnapshot = 0;
-  private readonly heartbeatAtMs = new Map<number, number>();
 
-  constructor(private readonly world: World) {}
+  constructor(private readonly world: World) {
+    this.reduction = new SimReduction(world, this);
+    this.witness = new Witness(world);
+  }
 
   start(): void {
     this.life += 1;
@@ -63,7 +56,7 @@ export class SimCoordinator {
     this.queue = [];
     this.isBusy = false;
     this.tickAtMs = Infinity;
-    this.round = null;
+    this.reduction.close();
     this.state = makeState(this.world.config, this.log.recoverNow());
     this.trainLoop = new SimTrainLoop(this.world, this);
     this.dispatch({ type: "CoordinatorStarted" });
@@ -86,9 +79,8 @@ export class SimCoordinator {
     if (!this.isAlive || this.isStopped) return;
     const nowMs =
       world.scheduler.nowMs + (world.planted === "wall-clock-lease" ? 100_000_000 + world.wallOffsetMs : 0);
-    if (event.type === "WorkerHeartbeat") this.heartbeatAtMs.set(event.incarnation, world.scheduler.nowMs);
     const effects = reduceWith(world.planted, state, event, nowMs);
-    this.note(event, effects);
+    this.witness.note(event, effects, state);
     if (effects.length > 0) this.enqueue(effects, contents);
     this.scheduleTick();
   }
@@ -119,7 +111,7 @@ export class SimCoordinator {
   }
 
   sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
-    if (!this.isAlive || this.round?.generation !== generation) return;
+    if (!this.isAlive || this.reduction.generation !== generation) return;
     // Advantages are whitened over the whole collection, so all of it is read.
     for (const collection of this.collectionsOf(experienceIds)) this.readContents(collection.split(" "));
     const contents = this.readContents(experienceIds);
@@ -143,36 +135,12 @@ export class SimCoordinator {
     return [...iterations].map((iteration) => collectedIds(this.state.durable, iteration).join(" "));
   }
 
-  receiveContribution(
-    workerId: string,
-    incarnation: number,
-    generation: number,
-    step: number,
-    gradients: readonly number[],
-  ): void {
-    const { round } = this;
-    if (!this.isAlive || round === null || round.generation !== generation || round.step !== step) return;
-    const rank = round.members.findIndex(
-      (member) => member.workerId === workerId && member.incarnation === incarnation,
-    );
-    if (rank < 0) return;
-    round.gradients[rank] ??= gradients;
-    if (round.result === null && round.gradients.every((part) => part !== null)) {
-      round.result = reduceShards(round.gradients.flatMap((part) => part ?? []));
-      for (const member of round.members) this.sendReduced(member.workerId);
-    } else this.sendReduced(workerId);
+  receiveContribution(...contribution: Parameters<SimReduction["receive"]>): void {
+    if (this.isAlive) this.reduction.receive(...contribution);
   }
 
   receiveParameters(step: number, parameters: number): void {
     if (this.isAlive) this.trainLoop.receiveParameters(step, parameters);
-  }
-
-  private sendReduced(workerId: string): void {
-    const { round, world } = this;
-    if (round === null || round.result === null) return;
-    const { generation, step, result } = round;
-    const isFinite = !world.scenario.nonFiniteSteps.includes(step);
-    this.send(workerId, { type: "Reduced", generation, step, gradient: result, isFinite });
   }
 
   private scheduleTick(): void {
@@ -324,9 +292,8 @@ export class SimCoordinator {
           isReplay,
           collections: this.collectionsOf(effect.experienceIds),
         });
-        this.round = { generation, step, members, gradients: members.map(() => null), result: null };
         for (const member of members) this.send(member.workerId, effect);
-        return this.watchReduce(generation, step);
+        return this.reduction.open(effect);
       }
       case "CommitStep":
         entries.push({
@@ -336,12 +303,12 @@ export class SimCoordinator {
           hash: effect.hash,
           durable: records.length,
         });
-        this.round = null;
+        this.reduction.close();
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "SkipStep":
       case "AbortStep":
-        this.round = null;
+        this.reduction.close();
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "AnnounceVersion":
@@ -369,64 +336,4 @@ export class SimCoordinator {
         effect satisfies never;
     }
   }
-
-  private watchReduce(generation: number, step: number): void {
-    this.later(REDUCE_TIMEOUT_MS, () => {
-      const { round } = this;
-      if (round?.generation !== generation || round.result !== null) return;
-      const missing = round.members[round.gradients.findIndex((part) => part === null)];
-      const workerId = missing?.workerId ?? null;
-      this.dispatch({ type: "ReduceFailed", generation, step, workerId, reason: "no contribution in time" });
-    });
-  }
-
-  /** What the checker needs to know of this event; written from the outside, by the shell. */
-  private note(event: CoordinatorEvent, effects: readonly Effect[]): void {
-    const { history, scheduler } = this.world;
-    const { entries } = history;
-    if (event.type === "WorkerDisconnected" || event.type === "WorkerLeft") {
-      entries.push({ type: "removed", workerId: event.workerId, incarnation: event.incarnation });
-    }
-    for (const effect of effects) {
-      if (effect.type === "AcceptWorker") {
-        this.heartbeatAtMs.set(effect.incarnation, scheduler.nowMs);
-        entries.push({ type: "accepted", workerId: effect.workerId, incarnation: effect.incarnation });
-      } else if (effect.type === "FenceWorker" || effect.type === "ReleaseWorker") {
-        entries.push({ type: "removed", workerId: effect.workerId, incarnation: effect.incarnation });
-        if (event.type === "Tick" && effect.type === "FenceWorker" && effect.reason.includes("heartbeat")) {
-          const silentMs = scheduler.nowMs - (this.heartbeatAtMs.get(effect.incarnation) ?? 0);
-          entries.push({ type: "expired", workerId: effect.workerId, silentMs });
-        }
-      } else if (effect.type === "AckExperiences" && event.type === "ExperiencesReceived") {
-        const { workerId, incarnation } = event;
-        effect.experiences.forEach(({ experienceId }, i) =>
-          entries.push({
-            type: "judged",
-            workerId,
-            incarnation,
-            experienceId,
-            outcome: effect.outcomes[i],
-            records: recordsOwedTo(experienceId, effect.experiences, effects),
-          }),
-        );
-      }
-    }
-    const { admitted, trained, buffered, bufferedBytes, dropped } = this.state.durable.counts;
-    const droppedCount = Object.values(dropped).reduce((sum, count) => sum + count, 0);
-    if (effects[0]?.type === "journal")
-      entries.push({ type: "ledger", admitted, trained, dropped: droppedCount, buffered, bufferedBytes });
-  }
-}
-
-/** Journal records of one event that name the experience, or none of those that came with it. */
-function recordsOwedTo(
-  experienceId: string,
-  together: readonly { readonly experienceId: string }[],
-  effects: readonly Effect[],
-): number {
-  return effects.filter((effect) => {
-    if (effect.type !== "journal") return false;
-    const named = "experienceIds" in effect.record ? effect.record.experienceIds : [];
-    return named.includes(experienceId) || !together.some((other) => named.includes(other.experienceId));
-  }).length;
 }
