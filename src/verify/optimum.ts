@@ -36,6 +36,8 @@ export interface OptimumOptions {
   readonly staleness?: number;
   /** Correction for that; null = none. @default null */
   readonly importance?: Importance | null;
+  /** The KL penalty of stale samples is that of the policy that sampled them: what training must not do. @default false */
+  readonly hasLaggingPenalty?: boolean;
   /** Peak learning rate of the actor. @default 0.05 */
   readonly learningRate?: number;
 }
@@ -84,7 +86,7 @@ export async function verifyOptimum(
     OPTIMIZER,
     new Float32Array(task.stateCount),
   );
-  const { staleness = 0, importance = null, learningRate = 0.05 } = options;
+  const { staleness = 0, importance = null, learningRate = 0.05, hasLaggingPenalty = false } = options;
   const programs = makePrograms(actor, critic, options.minibatchSize, importance);
   /** Tables of the last `staleness` + 1 iterations, oldest first. */
   const versions: { logits: Float32Array; values: Float32Array }[] = [];
@@ -102,7 +104,9 @@ export async function verifyOptimum(
     );
     const rollouts = samples.map(({ answer, id }) => ({
       ...score(task, logits, values, answer, id),
-      ...(importance === null ? {} : { proximalLogprobs: logprobsUnder(current, answer) }),
+      ...(importance === null || hasLaggingPenalty
+        ? {}
+        : { proximalLogprobs: logprobsUnder(current, answer) }),
     }));
     const experiences = makeExperience(rollouts, {
       klCoef: options.klCoef ?? task.beta,
@@ -116,7 +120,11 @@ export async function verifyOptimum(
       scoreScale: 1,
     });
     sampledKl = experienceStats(experiences).kl;
-    const rows = experiences.map((experience, i) => ({ experience, states: samples[i].answer.states }));
+    const rows = experiences.map((experience, i) => {
+      const { answer } = samples[i];
+      const proximalLogprobs = logprobsUnder(current, answer);
+      return { experience: { ...experience, proximalLogprobs }, states: answer.states };
+    });
     for (let epoch = 0; epoch < options.ppoEpochs; epoch++) {
       const order = shuffled(rows, { seed: options.seed, iteration, epoch });
       for (let first = 0; first < order.length; first += options.minibatchSize) {
