@@ -29,6 +29,8 @@ import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
 /** A minibatch, cut into the fixed micro-shards. */
 export interface StepInputs {
   readonly shards: readonly MicroShard[];
+  /** Experiences of each shard; left out where rows are no experiences. */
+  readonly experienceIds?: readonly (readonly string[])[];
   /** Counted tokens or pairs of the whole minibatch. */
   readonly denominator: number;
   readonly ptxDenominator: number;

@@ -10,7 +10,7 @@ import { shareShards } from "./core/index.js";
 import type { Logger } from "../observability/logger.js";
 import type { StageSetup } from "./optimizer-steps.js";
 import { leavesOf, RoundBarrier, type RoundBarrierOptions } from "./round-barrier.js";
-import { updatesOf } from "./round-manifest.js";
+import { leftOutOf, updatesOf, type RoundPart } from "./round-manifest.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
 
 export interface ParameterRoundsOptions extends RoundBarrierOptions {
@@ -30,6 +30,7 @@ interface OpenRound {
   readonly generation: number;
   readonly step: number;
   readonly barrier: RoundBarrier;
+  readonly parts: RoundPart[];
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -50,6 +51,7 @@ export class ParameterRounds {
       generation,
       step,
       barrier: new RoundBarrier(workerIds, performance.now(), this.options),
+      parts: [],
       timer: undefined,
     };
     this.round = round;
@@ -60,13 +62,15 @@ export class ParameterRounds {
     }
     const updates = updatesOf(effect);
     for (const [index, update] of updates.entries()) {
-      const { shards, denominator, ptxDenominator, learningRates } = await setup.materialize(
+      const { shards, experienceIds, denominator, ptxDenominator, learningRates } = await setup.materialize(
         update.experienceIds,
         update.input,
         update.optimizerStep,
       );
       if (this.round !== round) return; // given up meanwhile
       for (const { workerId, firstShard, shardCount } of shareShards(members, shards.length)) {
+        const own = experienceIds?.slice(firstShard, firstShard + shardCount) ?? [];
+        round.parts.push({ workerId, index, experienceIds: own.flat() });
         streams.send(workerId, {
           train: {
             generation,
@@ -148,7 +152,13 @@ export class ParameterRounds {
     const decision = barrier.decide(nowMs);
     switch (decision.action) {
       case "average":
-        return dispatch({ type: "RoundTrained", generation, step, workerIds: decision.workerIds });
+        return dispatch({
+          type: "RoundTrained",
+          generation,
+          step,
+          workerIds: decision.workerIds,
+          leftOut: leftOutOf(round.parts, barrier.finished),
+        });
       case "stop":
         logger.info({ generation, step, slow: decision.workerIds }, "slow learners end the round early");
         for (const workerId of decision.workerIds) streams.send(workerId, { stop: { generation, step } });

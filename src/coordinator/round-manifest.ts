@@ -63,6 +63,26 @@ export function roundRequest(
   };
 }
 
+/** Experiences that one learner was given of one minibatch. */
+export interface RoundPart {
+  readonly workerId: string;
+  /** Place of the minibatch in the round. */
+  readonly index: number;
+  readonly experienceIds: readonly string[];
+}
+
+/**
+ * Experiences of a round that nobody trained: a learner that is gone trained none of its parts, one that was told to
+ * stop those of the first minibatches. One that is in several minibatches is trained when one of them was.
+ * @param trained workerId → minibatches, of those whose parameters are averaged
+ */
+export function leftOutOf(parts: readonly RoundPart[], trained: ReadonlyMap<string, number>): string[] {
+  const isTrained = ({ workerId, index }: RoundPart) => index < (trained.get(workerId) ?? 0);
+  const used = new Set(parts.filter(isTrained).flatMap(({ experienceIds }) => experienceIds));
+  const all = new Set(parts.flatMap(({ experienceIds }) => experienceIds));
+  return [...all].filter((id) => !used.has(id));
+}
+
 /** The minibatches `roundRequest` was made of. */
 export function updatesOf({
   experienceIds,

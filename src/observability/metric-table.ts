@@ -182,9 +182,10 @@ export const METRIC_TABLE = {
     name: "troupe_experiences_dropped_total",
     type: "counter",
     roles: coordinator,
-    labels: { reason: ["stale", "skippedStep", "unused", "stageEnd"] },
+    labels: { reason: ["stale", "skippedStep", "leftOut", "unused", "stageEnd"] },
     help: "admitted experiences that will not be trained on, by reason",
-    healthy: "0 in synchronous runs",
+    healthy:
+      "0 in synchronous runs; leftOut: rows of a learner that was slow or lost, with cluster.sync parameters",
   },
   experiencesTrained: {
     name: "troupe_experiences_trained_total",

@@ -131,6 +131,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     }));
     return {
       shards,
+      experienceIds: parts.map((part) => part.map(({ experienceId }) => experienceId)),
       denominator: countedResponseTokens(rows),
       ptxDenominator: countedLanguageTokens(ptx),
       learningRates: learningRates(step),

@@ -57,6 +57,7 @@ export interface TinySummary {
       readonly admitted: number;
       readonly trained: number;
       readonly dropped: number;
+      readonly droppedByReason: Readonly<Record<string, number>>;
       readonly buffered: number;
       readonly inFlight: number;
       readonly trainedByStaleness: Readonly<Record<string, number>>;

@@ -26,13 +26,13 @@ const coordinatorLog = (run: Run): string =>
 
 async function expectWholeLedger(run: Run) {
   const summary = await run.finish();
-  const { admitted, trained, dropped, buffered } = summary.ppo.experiences;
-  expect({ admitted, trained, dropped, buffered }, run.output).toEqual({
+  const { admitted, trained, dropped, droppedByReason, buffered } = summary.ppo.experiences;
+  expect({ admitted, ended: trained + dropped, buffered }, run.output).toEqual({
     admitted: 4 * EXPERIENCES,
-    trained: 4 * EXPERIENCES,
-    dropped: 0,
+    ended: 4 * EXPERIENCES,
     buffered: 0,
   });
+  expect(dropped).toBe(droppedByReason.leftOut ?? 0);
   // Every vote names the parameters a learner stands at: had two ever differed, the round would have been given up.
   expect(coordinatorLog(run)).not.toContain("hashMismatch");
   expect(run.processes()).toEqual([]);
@@ -49,7 +49,27 @@ describe("runs that average parameters", { timeout: 2 * PATIENCE_MS }, () => {
     expect(first.sft.evalLossAfter).toBeLessThan(first.sft.evalLossBefore);
   });
 
-  it("end with every experience trained once though a learner is killed and another stands still", async () => {
+  it("count what a learner was too slow for as left out, and all else as trained", async () => {
+    const slow = {
+      "cluster.minLearners": 2,
+      "cluster.syncEvery": 4,
+      "ppo.minibatchSize": 4,
+      "ppo.ppoEpochs": 1,
+    };
+    const run = await folder.start("slow", averaging(slow));
+    const status = await run.until(
+      ({ stage, iteration, ledger }) =>
+        stage === "ppo" && iteration >= 1 && Number(ledger?.buffered) === EXPERIENCES,
+    );
+    const [stopped] = learnerPids(status);
+    process.kill(stopped, "SIGSTOP");
+    await sleep(2 * STANDSTILL_MS);
+    process.kill(stopped, "SIGCONT");
+    const { ppo } = await expectWholeLedger(run);
+    expect(ppo.experiences.dropped, run.output).toBeGreaterThan(0);
+  });
+
+  it("end with every experience trained or left out though a learner is killed and another stands still", async () => {
     const run = await folder.start("killed-and-stopped", averaging({ "cluster.learners": 3 }));
     const status = await run.until(
       ({ stage, iteration, workers }) =>

@@ -160,12 +160,13 @@ function finishStep(
     throw damaged(record, `the prepared step is ${prepared?.step} of generation ${prepared?.generation}`);
   }
   const isCommitted = record.type === "StepCommitted";
+  const leftOut = new Set(isCommitted ? record.leftOut : []);
   for (const id of prepared.experienceIds) {
     const entry = expectStatus(state, record, id, "buffered");
     entry.listings += 1;
-    if (isCommitted) entry.uses += 1;
+    if (isCommitted && !leftOut.has(id)) entry.uses += 1;
     if (!prepared.isFinalUse) continue;
-    if (entry.uses === 0) drop(state, id, entry, "skippedStep");
+    if (entry.uses === 0) drop(state, id, entry, leftOut.has(id) ? "leftOut" : "skippedStep");
     else {
       entry.status = "trained";
       state.counts.trained += 1;

@@ -172,6 +172,8 @@ export interface RoundTrained {
   readonly generation: number;
   readonly step: number;
   readonly workerIds: readonly string[];
+  /** Experiences of the round that none of them trained. */
+  readonly leftOut: readonly ExperienceId[];
 }
 
 /** First event of every coordinator process, after replay: opens a new epoch. */

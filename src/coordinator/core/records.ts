@@ -9,7 +9,7 @@ import type { JsonValue, Role, TaskRequest } from "./events.js";
 /** Why an id that was asked for was never admitted. */
 export type AbandonReason = "poison" | "nonfinite" | "overCapacity" | "iterationEnd" | "stageEnd";
 /** Why an admitted experience will not be trained. */
-export type DropReason = "stale" | "skippedStep" | "unused" | "stageEnd";
+export type DropReason = "stale" | "skippedStep" | "leftOut" | "unused" | "stageEnd";
 
 /** A coordinator process took over; everything of an older epoch is fenced. */
 export interface EpochStartedRecord {
@@ -80,7 +80,10 @@ export interface GenerationOpenedRecord {
   readonly generation: number;
   readonly step: number;
 }
-/** All members voted finite with this hash; on a final use: buffered -> trained. */
+/**
+ * All members voted finite with this hash. On a final use: buffered -> trained, or dropped when neither this step nor
+ * one before it took it in.
+ */
 export interface StepCommittedRecord {
   readonly type: "StepCommitted";
   readonly stage: string;
@@ -89,6 +92,8 @@ export interface StepCommittedRecord {
   readonly hash: string;
   /** The members: they hold the state after it, and a restarted coordinator waits for them. */
   readonly holders?: readonly string[];
+  /** Of a round: experiences that no learner got to. */
+  readonly leftOut?: readonly ExperienceId[];
 }
 /** Nobody applied; the number is used up. On a final use: buffered -> trained if an earlier epoch used it, else dropped. */
 export interface StepSkippedRecord {

@@ -30,6 +30,7 @@ export function closeRound(state: CoordinatorState, event: RoundTrained, out: Ou
   }
   active.members = trained;
   active.isTraining = false;
+  active.leftOut = event.leftOut;
   active.deadlineMs = volatile.nowMs + config.stepTimeoutMs;
   const { generation } = active;
   out.send({ type: "AverageRound", generation, step: event.step, members: trained });

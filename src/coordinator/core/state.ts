@@ -99,6 +99,8 @@ export interface ActiveStep {
   readonly isReplay: boolean;
   /** A round whose members still train: it goes on without those who leave. */
   isTraining: boolean;
+  /** Experiences of a trained round that none of its members got to. */
+  leftOut: readonly ExperienceId[];
 }
 
 /** Counters since this process started, for metrics. */

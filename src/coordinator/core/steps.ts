@@ -92,7 +92,16 @@ function openGeneration(
   const members = shareShards(learners, manifest.shardCount);
   const isTraining = config.round !== null;
   const deadlineMs = volatile.nowMs + (config.round?.timeoutMs ?? config.stepTimeoutMs);
-  volatile.activeStep = { manifest, generation, members, votes: new Map(), deadlineMs, isReplay, isTraining };
+  volatile.activeStep = {
+    manifest,
+    generation,
+    members,
+    votes: new Map(),
+    deadlineMs,
+    isReplay,
+    isTraining,
+    leftOut: [],
+  };
   out.send({
     type: "StartStep",
     stage: durable.stage ?? "",
@@ -161,11 +170,14 @@ function committedHash(state: CoordinatorState, step: number): string {
 function commit(state: CoordinatorState, active: ActiveStep, hash: string, out: Outbox): void {
   const { volatile, durable } = state;
   const stage = durable.stage ?? "";
-  const { generation, members } = active;
+  const { generation, members, leftOut } = active;
   const { step } = active.manifest;
   const holders = members.map(({ workerId }) => workerId);
   if (active.isReplay) volatile.counters.stepsReplayed += 1;
-  else out.record({ type: "StepCommitted", stage, generation, step, hash, holders });
+  else {
+    const missed = leftOut.length > 0 ? { leftOut } : {};
+    out.record({ type: "StepCommitted", stage, generation, step, hash, holders, ...missed });
+  }
   out.send({ type: "CommitStep", stage, generation, step, hash, members });
   closeFinished(state, active, step);
   if (active.isReplay) return;

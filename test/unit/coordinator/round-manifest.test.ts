@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ppoUpdate } from "../../../src/coordinator/ppo-update.js";
 import type { StepRequest } from "../../../src/coordinator/optimizer-steps.js";
-import { intoRounds, roundRequest, updatesOf } from "../../../src/coordinator/round-manifest.js";
+import { intoRounds, leftOutOf, roundRequest, updatesOf } from "../../../src/coordinator/round-manifest.js";
 import type { Experience } from "../../../src/rl/types.js";
 
 const update = (ids: string[], isFinalUse = true, shardCount = 4) => ({
@@ -12,6 +12,29 @@ const update = (ids: string[], isFinalUse = true, shardCount = 4) => ({
 });
 
 describe("a round's manifest", () => {
+  it("has left out what a slow learner did not get to and a lost one trained, unless another minibatch had it", () => {
+    const part = (workerId: string, index: number, ...experienceIds: string[]) => ({
+      workerId,
+      index,
+      experienceIds,
+    });
+    const parts = [
+      part("quick", 0, "a"),
+      part("slow", 0, "b"),
+      part("lost", 0, "c"),
+      part("quick", 1, "d", "c"),
+      part("slow", 1, "e", "a"),
+      part("lost", 1, "f"),
+    ];
+    const trained = new Map([
+      ["quick", 2],
+      ["slow", 1],
+    ]);
+    expect(leftOutOf(parts, trained)).toEqual(["e", "f"]);
+    expect(leftOutOf(parts, new Map(trained).set("slow", 2).set("lost", 2))).toEqual([]);
+    expect(leftOutOf(parts, new Map())).toHaveLength(6);
+  });
+
   it("gives back its minibatches in order, though it lists an experience of two epochs once", () => {
     const request = roundRequest([update(["a", "b"]), update(["c"], true, 1), update(["b", "a"])], 7, 30);
     expect(request).toMatchObject({

@@ -11,7 +11,7 @@ function roundWith(learners: number, config = {}) {
   core.requestStep(1);
   const { generation, members } = core.takeOne("StartStep");
   const trained = (...workerIds: string[]) =>
-    core.do({ type: "RoundTrained", generation, step: 1, workerIds });
+    core.do({ type: "RoundTrained", generation, step: 1, workerIds, leftOut: [] });
   const vote = (workerId: string, hash = "h") => {
     const { incarnation } = members.find((member) => member.workerId === workerId)!;
     core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite: true, hash });
@@ -85,7 +85,7 @@ describe("a round of parameter averaging", () => {
 
   it("hears of its end once: a report of an older generation changes nothing", () => {
     const { core, generation, trained } = roundWith(2);
-    core.do({ type: "RoundTrained", generation: generation - 1, step: 1, workerIds: ["l1"] });
+    core.do({ type: "RoundTrained", generation: generation - 1, step: 1, workerIds: ["l1"], leftOut: [] });
     trained();
     expect(core.take("AverageRound")).toEqual([]);
     trained("l1", "l2");
@@ -101,6 +101,47 @@ describe("a round of parameter averaging", () => {
     vote("l2", "same");
     vote("l3", "other");
     expect(core.takeOne("AbortStep")).toMatchObject({ reason: "hashMismatch", generation });
+  });
+
+  it("counts as trained what some learner trained in some epoch, and the rest as left out, over a restart too", () => {
+    const core = new CoreDriver({ round: { timeoutMs: 50_000 } });
+    const [a, b, c, d] = core.collectAll(4);
+    core.learner("l1");
+    core.effects = [];
+    const round = (step: number, isFinalUse: boolean, leftOut: readonly string[]) => {
+      core.requestStep(step, [a, b, c, d], isFinalUse);
+      const { generation } = core.takeOne("StartStep");
+      core.do({ type: "RoundTrained", generation, step, workerIds: ["l1"], leftOut });
+      core.voteAll(`h${step}`);
+    };
+    round(1, false, [c, d]);
+    expect(status(core.state).ledger).toMatchObject({ admitted: 4, trained: 0, buffered: 4, dropped: {} });
+    round(2, true, [b, d]);
+    const expected = { admitted: 4, trained: 3, buffered: 0, dropped: { leftOut: 1 } };
+    expect(status(core.state).ledger).toMatchObject(expected);
+    core.restart();
+    expect(status(core.state).ledger).toMatchObject(expected);
+  });
+
+  it("counts nothing of a round that is given up: what is left out is what the repeated one leaves out", () => {
+    const core = new CoreDriver({ round: { timeoutMs: 50_000 } });
+    const ids = core.collectAll(2);
+    for (const name of ["l1", "l2"]) core.learner(name);
+    core.effects = [];
+    core.requestStep(1, ids);
+    const { generation, members } = core.takeOne("StartStep");
+    core.do({ type: "RoundTrained", generation, step: 1, workerIds: ["l1", "l2"], leftOut: [ids[1]] });
+    core.do({ type: "WorkerDisconnected", ...members[1] });
+    const again = core.takeOne("StartStep");
+    core.do({
+      type: "RoundTrained",
+      generation: again.generation,
+      step: 1,
+      workerIds: ["l1"],
+      leftOut: [],
+    });
+    core.voteAll("h");
+    expect(status(core.state).ledger).toMatchObject({ admitted: 2, trained: 2, buffered: 0, dropped: {} });
   });
 
   it("has a time limit of its own while it trains, and a step's when it averages", () => {
