@@ -427,8 +427,10 @@ const clusterSchema = z.strictObject({
     .number()
     .min(0)
     .lt(1)
-    .default(0.9)
-    .describe("parameters: Nesterov momentum of the averaged change; 0.9 as in DiLoCo, 0 is plain averaging"),
+    .default(0.5)
+    .describe(
+      "parameters: Nesterov momentum of the averaged change; 0 is plain averaging. DiLoCo's 0.9 is for hundreds of rounds",
+    ),
   averageMoments: z
     .boolean()
     .default(true)

@@ -6,6 +6,8 @@
  * asked for from then on, and no later one: its oldest admissible policy has just come to be.
  */
 import type { Prompt, ScoredRollout } from "../rl/types.js";
+import { configError } from "../shared/errors.js";
+import type { DurableState } from "./core/index.js";
 import type { LoopState, Troupe } from "./train-loop.js";
 
 interface Collection {
@@ -14,6 +16,27 @@ interface Collection {
   readonly nextCursor: number;
   /** Oldest version that may sample it. */
   readonly oldestVersion: number;
+}
+
+/**
+ * Refuses to go on with a lower bound than what is collected already was collected for: those answers would be too old
+ * by the time their iteration trains, and a part of the iteration, or all of it, would be missing. A higher one is fine.
+ * @throws {TroupeError} CONFIG naming the lowest bound that will do
+ */
+export function checkStaleness(
+  { experiences, policyVersion }: Pick<DurableState, "experiences" | "policyVersion">,
+  staleness: number,
+): void {
+  let needed = 0;
+  for (const { status, iteration, policyVersion: sampledBy } of experiences.values()) {
+    // What is still open will be sampled by the newest policy there is, at the earliest.
+    if (status === "open") needed = Math.max(needed, iteration - Math.max(0, policyVersion));
+    if (status === "buffered") needed = Math.max(needed, iteration - sampledBy);
+  }
+  if (needed <= staleness) return;
+  throw configError(
+    `ppo.staleness ${staleness}: the run has collected ahead for a bound of ${needed}; go on with ppo.staleness ${needed} or more, or start another run from one of its checkpoints (model.path)`,
+  );
 }
 
 export class CollectAhead {

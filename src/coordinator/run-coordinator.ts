@@ -80,7 +80,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     signal: options.signal,
   });
   if (durability === undefined) return;
-  const { log, files, runId, leadership } = durability;
+  const { log, recovered, files, runId, leadership } = durability;
   await mkdir(join(runDir, "checkpoints"), { recursive: true });
   const logger = createLogger({
     role: "coordinator",
@@ -106,12 +106,8 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const isHandedOver = () =>
     leadership !== undefined && (options.signal.aborted || errorCodeOf(stopping.signal.reason) === "FENCED");
 
-  const host = new CoreHost(
-    makeState(coreConfig(config), await log.recover()),
-    log,
-    logger,
-    stop,
-    (elapsedMs) => metrics.journalAppendDuration.observe(elapsedMs / 1000),
+  const host = new CoreHost(makeState(coreConfig(config), recovered), log, logger, stop, (elapsedMs) =>
+    metrics.journalAppendDuration.observe(elapsedMs / 1000),
   );
   logWorkers(bus, logger);
   leadership?.lost.addEventListener("abort", () => {

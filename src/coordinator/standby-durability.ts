@@ -6,6 +6,8 @@ import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import { createLogger } from "../observability/logger.js";
 import { configError } from "../shared/errors.js";
+import { checkStaleness } from "./collect-ahead.js";
+import type { DurableState } from "./core/index.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 import { openLevelLog, type DurableLog } from "./journal/index.js";
 import type { NatsOptions } from "./journal/nats-connection.js";
@@ -23,6 +25,8 @@ export interface DurabilityOptions {
 
 export interface Durability {
   readonly log: DurableLog;
+  /** What the log says, checked against the configuration. */
+  readonly recovered: DurableState;
   readonly files: DurableFiles;
   readonly runId: string;
   /** Undefined for a journal that only this machine has. */
@@ -42,7 +46,14 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
       throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
     await mkdir(runDir, { recursive: true });
     const log = await openLevelLog(join(runDir, "journal"));
-    return { log, files: FILES_ON_DISK, runId: await runIdOf(runDir, config), leadership: undefined };
+    const recovered = await recover(log, config);
+    return {
+      log,
+      recovered,
+      files: FILES_ON_DISK,
+      runId: await runIdOf(runDir, config),
+      leadership: undefined,
+    };
   }
 
   const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
@@ -69,7 +80,8 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await writeFile(runIdFile(runDir), runId + "\n");
     const owner = `${hostname()} ${process.pid}`;
     const log = await openNatsLog(connection, { ...nats, owner });
-    if (durable.files === "disk") return { log, files: FILES_ON_DISK, runId, leadership };
+    const recovered = await recover(log, config);
+    if (durable.files === "disk") return { log, recovered, files: FILES_ON_DISK, runId, leadership };
     const { openNatsFiles } = await import("./journal/nats-files.js");
     const files = await openNatsFiles(connection, { ...nats, owner, runDir });
     const startedMs = performance.now();
@@ -79,9 +91,20 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
         { ...restored, ms: Math.round(performance.now() - startedMs) },
         "the run's files were brought from NATS",
       );
-    return { log, files, runId, leadership };
+    return { log, recovered, files, runId, leadership };
   } catch (error) {
     await leadership.resign(error);
+    throw error;
+  }
+}
+
+async function recover(log: DurableLog, { ppo }: Config): Promise<DurableState> {
+  try {
+    const recovered = await log.recover();
+    checkStaleness(recovered, ppo.staleness);
+    return recovered;
+  } catch (error) {
+    await log.close();
     throw error;
   }
 }

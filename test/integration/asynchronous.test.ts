@@ -1,4 +1,6 @@
 /** Collecting while training: what is killed in the middle of the overlap costs time, and no experience. */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { RunStatus } from "../../src/rpc/control-client.js";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
@@ -36,5 +38,27 @@ describe("an asynchronous run", { timeout: 2 * PATIENCE_MS }, () => {
     expect(run.output).toMatch(/rollout-\d.*SIGKILL/);
     expect(run.output).toMatch(/coordinator-0.*SIGKILL/);
     expect(run.processes()).toEqual([]);
+    expect(readdirSync(join(run.runDir, "results"))).not.toContain("proximal");
+  });
+
+  it("is not continued with a lower bound than it has collected for, loses nothing by the attempt, and goes on with its own", async () => {
+    const settings = (staleness: number) =>
+      ["ppo.iterations=3", `ppo.staleness=${staleness}`].flatMap((value) => ["--set", value]);
+    const first = await folder.start("lowered", settings(2));
+    await first.until((status) => overlaps(1)(status) && Number(status.ledger?.buffered) > 0);
+    await first.killAll();
+    const resume = ["--resume", "auto", "--allow-drift"];
+    const lower = await folder.start("lowered", [...settings(0), ...resume]);
+    expect(await lower.exited).toMatchObject({ code: 2 });
+    expect(lower.output).toMatch(
+      /ppo\.staleness 0: the run has collected ahead for a bound of [12]; go on with/,
+    );
+    const { ppo } = await (await folder.start("lowered", [...settings(2), ...resume])).finish();
+    expect(ppo.experiences).toMatchObject({
+      admitted: 3 * EXPERIENCES,
+      trained: 3 * EXPERIENCES,
+      dropped: 0,
+      buffered: 0,
+    });
   });
 });
