@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { checkStaleness } from "../../../src/coordinator/collect-ahead.js";
 import type { DurableState } from "../../../src/coordinator/core/index.js";
-import { TroupeError } from "../../../src/shared/errors.js";
+import type { TroupeError } from "../../../src/shared/errors.js";
 
 type Entry = readonly [status: string, iteration: number, policyVersion: number];
 
