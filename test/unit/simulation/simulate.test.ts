@@ -154,6 +154,13 @@ describe("checker", () => {
     expect(invariantsOf(history)).toContain("I8");
   });
 
+  it("notices an experience trained in another iteration than its own", () => {
+    const history = honest();
+    const index = history.records.findIndex((record) => record.type === "IterationCommitted");
+    history.records.splice(index, 1); // what follows is trained in an iteration that is not open yet
+    expect(invariantsOf(history)).toContain("I13");
+  });
+
   it("notices a ledger that does not balance", () => {
     const history = honest();
     history.entries.push({
