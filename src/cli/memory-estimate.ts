@@ -42,7 +42,7 @@ const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
   coordinator: 165 * MIB,
-  learner: 265 * MIB,
+  learner: 280 * MIB,
   rollout: 195 * MIB,
   launcher: 120 * MIB,
 };
@@ -105,7 +105,7 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
  *   round        with averaged parameters: what is exchanged (parameters and, if averaged, moments) as it was at the
  *                round's start, and its average
  *   gradients    per trained parameter: the arena, one micro-shard's, the pending sums of the tree, the sum of all learners
- *   programs     what forward and backward keep for one micro-shard, and the gradients they make before adding them
+ *   programs     what forward and backward keep for one micro-shard; gradients are written where they stay
  */
 function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Config): LearnerEstimate {
   const { data, generation, sft, reward, ppo, cluster, model, engine } = config;
@@ -128,10 +128,7 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
   const pendingSums = Math.log2(shardsEach) / 2 + 1;
   const averages = cluster.sync === "parameters";
   const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
-  const programs = sizeOf(
-    models,
-    (spec) => activations(spec, rows, tokens, engine.recompute) + trainedLayout(spec).size,
-  );
+  const programs = sizeOf(models, (spec) => activations(spec, rows, tokens, engine.recompute));
   return {
     stage,
     gradientBytes: FLOAT_BYTES * exchanged,
