@@ -91,7 +91,11 @@ export function* decodingSnapshot(key: string, value: Uint8Array): Steps<Snapsho
     .toString("utf8")
     .split("\n");
   type Plain = Omit<DurableState, "collections" | "experiences" | "retained">;
-  const { sequence, ...plain } = parseText(key, head) as Plain & { sequence: number };
+  // Older releases wrote everything in the first line.
+  const { sequence, collections, experiences, retained, ...plain } = parseText(key, head) as Plain & {
+    sequence: number;
+    collections?: Collection[];
+  } & Omit<SnapshotLine, "collection">;
   const empty = emptyDurableState();
   const state = {
     ...empty,
@@ -99,6 +103,9 @@ export function* decodingSnapshot(key: string, value: Uint8Array): Steps<Snapsho
     // Written before there was a count, a snapshot lacks it.
     counts: { ...empty.counts, ...plain.counts },
   };
+  for (const collection of collections ?? []) state.collections.set(collection.iteration, collection);
+  for (const [id, entry] of experiences ?? []) state.experiences.set(id, entry);
+  for (const id of retained ?? []) state.retained.add(id);
   for (const line of lines) {
     yield;
     const { collection, experiences = [], retained = [] } = parseText(key, line) as SnapshotLine;

@@ -23,4 +23,19 @@ describe("a snapshot", () => {
     const old = [JSON.stringify({ ...plain, counts }), ...lines].join("\n");
     expect(decodeSnapshot("s", frame(Buffer.from(old)))).toEqual({ sequence: 9, state });
   });
+
+  it("of a release that wrote it in one line is read as one in parts", () => {
+    const state = emptyDurableState();
+    state.collections.set(2, { iteration: 2, policyVersion: 1, tasks: [] });
+    state.retained.add("1/0/0");
+    const { collections, experiences, retained, ...plain } = state;
+    const body = {
+      sequence: 9,
+      ...plain,
+      collections: [...collections.values()],
+      experiences: [...experiences],
+      retained: [...retained],
+    };
+    expect(decodeSnapshot("s", frame(Buffer.from(JSON.stringify(body))))).toEqual({ sequence: 9, state });
+  });
 });
