@@ -34,6 +34,7 @@ const common = {
   "ppo.actor.learningRate": 5e-4,
   "ppo.critic.learningRate": 1e-3,
   "cluster.rollouts": 1,
+  "cluster.allReduce": "star",
   "cluster.microShards": 4,
 };
 const plain = { "cluster.outerLearningRate": 1, "cluster.outerMomentum": 0 };

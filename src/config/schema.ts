@@ -459,10 +459,10 @@ const clusterSchema = z.strictObject({
     ),
   bulkPort: port.default(0).describe("the coordinator's port of the bulk channel; 0 picks a free one"),
   allReduce: z
-    .enum(["star", "sharded"])
-    .default("star")
+    .enum(["auto", "star", "sharded"])
+    .default("auto")
     .describe(
-      "who sums gradients: the coordinator, or every learner a part of them, over bulk connections that learners open to each other; the same bits",
+      "who sums gradients: the coordinator (star), or every learner a part of them, over bulk connections that learners open to each other (sharded); the same bits. auto: sharded where all processes reach the coordinator on loopback and there is a bulk channel, else star",
     ),
   durable: durableSchema
     .default({ type: "local" })

@@ -42,8 +42,8 @@ export interface AllReduceOptions {
   /** Connections of the bulk channel; without it everything goes through the AllReduce call. */
   readonly bulk?: BulkServer;
   readonly isEncrypted?: boolean;
-  /** Learners sum among themselves, where all of them can be reached. @default "star" */
-  readonly topology?: "star" | "sharded";
+  /** Other than with "star", the default, learners sum among themselves where all of them can be reached. */
+  readonly topology?: "auto" | "star" | "sharded";
   /** Where a learner takes bulk connections; undefined when it does not. */
   readonly bulkAddressOf?: (workerId: string) => { readonly host: string; readonly port: number } | undefined;
   /** A member broke the contract or its stream: the step cannot complete in this generation. */
@@ -86,8 +86,8 @@ export class AllReduceService {
 
   /** Every member as a reducer of its part; undefined when the coordinator has to reduce. */
   private peersOf(members: readonly StepMember[]): Reducer[] | undefined {
-    const { topology, bulkAddressOf } = this.options;
-    if (topology !== "sharded") return undefined;
+    const { topology = "star", bulkAddressOf } = this.options;
+    if (topology === "star") return undefined;
     const reducers = members.map(({ workerId }) => {
       const address = bulkAddressOf?.(workerId);
       return address === undefined ? undefined : { workerId, ...address };

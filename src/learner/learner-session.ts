@@ -111,9 +111,11 @@ export class LearnerSession {
     session: Session,
     context: WorkerContext<"learner">,
   ): Promise<LearnerSession> {
-    const { allReduce, tls } = session.config.cluster;
+    const { allReduce, bulkChannel, tls } = session.config.cluster;
+    // Of peers on this host one address is known to be open to all of them.
+    const isAmongNeighbours = bulkChannel !== "off" && hostOf(session.clients).startsWith("127.");
     const server =
-      allReduce === "sharded"
+      allReduce === "sharded" || (allReduce === "auto" && isAmongNeighbours)
         ? await BulkServer.listen({
             host: isLoopback(hostOf(session.clients)) ? "127.0.0.1" : "::",
             port: 0,

@@ -90,8 +90,14 @@ export class BulkConnection {
   }
 
   /** @param onSent `payload` may be written to again */
-  send(kind: number, node: number, bucket: number, payload: Uint8Array, onSent?: () => void): void {
-    const { checksum } = digestOf(payload);
+  send(
+    kind: number,
+    node: number,
+    bucket: number,
+    payload: Uint8Array,
+    onSent?: () => void,
+    checksum = digestOf(payload).checksum,
+  ): void {
     this.socket.cork();
     this.socket.write(writeHeader({ kind, node, bucket, length: payload.length, checksum }));
     this.socket.write(payload, (error) => {

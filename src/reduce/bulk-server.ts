@@ -203,7 +203,8 @@ class MemberConnection {
   private port(): MemberPort {
     const { connection } = this;
     return {
-      send: (bucket, total, onSent) => connection.send(FRAME.total, 0, bucket, total, onSent),
+      send: (bucket, total, onSent, checksum) =>
+        connection.send(FRAME.total, 0, bucket, total, onSent, checksum()),
       pause: () => connection.pause(),
       resume: () => connection.resume(),
       finish: () => {

@@ -8,6 +8,7 @@
  */
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import { TroupeError, describeError, protocolError } from "../shared/errors.js";
+import { digestOf } from "../kernels/gradient-kernels.js";
 import { GradientSum, type TreeNode } from "./gradient-sum.js";
 import { SlotPool } from "./slot-pool.js";
 
@@ -37,8 +38,8 @@ export interface ReductionHeader {
 
 /** A member's connection, as the reduction sees it. */
 export interface MemberPort {
-  /** `onSent` is called when `total` may be written to again. */
-  send(bucket: number, total: Uint8Array, onSent: () => void): void;
+  /** `onSent` is called when `total` may be written to again; `checksum` gives its digest, made once for all members. */
+  send(bucket: number, total: Uint8Array, onSent: () => void, checksum: () => number): void;
   /** The member shall not send on; resumed later. */
   pause(): void;
   resume(): void;
@@ -91,6 +92,15 @@ interface Joined {
   isPaused: boolean;
 }
 
+/** A complete sum of a bucket. */
+interface Total {
+  readonly bytes: Uint8Array;
+  /** Members that have not got it. */
+  lacking: number;
+  /** Its digest, once somebody wanted it. */
+  checksum: number | undefined;
+}
+
 export class Reduction {
   private readonly members: ReadonlyMap<string, ReductionMember>;
   private readonly joined = new Map<string, Joined>();
@@ -98,7 +108,7 @@ export class Reduction {
   private sum: GradientSum | undefined;
   private pool: SlotPool | undefined;
   /** Complete totals that some member lacks, and how many do. */
-  private readonly totals = new Map<number, { readonly bytes: Uint8Array; lacking: number }>();
+  private readonly totals = new Map<number, Total>();
   private readonly isReleased: boolean[] = [];
   /** The oldest bucket that some member lacks. */
   private oldest = 0;
@@ -151,7 +161,7 @@ export class Reduction {
     this.joined.set(workerId, joined);
     if (this.joined.size === this.members.size) this.watch();
     // Totals that were complete before this member joined; none was released, since it lacks them.
-    for (const [bucket, { bytes }] of this.totals) this.deliver(joined, bucket, bytes);
+    for (const [bucket, total] of this.totals) this.deliver(joined, bucket, total);
     return {
       pool: this.pool as SlotPool,
       bytesOf: (node, bucket) => {
@@ -193,18 +203,21 @@ export class Reduction {
     return position + 1 < this.oldest + WINDOW;
   }
 
-  private publish(bucket: number, total: Uint8Array): void {
+  private publish(bucket: number, bytes: Uint8Array): void {
     this.timer?.refresh();
-    this.totals.set(bucket, { bytes: total, lacking: this.members.size });
+    const total: Total = { bytes, lacking: this.members.size, checksum: undefined };
+    this.totals.set(bucket, total);
     for (const member of this.joined.values()) this.deliver(member, bucket, total);
   }
 
-  private deliver(member: Joined, bucket: number, total: Uint8Array): void {
-    this.options.onBytes("out", total.byteLength);
-    member.port.send(bucket, total, () => {
+  private deliver(member: Joined, bucket: number, total: Total): void {
+    const { bytes } = total;
+    this.options.onBytes("out", bytes.byteLength);
+    const onSent = () => {
       member.sent += 1;
       this.noteSent(bucket);
-    });
+    };
+    member.port.send(bucket, bytes, onSent, () => (total.checksum ??= digestOf(bytes).checksum));
   }
 
   private noteSent(bucket: number): void {

@@ -16,7 +16,7 @@ const hashOf = async (name: string, sets: Readonly<Record<string, string | numbe
 
 let star: string;
 beforeAll(async () => {
-  star = await hashOf("star", { "cluster.learners": 1 });
+  star = await hashOf("star", { "cluster.learners": 1, "cluster.allReduce": "star" });
 }, PATIENCE_MS);
 afterAll(() => folder.remove());
 
@@ -25,8 +25,12 @@ describe("the final state of a run", { timeout: 2 * PATIENCE_MS }, () => {
     expect(await hashOf("grpc", { "cluster.learners": 2, "cluster.bulkChannel": "off" })).toBe(star);
   });
 
+  it("is that of one learner when two send theirs to the coordinator over the bulk channel", async () => {
+    expect(await hashOf("bulk", { "cluster.learners": 2, "cluster.allReduce": "star" })).toBe(star);
+  });
+
   it("is that of one learner when three sum among themselves, and one of them is killed meanwhile", async () => {
-    const run = await start("sharded", { "cluster.learners": 3, "cluster.allReduce": "sharded" });
+    const run = await start("sharded", { "cluster.learners": 3 });
     const { workers } = await run.until(
       ({ stage, optimizerStep }) => stage === "reward" && optimizerStep > 0,
     );

@@ -85,6 +85,25 @@ async function start(learners: number, wire: WireFormat, isGeneric = false) {
   return { service, open, learner, failures };
 }
 
+describe("who sums", () => {
+  it.each(["auto", "sharded"] as const)("%s: the learners, once all of them can be reached", (topology) => {
+    const addresses = new Map<string, { host: string; port: number }>();
+    const service = new AllReduceService({
+      ...{ runId: RUN, wire: "f32", bucketTimeoutMs: 60_000, metrics: createMetrics("coordinator") },
+      ...{ topology, bulkAddressOf: (workerId) => addresses.get(workerId), onFailed: () => undefined },
+    });
+    const members = ["a", "b"].map((workerId, i) => ({
+      ...{ workerId, incarnation: 1, rank: i, firstShard: i, shardCount: 1 },
+    }));
+    addresses.set("a", { host: "127.0.0.1", port: 1 });
+    expect(service.open(1, 1, 2, members)).toBeUndefined();
+    addresses.set("b", { host: "127.0.0.1", port: 2 });
+    const reducers = service.open(2, 2, 2, members)?.reducers;
+    expect(reducers?.map(({ workerId }) => workerId)).toEqual(["a", "b"]);
+    service.close("the test is over");
+  });
+});
+
 describe("the AllReduce call", { timeout: 60_000 }, () => {
   it.each([
     ["f32", 2, false],
