@@ -154,16 +154,22 @@ async function learn(): Promise<void> {
   say({ kind: "ready", bulkPort: server?.port ?? 0 });
 }
 
-/** Element i of learner `rank`'s gradient: in (-0.5, 0.5), all 24 bits in use. */
+/** Gradients repeat after so many elements: a prime, so that no two buckets are alike. */
+const PERIOD = 1_000_003;
+
+/** Element i < PERIOD of learner `rank`'s gradient: in (-0.5, 0.5), all 24 bits in use. */
 function elementOf(i: number, rank: number): number {
   const mixed = Math.imul(i + 1, 2654435761) ^ Math.imul(rank + 1, 2246822519);
   return (((mixed ^ (mixed >>> 15)) >>> 8) - 0x800000) / 0x1000000;
 }
 
 function fill(values: Float32Array, rank: number): void {
-  for (let i = 0; i < values.length; i++) values[i] = elementOf(i, rank);
+  const first = values.subarray(0, PERIOD);
+  for (let i = 0; i < first.length; i++) first[i] = elementOf(i, rank);
   // Leaves of the tree are bfloat16 where the wire is; a learner's tree sum sees to that.
-  if (wire === "bf16") for (let i = 0; i < values.length; i++) values[i] = bf16(values[i]);
+  if (wire === "bf16") for (let i = 0; i < first.length; i++) first[i] = bf16(first[i]);
+  for (let at = PERIOD; at < values.length; at += PERIOD)
+    values.set(first.subarray(0, Math.min(PERIOD, values.length - at)), at);
 }
 
 const bits = new Uint32Array(1);
@@ -180,8 +186,13 @@ function check(values: Float32Array): void {
   const leaf = wire === "bf16" ? (i: number, rank: number) => bf16(elementOf(i, rank)) : elementOf;
   const sumOf = (i: number, first: number, count: number): number =>
     count === 1 ? leaf(i, first) : round(sumOf(i, first, count / 2) + sumOf(i, first + count / 2, count / 2));
-  for (let i = 0; i < values.length; i++) {
-    if (values[i] !== sumOf(i, 0, learners))
-      throw new Error(`element ${i}: expected ${sumOf(i, 0, learners)}, got ${values[i]}`);
+  const expected = Float32Array.from({ length: Math.min(PERIOD, values.length) }, (_, i) =>
+    sumOf(i, 0, learners),
+  );
+  for (let at = 0; at < values.length; at += PERIOD) {
+    const part = values.subarray(at, at + PERIOD);
+    for (let i = 0; i < part.length; i++)
+      if (part[i] !== expected[i])
+        throw new Error(`element ${at + i}: expected ${expected[i]}, got ${part[i]}`);
   }
 }

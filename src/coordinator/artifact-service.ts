@@ -44,8 +44,11 @@ export function makeArtifactService(options: ArtifactOptions): ArtifactServiceHa
           throw protocolError(
             `artifact ${ref.name}: expected at most cluster.maxArtifactBytes ${maxBytes}, ${ref.sizeBytes} are announced`,
           );
-        const stored: ArtifactRef = await store.receive(ref, restOf(messages));
-        callback(null, { ref: stored });
+        const stored: ArtifactRef | undefined =
+          ref.localPath === ""
+            ? await store.receive(ref, restOf(messages))
+            : await store.takeOver(ref, ref.localPath);
+        callback(null, stored === undefined ? {} : { ref: stored });
       })().catch((error: unknown) => callback(toServiceError(error)));
     },
   };

@@ -1,10 +1,11 @@
 /** Immutable files by name under one folder: weights by version, training states. Written once, verified, then visible. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { constants, createReadStream } from "node:fs";
 import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
+import { isHandoverName } from "../rpc/handover.js";
 import { dataError, protocolError } from "../shared/errors.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
@@ -67,9 +68,54 @@ export class ArtifactStore {
       await rm(partial, { force: true });
       throw error;
     }
-    const { files, isKept } = this.options;
-    if (isKept(announced.name)) await files.keep(path);
-    return this.remember({ ...announced, localPath: path });
+    return this.store({ ...announced, localPath: path });
+  }
+
+  /** Where workers on this host may leave files instead of sending them. Made when it is asked for. */
+  async handoverDir(): Promise<string> {
+    const path = join(resolve(this.folder), "handover");
+    await mkdir(path, { recursive: true });
+    return path;
+  }
+
+  /**
+   * Takes over a file left in `handoverDir`: read once for its sha256, then moved.
+   * @param fileName as `handoverName` makes it
+   * @returns undefined when there is none: who left it is on another machine
+   * @throws {TroupeError} PROTOCOL for any other name, DATA when it is not a file of the announced size
+   */
+  async takeOver(announced: ArtifactRef, fileName: string): Promise<ArtifactRef | undefined> {
+    const path = this.pathOf(announced.name);
+    if (!isHandoverName(fileName))
+      throw protocolError(`artifact ${announced.name}: ${JSON.stringify(fileName)} is no file of a handover`);
+    const left = join(await this.handoverDir(), fileName);
+    // Not through a link: what it leads to may be none of the worker's business.
+    const file = await open(left, constants.O_RDONLY | constants.O_NOFOLLOW).catch(
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === "ENOENT") return undefined;
+        throw error;
+      },
+    );
+    if (file === undefined) return undefined;
+    try {
+      const found = await file.stat();
+      if (!found.isFile() || found.size !== announced.sizeBytes)
+        throw dataError(
+          `artifact ${announced.name}: expected a file of ${announced.sizeBytes} bytes, got ${found.size}`,
+        );
+      const hash = createHash("sha256");
+      const chunks = file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false });
+      for await (const chunk of chunks) hash.update(chunk as Buffer);
+      await file.sync();
+      await mkdir(dirname(path), { recursive: true });
+      await rename(left, path);
+      return await this.store({ ...announced, sha256: hash.digest("hex"), localPath: path });
+    } catch (error) {
+      await rm(left, { force: true });
+      throw error;
+    } finally {
+      await file.close();
+    }
   }
 
   /** Takes a file that already lies on this host (a user's model directory, a checkpoint) as it is. */
@@ -127,6 +173,12 @@ export class ArtifactStore {
     const partial = names.filter((name) => PARTIAL.test(name));
     for (const name of partial) await rm(join(this.folder, name), { force: true });
     return partial.length;
+  }
+
+  private async store(ref: ArtifactRef): Promise<ArtifactRef> {
+    const { files, isKept } = this.options;
+    if (isKept(ref.name)) await files.keep(ref.localPath);
+    return this.remember(ref);
   }
 
   private remember(ref: ArtifactRef): ArtifactRef {

@@ -137,21 +137,29 @@ export class LearnerGroup {
   }
 
   /**
-   * Asks one learner to write models or state as artifacts; another one if it dies meanwhile. Before the whole training
+   * Asks one learner to write models or state as artifacts; another one if it dies meanwhile. `stateSha256` is empty
+   * unless it is wanted: it takes a pass over parameters and optimizer state. Before the whole training
    * state is kept all learners fingerprint theirs, and the one that wrote it must be among those that agree.
    */
   async publish(
     items: readonly { what: string; artifactName: string }[],
     signal: AbortSignal,
+    { isFingerprinted = true }: { readonly isFingerprinted?: boolean } = {},
   ): Promise<{ artifacts: ArtifactRef__Output[]; stateSha256: string }> {
     const isKept = items.some(({ what }) => what === "state");
+    const fingerprint = isKept || isFingerprinted;
+    const handoverDir = await this.options.artifacts.handoverDir();
     for (;;) {
       const learners = await this.readyLearners(signal);
       const { finishedStep: step } = this.options.host.state.durable;
       const asked = isKept ? learners : learners.slice(0, 1);
       const answers = await Promise.allSettled(
         asked.map((workerId, i) =>
-          this.requests.ask(workerId, { publish: { items: i === 0 ? [...items] : [] } }, signal),
+          this.requests.ask(
+            workerId,
+            { publish: { items: i === 0 ? [...items] : [], fingerprint, handoverDir } },
+            signal,
+          ),
         ),
       );
       const [first] = answers;

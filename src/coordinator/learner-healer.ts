@@ -117,7 +117,8 @@ export class LearnerHealer {
         return this.checkpointState(source.checkpointId, setup);
       case "peer": {
         await this.connected(source);
-        const directive = { publish: { items: [{ what: "state", artifactName: copyName(effect) }] } };
+        const items = [{ what: "state", artifactName: copyName(effect) }];
+        const directive = { publish: { items, handoverDir: await this.options.artifacts.handoverDir() } };
         const { published } = await this.options.requests.ask(source.workerId, directive, signal);
         if (!published) throw protocolError("expected PublishDone");
         return published.artifacts[0];

@@ -2,6 +2,8 @@
  * One registration of a learner: a directive stream from the coordinator, answered in order. A train step runs beside
  * the directive loop, because its decision (commit, skip, abort) arrives on the same stream.
  */
+import { constants } from "node:fs";
+import { access } from "node:fs/promises";
 import { join } from "node:path";
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { WorkerContext } from "../worker/start-worker.js";
@@ -10,6 +12,8 @@ import type { ComputePool } from "../worker/compute-pool.js";
 import type { Clients, Holdings, Session } from "../worker/coordinator-link.js";
 import { toColumn } from "../rpc/codec/columns.js";
 import { fromShard, type ShardRows } from "../rpc/codec/shard.js";
+import { handoverName } from "../rpc/handover.js";
+import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import type { ApplyVoted__Output } from "../rpc/generated/troupe/v1/ApplyVoted.js";
 import type { Evaluate__Output } from "../rpc/generated/troupe/v1/Evaluate.js";
 import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/LearnerDirective.js";
@@ -372,20 +376,35 @@ export class LearnerSession {
 
   private async publish(message: PublishState__Output): Promise<Omit<LearnerMessage, "sender">> {
     const { compute, scratchDir } = this.state;
-    const artifacts = [];
+    const uploads: Promise<ArtifactRef__Output>[] = [];
+    const isOpen = message.handoverDir !== "" && (await isWritable(message.handoverDir));
     for (const { what, artifactName } of message.items) {
-      const path = join(scratchDir, `${artifactName.replaceAll("/", "_")}.safetensors`);
+      const path = isOpen
+        ? join(message.handoverDir, handoverName())
+        : join(scratchDir, `${artifactName.replaceAll("/", "_")}.safetensors`);
       const [kind, role] = what.split(":");
       if (kind === "state") {
         const digest = this.state.position?.digest ?? "";
         await compute.run("exportState", { path, digest });
       } else if (kind === "adapter") await compute.run("exportAdapter", { role, path });
       else await compute.run("exportModel", { role, path, ema: kind === "ema" });
-      artifacts.push(await this.artifacts.publish(artifactName, path));
+      // While the next one is written.
+      const upload = isOpen
+        ? this.artifacts.handOver(artifactName, path)
+        : this.artifacts.publish(artifactName, path);
+      upload.catch(() => undefined); // awaited below
+      uploads.push(upload);
     }
-    return { published: { artifacts, stateSha256: await compute.run("stateSha256", undefined) } };
+    const stateSha256 = message.fingerprint ? await compute.run("stateSha256", undefined) : "";
+    return { published: { artifacts: await Promise.all(uploads), stateSha256 } };
   }
 }
+
+const isWritable = (folder: string): Promise<boolean> =>
+  access(folder, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
 
 /** "dns:10.0.0.7:7070" → "10.0.0.7" */
 const hostOf = ({ learner }: Pick<Clients, "learner">): string =>

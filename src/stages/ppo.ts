@@ -151,7 +151,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
       what: `model:${role}`,
       artifactName: `${role}/${policyVersion}`,
     }));
-    const { artifacts: refs } = await learners.publish(items, signal);
+    const { artifacts: refs } = await learners.publish(items, signal, { isFingerprinted: false });
     host.dispatch({ type: "VersionPublished", policyVersion, sha256: refs[0].sha256 });
     metrics.policyVersion.set(policyVersion);
     for (const role of ["actor", "critic"])

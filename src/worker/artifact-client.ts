@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type * as grpc from "@grpc/grpc-js";
 import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import { BULK_DEADLINE_MS, deadlineIn } from "../rpc/deadlines.js";
@@ -60,21 +60,42 @@ export class ArtifactClient {
   /** Uploads a file; resolves when the coordinator has stored and verified it. */
   async publish(name: string, path: string): Promise<ArtifactRef__Output> {
     const { sha256, sizeBytes } = await sha256OfFile(path);
-    return new Promise<ArtifactRef__Output>((resolve, reject) => {
-      const fail = (error: unknown) => reject(fromServiceError(error, `publishing ${name}`));
+    const ref = await this.send({ name, sha256, sizeBytes, localPath: "" }, path);
+    if (ref === undefined) throw protocolError("PublishReply.ref: expected a value, got none");
+    return ref;
+  }
+
+  /**
+   * Gives away a file in the coordinator's handover folder: nothing is sent, the coordinator moves it. Uploads and
+   * removes it when the coordinator sees no such file: the folder is another machine's then.
+   */
+  async handOver(name: string, path: string): Promise<ArtifactRef__Output> {
+    try {
+      const { size } = await stat(path);
+      const ref = await this.send({ name, sha256: "", sizeBytes: size, localPath: basename(path) });
+      return ref ?? (await this.publish(name, path));
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
+  /** @returns undefined when the reply holds none */
+  private send(ref: ArtifactRef__Output, path?: string): Promise<ArtifactRef__Output | undefined> {
+    return new Promise((resolve, reject) => {
+      const fail = (error: unknown) => reject(fromServiceError(error, `publishing ${ref.name}`));
       const call = this.clients.artifact.publish(
         { deadline: deadlineIn(BULK_DEADLINE_MS) } as never,
         (error: grpc.ServiceError | null, reply?: { ref: ArtifactRef__Output | null }) => {
           if (error) fail(error);
-          else if (!reply?.ref) fail(protocolError("PublishReply.ref: expected a value, got none"));
-          else resolve(reply.ref);
+          else resolve(reply?.ref ?? undefined);
         },
       );
       (async () => {
-        call.write({ sender: this.sender, ref: { name, sha256, sizeBytes, localPath: "" } });
-        for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
-          if (!call.write({ data: chunk as Buffer })) await once(call, "drain");
-        }
+        call.write({ sender: this.sender, ref });
+        if (path !== undefined)
+          for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
+            if (!call.write({ data: chunk as Buffer })) await once(call, "drain");
+          }
         call.end();
       })().catch((error: unknown) => {
         call.cancel();

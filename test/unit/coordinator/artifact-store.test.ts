@@ -1,8 +1,17 @@
 import { createHash, randomUUID } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { handoverName } from "../../../src/rpc/handover.js";
 import { ArtifactStore } from "../../../src/coordinator/artifact-store.js";
 
 let folder: string;
@@ -130,5 +139,51 @@ describe("ArtifactStore", () => {
     expect(existsSync(partial)).toBe(false);
     expect(await restarted.recover("actor/0")).toBe(true);
     expect(await new ArtifactStore(join(folder, "nowhere")).clean()).toBe(0);
+  });
+});
+
+describe("a file left in the handover folder", () => {
+  const name = handoverName();
+  const announced = { ...refOf("actor/4"), sha256: "" };
+  const leave = async (content: Buffer = bytes) =>
+    writeFileSync(join(await store.handoverDir(), name), content);
+
+  it("is moved to its place, and its sha256 is the coordinator's own", async () => {
+    await leave();
+    const ref = await store.takeOver(announced, name);
+    expect(ref).toMatchObject({
+      sha256: refOf("").sha256,
+      localPath: join(folder, "store", "actor", "4.safetensors"),
+    });
+    expect(await textOf("actor/4")).toBe(bytes.toString());
+    expect(files()).toEqual(["4.safetensors"]);
+  });
+
+  it("that is not there is nobody's fault", async () => {
+    expect(await store.takeOver(announced, name)).toBeUndefined();
+    expect(files()).toEqual([]);
+  });
+
+  it("of another size is refused and taken away", async () => {
+    await leave(bytes.subarray(1));
+    await expect(store.takeOver(announced, name)).rejects.toMatchObject({ code: "DATA" });
+    expect(files()).toEqual([]);
+  });
+
+  it("is only ever a file there: no path, no link", async () => {
+    const secret = join(folder, "secret");
+    writeFileSync(secret, bytes);
+    for (const other of ["../../secret", secret, "secret", `${name}/..`])
+      await expect(store.takeOver(announced, other)).rejects.toMatchObject({ code: "PROTOCOL" });
+    symlinkSync(secret, join(await store.handoverDir(), name));
+    await expect(store.takeOver(announced, name)).rejects.toThrow(/ELOOP/);
+    expect(readFileSync(secret).equals(bytes)).toBe(true);
+    expect(() => store.get("actor/4")).toThrow(/no artifact/);
+  });
+
+  it("is cleaned up by the next process when nobody took it over", async () => {
+    await leave();
+    expect(await new ArtifactStore(join(folder, "store")).clean()).toBe(1);
+    expect(files()).toEqual([]);
   });
 });

@@ -16,14 +16,18 @@ export interface ArtifactServiceClient extends grpc.Client {
   fetch(argument: _troupe_v1_FetchRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<_troupe_v1_ArtifactChunk__Output>;
   
   /**
-   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and verified.
+   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and
+   * verified. A file left in PublishState.handover_dir is announced by its name there (ref.local_path, no sha256) and
+   * not sent; a reply without a ref says that it was not found.
    */
   Publish(metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
   Publish(metadata: grpc.Metadata, callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
   Publish(options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
   Publish(callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
   /**
-   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and verified.
+   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and
+   * verified. A file left in PublishState.handover_dir is announced by its name there (ref.local_path, no sha256) and
+   * not sent; a reply without a ref says that it was not found.
    */
   publish(metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
   publish(metadata: grpc.Metadata, callback: grpc.requestCallback<_troupe_v1_PublishReply__Output>): grpc.ClientWritableStream<_troupe_v1_ArtifactChunk>;
@@ -39,7 +43,9 @@ export interface ArtifactServiceHandlers extends grpc.UntypedServiceImplementati
   Fetch: grpc.handleServerStreamingCall<_troupe_v1_FetchRequest__Output, _troupe_v1_ArtifactChunk>;
   
   /**
-   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and verified.
+   * First chunk carries the ref (with size and sha256), the following ones the bytes. Visible only once complete and
+   * verified. A file left in PublishState.handover_dir is announced by its name there (ref.local_path, no sha256) and
+   * not sent; a reply without a ref says that it was not found.
    */
   Publish: grpc.handleClientStreamingCall<_troupe_v1_ArtifactChunk__Output, _troupe_v1_PublishReply>;
   

@@ -5,7 +5,7 @@ import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _tro
 export interface PublishDone {
   'artifacts'?: (_troupe_v1_ArtifactRef)[];
   /**
-   * Fingerprint of parameters and optimizer state of every trained model, in name order.
+   * Fingerprint of parameters and optimizer state of every trained model, in name order; empty unless asked for.
    */
   'stateSha256'?: (string);
 }
@@ -13,7 +13,7 @@ export interface PublishDone {
 export interface PublishDone__Output {
   'artifacts': (_troupe_v1_ArtifactRef__Output)[];
   /**
-   * Fingerprint of parameters and optimizer state of every trained model, in name order.
+   * Fingerprint of parameters and optimizer state of every trained model, in name order; empty unless asked for.
    */
   'stateSha256': (string);
 }

@@ -27,8 +27,24 @@ export interface _troupe_v1_PublishState_Item__Output {
 
 export interface PublishState {
   'items'?: (_troupe_v1_PublishState_Item)[];
+  /**
+   * Answer with the fingerprint of the whole state, which takes a pass over all of it.
+   */
+  'fingerprint'?: (boolean);
+  /**
+   * Folder of the coordinator where files may be left instead of being sent, by a learner that finds it.
+   */
+  'handoverDir'?: (string);
 }
 
 export interface PublishState__Output {
   'items': (_troupe_v1_PublishState_Item__Output)[];
+  /**
+   * Answer with the fingerprint of the whole state, which takes a pass over all of it.
+   */
+  'fingerprint': (boolean);
+  /**
+   * Folder of the coordinator where files may be left instead of being sent, by a learner that finds it.
+   */
+  'handoverDir': (string);
 }
