@@ -11,7 +11,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import type { ArenaUse, Program, ProgramResult, Tensors, TensorSpec } from "../engine/engine.js";
 import { valueAndGradients } from "../engine/gradients.js";
-import { packedLogprobs, packedValues, specKey } from "../models/forward.js";
+import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
 import type { Recompute } from "../models/forward-pass.js";
 import { keyShape, type AdapterDropout } from "../models/lora-dropout.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
@@ -82,7 +82,7 @@ export function makeRewardGradProgram(
       const ends = tf.concat([chosenAt, rejectedAt]);
       const everywhere = tf.range(0, 2 * rows * length, 1, "int32");
       const at = kind === "span" ? everywhere : ends;
-      const values = packedValues(spec, params, { ids, starts, recompute, dropout }, at);
+      const values = listedValues(spec, params, { ids, starts, recompute, dropout }, at);
       const scores = kind === "span" ? (tf.gather(values, ends as tf.Tensor1D) as Tensor) : values;
       const [chosenScores, rejectedScores] = tf.split(scores, 2);
       if (kind === "end-score") {
@@ -158,7 +158,7 @@ export function makeCriticGradProgram(
       denominator: f32(),
     },
     loss: (params, { ids, starts, at, mask, oldValues, returns, denominator }) => {
-      const values = packedValues(spec, params, { ids, starts, recompute }, at);
+      const values = listedValues(spec, params, { ids, starts, recompute }, at);
       const { loss, sums } = valueLoss({ values, oldValues, returns, mask, denominator }, options);
       return { loss, aux: { valueLoss: loss, ...sums } };
     },
@@ -186,7 +186,7 @@ export function makePairScoresProgram(spec: ModelSpec, shape: PairShape): Progra
     inputs: { ...gridInputs(2 * rows, length), chosenAt: i32(pairs), rejectedAt: i32(pairs) },
     body: ({ params, frozen }, { ids, starts, chosenAt, rejectedAt }) => {
       const at = tf.concat([chosenAt, rejectedAt]);
-      const scores = packedValues(spec, { ...frozen, ...params }, { ids, starts }, at);
+      const scores = listedValues(spec, { ...frozen, ...params }, { ids, starts }, at);
       const [chosen, rejected] = tf.split(scores, 2);
       return { outputs: { chosen, rejected } };
     },
@@ -224,7 +224,7 @@ function logprobsOf(
   },
 ): Tensor {
   const { temperature, recompute, dropout } = options;
-  return packedLogprobs(spec, params, { ids, starts, recompute, dropout }, { at, labels, temperature });
+  return listedLogprobs(spec, params, { ids, starts, recompute, dropout }, { at, labels, temperature });
 }
 
 /** ema ← decay·ema + (1 − decay)·params */

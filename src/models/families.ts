@@ -27,7 +27,7 @@ export interface DecoderFamily {
   tensorPlans(spec: ModelSpec): Record<string, TensorPlan>;
   /**
    * Embeddings, all layers and the final norm.
-   * @returns `[B·T, D]`
+   * @returns `[B·T, D]`, or `[N, D]` when the pass says which positions are wanted
    */
   hiddenStates(spec: ModelSpec, params: Tensors, pass: ForwardPass): Tensor;
 }

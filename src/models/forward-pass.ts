@@ -33,6 +33,11 @@ export interface ForwardPass {
   /** int32 `[B·T]`: position of each token in its sequence; null: every row is at 0..T−1. */
   readonly positions: Tensor | null;
   linear(x: Tensor, w: Tensor, bias: Tensor | null, options?: LinearOptions): Tensor;
+  /**
+   * int32 `[N]`, flat indices in `[B·T]` of the positions whose final hidden states are wanted; null: all of them. The
+   * last layer leaves the others out after its attention.
+   */
+  readonly wanted: Tensor | null;
   /** One layer: `body(x)`, which a pass may have computed again for its gradient. */
   layer(x: Tensor, body: (x: Tensor) => Tensor): Tensor;
   /** Causal attention of a layer: q `[B, T, H, E]`, k and v `[B, T, G, E]` -> `[B, T, H, E]`. */
@@ -60,6 +65,7 @@ export function fullPass(ids: Tensor): ForwardPass {
     length,
     ids: tf.reshape(ids, [batch * length]),
     positions: null,
+    wanted: null,
     linear,
     layer: plainLayer,
     attention: (_layer, q, k, v) => causalAttention(q, k, v),
@@ -114,7 +120,7 @@ export function prefillPass(ids: Tensor, rows: Tensor, cache: Tensors): CachingP
   const flatIds = tf.reshape(ids, [batch * length]);
   const store: StoringAttention = (inputs) => prefillAttention({ ...inputs, rows });
   return cachingPass(
-    { batch, length, ids: flatIds, positions: null, linear, layer: plainLayer },
+    { batch, length, ids: flatIds, positions: null, wanted: null, linear, layer: plainLayer },
     cache,
     store,
   );
@@ -133,7 +139,7 @@ export function decodePass(ids: Tensor, lengths: Tensor, cache: Tensors): Cachin
     return { ...result, out: tf.reshape(result.out, q.shape) };
   };
   return cachingPass(
-    { batch, length: 1, ids, positions: lengths, linear: smallLinear, layer: plainLayer },
+    { batch, length: 1, ids, positions: lengths, wanted: null, linear: smallLinear, layer: plainLayer },
     cache,
     store,
   );
@@ -180,6 +186,16 @@ function cachingPass(
     return tf.reshape(attention(layer, q, k, v), [batch * length, width]);
   };
   return { ...base, attention, fusedAttention, updates };
+}
+
+/**
+ * The rows of `tensors` that a layer still needs once its attention is done: all, or in the last layer those wanted.
+ * @param tensors `[B·T, …]` each
+ */
+export function afterAttention(pass: ForwardPass, isLastLayer: boolean, ...tensors: Tensor[]): Tensor[] {
+  const { wanted } = pass;
+  if (wanted === null || !isLastLayer) return tensors;
+  return tensors.map((tensor) => embedding(tensor, wanted));
 }
 
 /**

@@ -4,7 +4,7 @@ import type { Tensors } from "../engine/engine.js";
 import { embedding, headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
 import { familyOf } from "./families.js";
-import { fullPass, packedPass, type Recompute } from "./forward-pass.js";
+import { fullPass, packedPass, type ForwardPass, type Recompute } from "./forward-pass.js";
 import type { AdapterDropout } from "./lora-dropout.js";
 import { withAdapters } from "./lora.js";
 import type { ModelSpec } from "./model-spec.js";
@@ -23,44 +23,12 @@ export function headWeight(spec: ModelSpec, params: Tensors): Tensor {
   return params[spec.tieWordEmbeddings ? familyOf(spec).embeddingName : "lm_head.weight"];
 }
 
-/**
- * Log-probabilities of every next token.
- *
- *   logprobs[b, t] = log softmax(logits[b, t] / temperature)[ids[b, t + 1]]
- *
- * For P prompt and R response tokens, response token i (sequence position P + i) is at index P + i − 1.
- *
- * @param ids int32 `[B, T]`, left-aligned, right-padded
- * @returns logprobs `[B, T−1]`, differentiable; entropy of the same shape in nats, a metric without gradient. Both are
- *   meaningless where token t + 1 is a pad: mask them.
- */
-export function responseLogprobs(
-  spec: ModelSpec,
-  params: Tensors,
-  ids: Tensor,
-  { temperature }: { readonly temperature: number },
-): { readonly logprobs: Tensor; readonly entropy: Tensor } {
-  const [batch, length] = ids.shape as [number, number];
-  const count = length - 1;
-  const hidden = tf.reshape(hiddenStates(spec, params, ids), [batch, length, spec.hidden]);
-  const predicting = tf.reshape(tf.slice(hidden, [0, 0, 0], [batch, count, spec.hidden]), [
-    batch * count,
-    spec.hidden,
-  ]);
-  const labels = tf.reshape(tf.slice(ids, [0, 1], [batch, count]), [batch * count]);
-  const { logprobs, entropy } = headLogprobs(predicting, headWeight(spec, params), labels, temperature);
-  return {
-    logprobs: tf.reshape(logprobs, [batch, count]),
-    entropy: tf.reshape(entropy, [batch, count]),
-  };
-}
-
-/** Rows that hold several sequences end to end, see `packedPass`. */
-export interface PackedSequences {
+/** Rows of tokens. */
+export interface TokenRows {
   /** int32 `[R, L]` */
   readonly ids: Tensor;
-  /** int32 `[R, L]` */
-  readonly starts: Tensor;
+  /** int32 `[R, L]` of rows that hold several sequences end to end, see `packedPass`. @default one sequence a row */
+  readonly starts?: Tensor;
   /** What a gradient computes again. @default "none" */
   readonly recompute?: Recompute;
   /** Of adapters, in training; keys `[R·L, 3]`. @default none */
@@ -70,56 +38,55 @@ export interface PackedSequences {
 /**
  * Log-probabilities of listed tokens; the head runs on their positions only.
  *
+ *   logprobs[n] = log softmax(logits[at[n]] / temperature)[labels[n]]
+ *
  * @param at     int32 `[N]`, flat index in `[R·L]` of the position that predicts each token
  * @param labels int32 `[N]`, the tokens
  * @returns `[N]`, differentiable
  */
-export function packedLogprobs(
+export function listedLogprobs(
   spec: ModelSpec,
   params: Tensors,
-  sequences: PackedSequences,
+  rows: TokenRows,
   { at, labels, temperature }: { readonly at: Tensor; readonly labels: Tensor; readonly temperature: number },
 ): Tensor {
-  const predicting = embedding(packedHiddenStates(spec, params, sequences), at);
+  const predicting = hiddenStatesOf(spec, params, rows, at);
   return headLogprobs(predicting, headWeight(spec, params), labels, temperature).logprobs;
 }
 
 /**
- * The scalar head at listed positions.
+ * The scalar head at listed positions: V(s) of a critic, a reward model's score at the last token.
  * @param at int32 `[N]`, flat index in `[R·L]`
  * @returns `[N]`
  */
-export function packedValues(
-  spec: ModelSpec,
-  params: Tensors,
-  sequences: PackedSequences,
-  at: Tensor,
-): Tensor {
-  const listed = embedding(packedHiddenStates(spec, params, sequences), at);
+export function listedValues(spec: ModelSpec, params: Tensors, rows: TokenRows, at: Tensor): Tensor {
+  const listed = hiddenStatesOf(spec, params, rows, at);
   const scores = linear(listed, params["score.weight"], null, { weightIsOutIn: true });
   return tf.reshape(scores, at.shape);
 }
 
-/** `[R·L, D]` */
-function packedHiddenStates(spec: ModelSpec, params: Tensors, sequences: PackedSequences): Tensor {
-  const { ids, starts, recompute, dropout = null } = sequences;
-  return familyOf(spec).hiddenStates(
-    spec,
-    params,
-    withAdapters(packedPass(ids, starts, recompute), spec, params, dropout),
-  );
+/** `[N, D]` */
+function hiddenStatesOf(spec: ModelSpec, params: Tensors, rows: TokenRows, at: Tensor): Tensor {
+  const { ids, starts, recompute, dropout = null } = rows;
+  const pass = starts === undefined ? fullPass(ids) : packedPass(ids, starts, recompute);
+  const adapted = withAdapters(pass, spec, params, dropout);
+  // What is dropped is drawn for every position, so every position has to come to every linear map.
+  if (dropout !== null) return embedding(familyOf(spec).hiddenStates(spec, params, adapted), at);
+  return hiddenStatesAt(spec, params, adapted, at);
 }
 
 /**
- * The scalar head at every position: V(s) of a critic, or a reward model's score (read it at the last real token).
- * @param ids int32 `[B, T]`, left-aligned, right-padded
- * @returns `[B, T]`; meaningless at pads
+ * Final hidden states at listed positions. Where they are fewer than all, the last layer computes no more than it must
+ * for them: all keys and values, but only their own attention output and MLP.
+ * @param pass one that wants all positions
+ * @param at   int32 `[N]`, flat indices in `[B·T]`
+ * @returns `[N, D]`
  */
-export function tokenValues(spec: ModelSpec, params: Tensors, ids: Tensor): Tensor {
-  const scores = linear(hiddenStates(spec, params, ids), params["score.weight"], null, {
-    weightIsOutIn: true,
-  });
-  return tf.reshape(scores, ids.shape);
+export function hiddenStatesAt(spec: ModelSpec, params: Tensors, pass: ForwardPass, at: Tensor): Tensor {
+  const family = familyOf(spec);
+  if (at.shape[0] < pass.batch * pass.length)
+    return family.hiddenStates(spec, params, { ...pass, wanted: at });
+  return embedding(family.hiddenStates(spec, params, pass), at);
 }
 
 /** Short name of a spec for program keys; equal exactly for specs whose programs are interchangeable. */

@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { biasActivation, embedding, layerNorm } from "../engine/ops.js";
 import type { DecoderFamily } from "./families.js";
-import { addPositions } from "./forward-pass.js";
+import { addPositions, afterAttention } from "./forward-pass.js";
 import { exactDivision } from "./hf-config.js";
 import {
   affinePlans,
@@ -111,8 +111,9 @@ export const gpt2: DecoderFamily = {
       const block = `transformer.h.${layer}`;
       x = pass.layer(x, (input) => {
         const qkv = project(norm(input, `${block}.ln_1`), `${block}.attn.c_attn`);
-        const attended = pass.fusedAttention(layer, qkv, spec.heads);
-        const middle = tf.add(input, project(attended, `${block}.attn.c_proj`));
+        const everywhere = pass.fusedAttention(layer, qkv, spec.heads);
+        const [residual, attended] = afterAttention(pass, layer === spec.layers - 1, input, everywhere);
+        const middle = tf.add(residual, project(attended, `${block}.attn.c_proj`));
         const inner = pass.linear(norm(middle, `${block}.ln_2`), params[`${block}.mlp.c_fc.weight`], null);
         const activated = biasActivation(inner, params[`${block}.mlp.c_fc.bias`], spec.activation);
         return tf.add(middle, project(activated, `${block}.mlp.c_proj`));

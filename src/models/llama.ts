@@ -9,6 +9,7 @@ import {
 } from "../engine/ops.js";
 import { dataError } from "../shared/errors.js";
 import type { DecoderFamily } from "./families.js";
+import { afterAttention } from "./forward-pass.js";
 import { exactDivision, type HfConfig } from "./hf-config.js";
 import type { FamilyName, ModelSpec, RopeScaling } from "./model-spec.js";
 import { affinePlans, INITIALIZER_RANGE, ONES, weightInit, type TensorPlan } from "./tensor-plan.js";
@@ -148,8 +149,9 @@ export const llama: DecoderFamily = {
         const k = headsOf(project(a, `${attn}.k_proj`), spec.kvHeads, hasHeadNorm ? `${attn}.k_norm` : null);
         const v = headsOf(project(a, `${attn}.v_proj`), spec.kvHeads, null);
         const attended = pass.attention(layer, rotaryEmbedding(q, table), rotaryEmbedding(k, table), v);
-        const joined = tf.reshape(attended, [batch * length, spec.heads * headSize]);
-        const middle = tf.add(input, project(joined, `${attn}.o_proj`));
+        const everywhere = tf.reshape(attended, [batch * length, spec.heads * headSize]);
+        const [residual, joined] = afterAttention(pass, layer === spec.layers - 1, input, everywhere);
+        const middle = tf.add(residual, project(joined, `${attn}.o_proj`));
 
         const n = norm(middle, `${block}.post_attention_layernorm`);
         const gate = pass.linear(n, params[`${block}.mlp.gate_proj.weight`], null, { weightIsOutIn: true });

@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { biasActivation, embedding, layerNorm } from "../engine/ops.js";
 import type { DecoderFamily } from "./families.js";
-import { addPositions } from "./forward-pass.js";
+import { addPositions, afterAttention } from "./forward-pass.js";
 import { exactDivision } from "./hf-config.js";
 import {
   affinePlans,
@@ -126,8 +126,9 @@ export const opt: DecoderFamily = {
         const [q, k, v] = ["q_proj", "k_proj", "v_proj"].map((part) =>
           headsOf(project(a, `${block}.self_attn.${part}`)),
         );
-        const attended = tf.reshape(pass.attention(layer, q, k, v), [batch * length, spec.hidden]);
-        const middle = tf.add(input, project(attended, `${block}.self_attn.out_proj`));
+        const everywhere = tf.reshape(pass.attention(layer, q, k, v), [batch * length, spec.hidden]);
+        const [residual, attended] = afterAttention(pass, layer === spec.layers - 1, input, everywhere);
+        const middle = tf.add(residual, project(attended, `${block}.self_attn.out_proj`));
         const normed = norm(middle, `${block}.final_layer_norm`);
         const inner = pass.linear(normed, params[`${block}.fc1.weight`], null, { weightIsOutIn: true });
         const activated = biasActivation(inner, params[`${block}.fc1.bias`], spec.activation);

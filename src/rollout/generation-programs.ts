@@ -2,10 +2,10 @@ import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import type { Program, TensorSpec } from "../engine/engine.js";
 import type { Layout } from "../engine/layout.js";
-import { embedding, smallLinear } from "../engine/ops.js";
+import { smallLinear } from "../engine/ops.js";
 import { familyOf } from "../models/families.js";
 import { decodePass, prefillPass } from "../models/forward-pass.js";
-import { headWeight, specKey } from "../models/forward.js";
+import { headWeight, hiddenStatesAt, specKey } from "../models/forward.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { SUM_BLOCK } from "./logit-row.js";
 
@@ -68,7 +68,7 @@ export function prefillProgram(shape: GenerationShape, rows: number, tokens: num
     },
     body: ({ params, cache }, { ids, slots, last, inverseTemperature }) => {
       const pass = prefillPass(ids, slots, cache);
-      const hidden = embedding(familyOf(spec).hiddenStates(spec, params, pass), last);
+      const hidden = hiddenStatesAt(spec, params, pass, last);
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
       return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },

@@ -1,14 +1,17 @@
-import type { Arena, Engine, Program } from "../engine/engine.js";
+import type { Tensor } from "@tensorflow/tfjs";
+import type { Arena, Engine, Program, Tensors } from "../engine/engine.js";
 import type { FrozenForm } from "../engine/frozen-weights.js";
-import { responseLogprobs, specKey, tokenValues } from "../models/forward.js";
+import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
-import { groupByBucket } from "./token-buckets.js";
+import { bucketOf, groupByShape, type RowShape } from "./token-buckets.js";
 
 /** Sequences are padded to a multiple of this many tokens. */
 const SEQUENCE_BUCKET = 32;
 /** Tokens of a forward pass: enough for full-speed matrix products, and few enough to waste little on a short group. */
 export const PASS_TOKENS = 256;
+/** The positions read of a row are rounded up to so many parts of it. */
+const LISTED_PARTS = 4;
 
 /** A model and the arena that holds its parameters. */
 export interface Replica {
@@ -26,9 +29,34 @@ export interface ScorableSequence {
   readonly responseIds: Int32Array;
 }
 
+/** What is read of a sequence: response token i is predicted, and valued, at position P + i − 1. */
+interface Reading {
+  readonly what: string;
+  /** First position read, and how many. */
+  readonly of: (sequence: ScorableSequence) => { readonly start: number; readonly count: number };
+  /** Positions read of a row of `tokens`, `count` of which are needed. */
+  readonly listed: (count: number, tokens: number) => number;
+  /** `[N]` from the rows, the positions read and the tokens after them. */
+  readonly body: (
+    params: Tensors,
+    inputs: { readonly ids: Tensor; readonly at: Tensor; readonly labels: Tensor },
+  ) => Tensor;
+}
+
+const ofResponse: Pick<Reading, "of" | "listed"> = {
+  of: ({ promptIds, responseIds }) => ({ start: promptIds.length - 1, count: responseIds.length }),
+  listed: (count, tokens) => Math.ceil((Math.ceil((count * LISTED_PARTS) / tokens) * tokens) / LISTED_PARTS),
+};
+
+const ofLastToken: Pick<Reading, "of" | "listed"> = {
+  of: ({ promptIds, responseIds }) => ({ start: promptIds.length + responseIds.length - 1, count: 1 }),
+  listed: () => 1,
+};
+
 /**
  * Forward passes of the frozen judges over whole sequences, in fixed micro-batches. Every number depends on
- * (weights, sequence) only: the padded length follows from the sequence's own, and rows do not see each other.
+ * (weights, sequence) only: the shape of its pass follows from the sequence's own lengths, and rows do not see each
+ * other.
  */
 export class Scorer {
   /** @param passTokens tokens of one forward pass, padding included; a longer sequence has a pass of its own */
@@ -50,92 +78,108 @@ export class Scorer {
    * log π(response token i) for every sequence, each `[R]`.
    * @param temperature of the distribution, the one the answers were sampled at
    */
-  async logprobs(
+  logprobs(
     model: Replica,
     sequences: readonly ScorableSequence[],
     temperature: number,
   ): Promise<Float32Array[]> {
-    const perToken = await this.forward(model, sequences, "logprobs", (tokens) =>
-      this.program(model, tokens, `logprobs t${temperature}`, ({ params }, { ids }) => ({
-        outputs: { perToken: responseLogprobs(model.spec, params, ids, { temperature }).logprobs },
-      })),
-    );
-    // Index t predicts token t + 1: response token i is at P + i − 1.
-    return sequences.map((sequence, i) => ofResponse(perToken[i], sequence));
+    return this.read(model, sequences, {
+      ...ofResponse,
+      what: `logprobs t${temperature}`,
+      body: (params, { ids, ...listed }) =>
+        listedLogprobs(model.spec, params, { ids }, { ...listed, temperature }),
+    });
   }
 
   /** V(s_i), the scalar head at position P + i − 1 (the state before token i), for every sequence, each `[R]`. */
-  async values(critic: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
-    const perToken = await this.scalars(critic, sequences);
-    return sequences.map((sequence, i) => ofResponse(perToken[i], sequence));
+  values(critic: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
+    return this.read(critic, sequences, { ...ofResponse, ...scalarsOf(critic) });
   }
 
   /** The reward model's score of every sequence: its scalar head at the last token. */
   async scores(reward: Replica, sequences: readonly ScorableSequence[]): Promise<number[]> {
-    const perToken = await this.scalars(reward, sequences);
-    return sequences.map(
-      ({ promptIds, responseIds }, i) => perToken[i][promptIds.length + responseIds.length - 1],
-    );
+    const scores = await this.read(reward, sequences, { ...ofLastToken, ...scalarsOf(reward) });
+    return scores.map(([score]) => score);
   }
 
-  private scalars(model: Replica, sequences: readonly ScorableSequence[]): Promise<Float32Array[]> {
-    return this.forward(model, sequences, "values", (tokens) =>
-      this.program(model, tokens, "values", ({ params }, { ids }) => ({
-        outputs: { perToken: tokenValues(model.spec, params, ids) },
-      })),
-    );
-  }
-
-  private program({ spec, form }: Replica, tokens: number, what: string, body: Program["body"]): Program {
-    const rows = this.rowsOf(tokens);
-    const layout = layoutOf(spec);
-    return {
-      key: `score ${what} ${specKey(spec)}${form === undefined ? "" : " int8"} B${rows} T${tokens}`,
-      arenas: {
-        params: form === undefined ? { layout, access: "read" } : { layout, access: "frozen", form },
-      },
-      inputs: { ids: { shape: [rows, tokens], dtype: "int32" } },
-      body,
-    };
-  }
-
-  /** Runs every sequence through the program of its padded length; row i of the result is sequence i's, unsliced. */
-  private async forward(
-    { spec, params }: Replica,
+  /** Runs every sequence through the program of its shape. */
+  private async read(
+    replica: Replica,
     sequences: readonly ScorableSequence[],
-    what: string,
-    programOf: (tokens: number) => Program,
+    reading: Reading,
   ): Promise<Float32Array[]> {
-    const lengths = sequences.map(({ promptIds, responseIds }) => promptIds.length + responseIds.length);
+    const { spec, params } = replica;
     const limit = spec.contextTokens;
-    const longest = Math.max(0, ...lengths);
-    if (longest > limit)
-      throw dataError(`${what}: a sequence of ${longest} tokens exceeds the model's context of ${limit}`);
+    const shapes = sequences.map((sequence): RowShape => {
+      const length = lengthOf(sequence);
+      if (length > limit)
+        throw dataError(
+          `${reading.what}: a sequence of ${length} tokens exceeds the model's context of ${limit}`,
+        );
+      const tokens = bucketOf(length, SEQUENCE_BUCKET, limit);
+      return { tokens, listed: reading.listed(reading.of(sequence).count, tokens) };
+    });
     const results = new Array<Float32Array>(sequences.length);
-    for (const { tokens, members } of groupByBucket(lengths, {
-      bucket: SEQUENCE_BUCKET,
-      limit,
-      rowsOf: (tokens) => this.rowsOf(tokens),
-    })) {
-      const rows = this.rowsOf(tokens);
-      const ids = new Int32Array(rows * tokens);
-      for (let row = 0; row < rows; row++) {
-        const { promptIds, responseIds } = sequences[members[row] ?? members[0]];
-        ids.set(promptIds, row * tokens);
-        ids.set(responseIds, row * tokens + promptIds.length);
-      }
-      const executable = await this.engine.compile(programOf(tokens));
-      const { perToken } = await executable.run({ params }, { ids });
-      const width = perToken.length / rows;
+    for (const { shape, members } of groupByShape(shapes, (tokens) => this.rowsOf(tokens))) {
+      const rows = Array.from(
+        { length: this.rowsOf(shape.tokens) },
+        (_, row) => sequences[members[row] ?? members[0]],
+      );
+      const executable = await this.engine.compile(programOf(replica, reading, shape, rows.length));
+      const { listed } = await executable.run({ params }, inputsOf(rows, reading, shape), { borrows: true });
       members.forEach((member, row) => {
-        results[member] = (perToken as Float32Array).subarray(row * width, (row + 1) * width);
+        const first = row * shape.listed;
+        results[member] = (listed as Float32Array).slice(first, first + reading.of(rows[row]).count);
       });
     }
     return results;
   }
 }
 
-function ofResponse(perToken: Float32Array, { promptIds, responseIds }: ScorableSequence): Float32Array {
-  const start = promptIds.length - 1;
-  return perToken.slice(start, start + responseIds.length);
+const lengthOf = ({ promptIds, responseIds }: ScorableSequence): number =>
+  promptIds.length + responseIds.length;
+
+const scalarsOf = ({ spec }: Replica): Pick<Reading, "what" | "body"> => ({
+  what: "values",
+  body: (params, { ids, at }) => listedValues(spec, params, { ids }, at),
+});
+
+/**
+ * Inputs: ids int32 `[rows, tokens]`; at int32 `[rows·listed]`, flat index of each position read; labels int32
+ * `[rows·listed]`, the token after it. Output: listed `[rows·listed]`.
+ */
+function programOf(
+  { spec, form }: Replica,
+  { what, body }: Reading,
+  { tokens, listed }: RowShape,
+  rows: number,
+): Program {
+  const layout = layoutOf(spec);
+  const column = { shape: [rows * listed], dtype: "int32" } as const;
+  return {
+    key: `score ${what} ${specKey(spec)}${form === undefined ? "" : " int8"} B${rows} T${tokens} N${listed}`,
+    arenas: {
+      params: form === undefined ? { layout, access: "read" } : { layout, access: "frozen", form },
+    },
+    inputs: { ids: { shape: [rows, tokens], dtype: "int32" }, at: column, labels: column },
+    body: ({ params }, { ids, at, labels }) => ({ outputs: { listed: body(params, { ids, at, labels }) } }),
+  };
+}
+
+function inputsOf(rows: readonly ScorableSequence[], reading: Reading, { tokens, listed }: RowShape) {
+  const ids = new Int32Array(rows.length * tokens);
+  // Places beyond what a row needs read its first position.
+  const at = Int32Array.from({ length: rows.length * listed }, (_, n) => Math.floor(n / listed) * tokens);
+  const labels = new Int32Array(rows.length * listed);
+  rows.forEach((sequence, row) => {
+    const first = row * tokens;
+    ids.set(sequence.promptIds, first);
+    ids.set(sequence.responseIds, first + sequence.promptIds.length);
+    const { start, count } = reading.of(sequence);
+    for (let i = 0; i < count; i++) {
+      at[row * listed + i] = first + start + i;
+      if (start + i + 1 < tokens) labels[row * listed + i] = ids[first + start + i + 1];
+    }
+  });
+  return { ids, at, labels };
 }

@@ -7,20 +7,30 @@ export function bucketOf(tokens: number, bucket: number, limit: number): number 
   return Math.min(Math.ceil(tokens / bucket) * bucket, limit);
 }
 
-/** Indices of `lengths`, in order, grouped by bucket and cut into groups of at most `rowsOf(bucket)`. */
-export function groupByBucket(
-  lengths: readonly number[],
-  options: { readonly bucket: number; readonly limit: number; readonly rowsOf: (tokens: number) => number },
-): { readonly tokens: number; readonly members: readonly number[] }[] {
-  const byTokens = new Map<number, number[]>();
-  lengths.forEach((length, index) => {
-    const tokens = bucketOf(length, options.bucket, options.limit);
-    byTokens.set(tokens, [...(byTokens.get(tokens) ?? []), index]);
+/** What a scoring program is compiled for. */
+export interface RowShape {
+  /** Positions of a row, padding included. */
+  readonly tokens: number;
+  /** Positions of a row that are read. */
+  readonly listed: number;
+}
+
+/** Indices of `shapes`, in order, grouped by shape and cut into groups of at most `rowsOf(tokens)`. */
+export function groupByShape(
+  shapes: readonly RowShape[],
+  rowsOf: (tokens: number) => number,
+): { readonly shape: RowShape; readonly members: readonly number[] }[] {
+  const byShape = new Map<string, { shape: RowShape; indices: number[] }>();
+  shapes.forEach((shape, index) => {
+    const key = `${shape.tokens}/${shape.listed}`;
+    const group = byShape.get(key);
+    if (group === undefined) byShape.set(key, { shape, indices: [index] });
+    else group.indices.push(index);
   });
-  return [...byTokens].flatMap(([tokens, indices]) => {
-    const rows = options.rowsOf(tokens);
+  return [...byShape.values()].flatMap(({ shape, indices }) => {
+    const rows = rowsOf(shape.tokens);
     return Array.from({ length: Math.ceil(indices.length / rows) }, (_, group) => ({
-      tokens,
+      shape,
       members: indices.slice(group * rows, (group + 1) * rows),
     }));
   });

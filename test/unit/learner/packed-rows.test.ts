@@ -2,15 +2,10 @@ import { afterAll, describe, expect, it } from "vitest";
 import { createEngine } from "../../../src/engine/create-engine.js";
 import type { Engine, Program } from "../../../src/engine/engine.js";
 import { columnOf, layPairs, layPpo, laySft } from "../../../src/learner/packed-rows.js";
-import {
-  packedLogprobs,
-  packedValues,
-  responseLogprobs,
-  specKey,
-  tokenValues,
-} from "../../../src/models/forward.js";
+import { listedLogprobs, listedValues, specKey } from "../../../src/models/forward.js";
 import { initParams, layoutOf, withHead, type Head } from "../../../src/models/model-spec.js";
 import { plainSpec } from "../lora/models.js";
+import { everyLogprob, tokenValues } from "../models/whole-sequences.js";
 import { ppoRows, sftRows } from "./fixtures.js";
 
 const OPTIONS = { budgetTokens: 64, hidden: 8, contextTokens: 32, padId: 1 };
@@ -144,7 +139,7 @@ describe("a packed row", () => {
           inputs: { ...grid, labels: i32(shape.tokens) },
           body: ({ params }, { ids, starts, at, labels }) => ({
             outputs: {
-              perToken: packedLogprobs(language, params, { ids, starts }, { at, labels, temperature: 0.7 }),
+              perToken: listedLogprobs(language, params, { ids, starts }, { at, labels, temperature: 0.7 }),
             },
           }),
         },
@@ -155,7 +150,7 @@ describe("a packed row", () => {
         {
           inputs: grid,
           body: ({ params }, { ids, starts, at }) => ({
-            outputs: { perToken: packedValues(scalar, params, { ids, starts }, at) },
+            outputs: { perToken: listedValues(scalar, params, { ids, starts }, at) },
           }),
         },
         { ids, starts, at },
@@ -169,7 +164,7 @@ describe("a packed row", () => {
           {
             inputs,
             body: ({ params }, { ids }) => ({
-              outputs: { perToken: responseLogprobs(language, params, ids, { temperature: 0.7 }).logprobs },
+              outputs: { perToken: everyLogprob(language, params, ids, 0.7) },
             }),
           },
           { ids: row.ids },

@@ -1,6 +1,7 @@
 /** Tiny models of every weight layout, with adapters that are not zero. */
 import { laySft } from "../../../src/learner/packed-rows.js";
-import { specKey, tokenValues } from "../../../src/models/forward.js";
+import { specKey } from "../../../src/models/forward.js";
+import { tokenValues } from "../models/whole-sequences.js";
 import { createEngine } from "../../../src/engine/create-engine.js";
 import type { Engine, Program } from "../../../src/engine/engine.js";
 import type { Layout } from "../../../src/engine/layout.js";

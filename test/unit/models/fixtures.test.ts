@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../../src/engine/engine.js";
 import { createReferenceEngine } from "../../../src/engine/reference.js";
 import { loadModelDir } from "../../../src/models/checkpoint-dir.js";
-import { headWeight, hiddenStates, specKey, tokenValues } from "../../../src/models/forward.js";
+import { headWeight, hiddenStates, specKey } from "../../../src/models/forward.js";
+import { tokenValues } from "./whole-sequences.js";
 import { layoutOf } from "../../../src/models/model-spec.js";
 import { packageRoot } from "../../../src/shared/paths.js";
 

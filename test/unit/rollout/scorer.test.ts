@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createReferenceEngine } from "../../../src/engine/reference.js";
 import type { Arena, Engine } from "../../../src/engine/engine.js";
-import { tokenValues } from "../../../src/models/forward.js";
 import { Scorer, type ScorableSequence } from "../../../src/rollout/scorer.js";
+import { tokenValues } from "../models/whole-sequences.js";
 import { fullLogits, logSoftmaxAt, runUnbatched, tinyArena, tinyPrompts, tinySpec } from "./tiny-models.js";
 
 const lm = tinySpec("lm");
