@@ -11,6 +11,7 @@ import { makeExperience } from "../../rl/make-experience.js";
 import { MiniDataset } from "../../rl/mini-dataset.js";
 import { IDENTITY_SCORE_NORMALIZER } from "../../rl/score-normalizer.js";
 import type { Experience, ScoredRollout } from "../../rl/types.js";
+import { MAX_SLOTS } from "../../rollout/generator.js";
 import { ROLES, RolloutCompute } from "../../rollout/rollout-replicas.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
 import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
@@ -53,7 +54,7 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
       return { role, head, hfConfigJson: hfConfigJson[head] };
     }),
     eosIds: [],
-    slots: Math.min(16, batch),
+    slots: Math.min(MAX_SLOTS, batch),
     maxSequenceTokens: promptTokens + responseTokens,
   });
   const publish = async () => {
