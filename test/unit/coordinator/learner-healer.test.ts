@@ -39,7 +39,10 @@ beforeEach(() => {
   healer = new LearnerHealer({
     host: { dispatch: (event: CoordinatorEvent) => void events.push(event) } as unknown as CoreHost,
     logger: createLogger({ role: "coordinator", level: "silent" }),
-    artifacts: { remove: () => Promise.resolve() } as unknown as ArtifactStore,
+    artifacts: {
+      remove: () => Promise.resolve(),
+      handoverDir: () => Promise.resolve("/handover"),
+    } as unknown as ArtifactStore,
     streams: { whenBound: () => Promise.resolve(true) } as unknown as StreamRegistry<LearnerDirective>,
     requests: {
       ask: (workerId: string, directive: LearnerDirective) => {
@@ -59,7 +62,10 @@ it("reports the digest of the history that the learner's new state has", async (
   healer.enter(stage("reward"));
   void healer.heal(order({}));
   await settle();
-  expect(asked[0]).toMatchObject({ workerId: "l2", directive: { publish: { items: [{ what: "state" }] } } });
+  expect(asked[0]).toMatchObject({
+    workerId: "l2",
+    directive: { publish: { items: [{ what: "state" }], handoverDir: "/handover" } },
+  });
   asked[0].answer.resolve({ published: { artifacts: [{ name: "copy" }] } });
   await settle();
   asked[1].answer.resolve({ setupDone: { appliedStep: 4, digest: "d4" } });
