@@ -8,10 +8,10 @@ import type { Config } from "../config/schema.js";
 import { rowLength } from "../learner/packing.js";
 import { frozenBytes } from "../engine/frozen-weights.js";
 import { frozenForm } from "../models/frozen.js";
-import { cacheLayout } from "../models/forward-pass.js";
+import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
 import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
-import { PASS_TOKENS } from "../rollout/scorer.js";
+import { PASS_TOKENS } from "../rollout/token-buckets.js";
 import { dataError } from "../shared/errors.js";
 
 export interface MemoryPart {

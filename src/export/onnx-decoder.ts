@@ -13,7 +13,7 @@ import { GraphBuilder, type Graph } from "../engine/trace/graph.js";
 import { modelProto } from "../engine/trace/model-proto.js";
 import { viewOf } from "../engine/layout.js";
 import { familyOf } from "../models/families.js";
-import { ropeFrequencies } from "../models/llama.js";
+import { ropeFrequencies } from "../models/llama-decoder.js";
 import { isConv1d } from "../models/lora.js";
 import { layoutOf, tensorPlans, type Activation, type ModelSpec } from "../models/model-spec.js";
 import { configError, dataError } from "../shared/errors.js";

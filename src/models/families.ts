@@ -1,6 +1,3 @@
-import type { Tensor } from "@tensorflow/tfjs";
-import type { Tensors } from "../engine/engine.js";
-import type { ForwardPass } from "./forward-pass.js";
 import { gpt2 } from "./gpt2.js";
 import type { HfConfig } from "./hf-config.js";
 import { llama } from "./llama.js";
@@ -8,7 +5,10 @@ import type { FamilyName, Head, ModelSpec } from "./model-spec.js";
 import { opt } from "./opt.js";
 import type { TensorPlan } from "./tensor-plan.js";
 
-/** One decoder architecture (or several that differ by config only): its config, its tensors, its arithmetic. */
+/**
+ * One decoder architecture (or several that differ by config only): its config and its tensors. Its arithmetic is in
+ * decoders.ts, so that who only asks for shapes loads no tensor library.
+ */
 export interface DecoderFamily {
   /** Values of `model_type` it reads. */
   readonly names: readonly FamilyName[];
@@ -25,11 +25,6 @@ export interface DecoderFamily {
   architecture(spec: ModelSpec): string;
   /** Backbone tensors (no head). */
   tensorPlans(spec: ModelSpec): Record<string, TensorPlan>;
-  /**
-   * Embeddings, all layers and the final norm.
-   * @returns `[B·T, D]`, or `[N, D]` when the pass says which positions are wanted
-   */
-  hiddenStates(spec: ModelSpec, params: Tensors, pass: ForwardPass): Tensor;
 }
 
 export const FAMILIES: readonly DecoderFamily[] = [gpt2, opt, llama];

@@ -14,9 +14,7 @@ import {
   type CachedAttention,
   type LinearOptions,
 } from "../engine/ops.js";
-import type { Layout } from "../engine/layout.js";
-import { makeLayout } from "../engine/layout.js";
-import type { ModelSpec } from "./model-spec.js";
+import { cacheName } from "./cache-layout.js";
 
 /**
  * How a decoder's layers reach across positions. An architecture is written once against this interface and runs in
@@ -92,23 +90,6 @@ export function packedPass(ids: Tensor, starts: Tensor, recompute: Recompute = "
     fusedAttention: (_layer, qkv, heads) => qkvAttention(qkv, batch, length, heads, { mask }),
   };
 }
-
-/** Cached heads are zero-padded to a multiple of this width, which fused decode attention needs. */
-const CACHE_WIDTH_MULTIPLE = 8;
-
-/** The key/value cache of a generator: per layer, `slots` sequences of up to `tokens` tokens. */
-export function cacheLayout(spec: ModelSpec, slots: number, tokens: number): Layout {
-  const width = Math.ceil(spec.headSize / CACHE_WIDTH_MULTIPLE) * CACHE_WIDTH_MULTIPLE;
-  const shape = [slots, spec.kvHeads, tokens, width];
-  const shapes: Record<string, readonly number[]> = {};
-  for (let layer = 0; layer < spec.layers; layer++) {
-    shapes[cacheName(layer, "k")] = shape;
-    shapes[cacheName(layer, "v")] = shape;
-  }
-  return makeLayout(shapes);
-}
-
-const cacheName = (layer: number, part: "k" | "v"): string => `${layer}.${part}`;
 
 /**
  * Prompts into the cache.

@@ -3,10 +3,11 @@ import type { Tensor } from "@tensorflow/tfjs";
 import type { Tensors } from "../engine/engine.js";
 import { embedding, headLogprobs, linear } from "../engine/ops.js";
 import { streamOf } from "../shared/rng.js";
+import { decoderOf } from "./decoders.js";
 import { familyOf } from "./families.js";
 import { fullPass, packedPass, type ForwardPass, type Recompute } from "./forward-pass.js";
 import type { AdapterDropout } from "./lora-dropout.js";
-import { withAdapters } from "./lora.js";
+import { withAdapters } from "./lora-pass.js";
 import type { ModelSpec } from "./model-spec.js";
 
 /**
@@ -15,7 +16,7 @@ import type { ModelSpec } from "./model-spec.js";
  * @returns `[B·T, D]`; rows at pad positions are meaningless
  */
 export function hiddenStates(spec: ModelSpec, params: Tensors, ids: Tensor): Tensor {
-  return familyOf(spec).hiddenStates(spec, params, withAdapters(fullPass(ids), spec, params));
+  return decoderOf(spec)(spec, params, withAdapters(fullPass(ids), spec, params));
 }
 
 /** The language-model head's weight, `[V, D]`: the token embedding itself when tied. */
@@ -71,7 +72,7 @@ function hiddenStatesOf(spec: ModelSpec, params: Tensors, rows: TokenRows, at: T
   const pass = starts === undefined ? fullPass(ids) : packedPass(ids, starts, recompute);
   const adapted = withAdapters(pass, spec, params, dropout);
   // What is dropped is drawn for every position, so every position has to come to every linear map.
-  if (dropout !== null) return embedding(familyOf(spec).hiddenStates(spec, params, adapted), at);
+  if (dropout !== null) return embedding(decoderOf(spec)(spec, params, adapted), at);
   return hiddenStatesAt(spec, params, adapted, at);
 }
 
@@ -83,10 +84,9 @@ function hiddenStatesOf(spec: ModelSpec, params: Tensors, rows: TokenRows, at: T
  * @returns `[N, D]`
  */
 export function hiddenStatesAt(spec: ModelSpec, params: Tensors, pass: ForwardPass, at: Tensor): Tensor {
-  const family = familyOf(spec);
-  if (at.shape[0] < pass.batch * pass.length)
-    return family.hiddenStates(spec, params, { ...pass, wanted: at });
-  return embedding(family.hiddenStates(spec, params, pass), at);
+  const decoder = decoderOf(spec);
+  if (at.shape[0] < pass.batch * pass.length) return decoder(spec, params, { ...pass, wanted: at });
+  return embedding(decoder(spec, params, pass), at);
 }
 
 /** Short name of a spec for program keys; equal exactly for specs whose programs are interchangeable. */

@@ -9,15 +9,10 @@
  *
  * @see Hu et al. 2021, arXiv:2106.09685; DeepSpeed-Chat's LinearLayer_LoRA (its scaling 1/rank is alpha = 1)
  */
-import * as tf from "@tensorflow/tfjs";
-import type { Tensor } from "@tensorflow/tfjs";
-import type { Tensors } from "../engine/engine.js";
 import { makeLayout, viewOf, type Layout } from "../engine/layout.js";
 import { configError } from "../shared/errors.js";
 import { streamOf, uniformAt } from "../shared/rng.js";
 import { familyOf } from "./families.js";
-import type { ForwardPass } from "./forward-pass.js";
-import { dropoutScale, type AdapterDropout } from "./lora-dropout.js";
 import { layoutOf, tensorPlans, type ModelSpec } from "./model-spec.js";
 
 /** What a run asks for: `model.lora` of its config. */
@@ -205,32 +200,4 @@ export function addProduct(
     const at = row * columns;
     for (let i = 0; i < columns; i++) weight[at + i] += sum[i];
   }
-}
-
-/**
- * A pass whose linear maps add the product of their adapters; the same pass for a spec without any. Architectures
- * need not know: an adapter is found by the weight tensor that they hand to `linear`.
- * @param params  base and adapter tensors by name
- * @param dropout of the adapters' inputs; its keys stand in the order of the rows that `linear` gets
- */
-export function withAdapters<P extends ForwardPass>(
-  pass: P,
-  spec: ModelSpec,
-  params: Tensors,
-  dropout: AdapterDropout | null = null,
-): P {
-  const { lora } = spec;
-  if (lora === undefined) return pass;
-  const moduleOf = new Map(lora.modules.map((module) => [params[`${module}.weight`], module]));
-  const scale = lora.alpha / lora.rank;
-  const linear: ForwardPass["linear"] = (x, w, bias, options) => {
-    const y = pass.linear(x, w, bias, options);
-    const module = moduleOf.get(w);
-    if (module === undefined) return y;
-    const apply = (of: Tensor, part: "A" | "B") =>
-      pass.linear(of, params[adapterName(module, part)], null, { weightIsOutIn: true });
-    const input = dropout === null ? x : tf.mul(x, dropoutScale(dropout, module, x.shape[1]!));
-    return tf.add(y, apply(tf.mul(apply(input, "A"), scale), "B"));
-  };
-  return { ...pass, linear };
 }

@@ -3,7 +3,7 @@ import type { Tensor } from "@tensorflow/tfjs";
 import type { Program, TensorSpec } from "../engine/engine.js";
 import type { Layout } from "../engine/layout.js";
 import { smallLinear } from "../engine/ops.js";
-import { familyOf } from "../models/families.js";
+import { decoderOf } from "../models/decoders.js";
 import { decodePass, prefillPass } from "../models/forward-pass.js";
 import { headWeight, hiddenStatesAt, specKey } from "../models/forward.js";
 import type { ModelSpec } from "../models/model-spec.js";
@@ -97,7 +97,7 @@ export function decodeProgram(shape: GenerationShape): Program {
     },
     body: ({ params, cache }, { ids, lengths, inverseTemperature }) => {
       const pass = decodePass(ids, lengths, cache);
-      const hidden = familyOf(spec).hiddenStates(spec, params, pass);
+      const hidden = decoderOf(spec)(spec, params, pass);
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
       return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },

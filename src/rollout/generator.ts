@@ -1,5 +1,5 @@
 import type { Arena, Engine, HostArrays } from "../engine/engine.js";
-import { cacheLayout } from "../models/forward-pass.js";
+import { cacheLayout } from "../models/cache-layout.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import type { StopTable } from "../data/stop-table.js";
 import type { FinishReason } from "../rl/types.js";

@@ -4,12 +4,10 @@ import type { FrozenForm } from "../engine/frozen-weights.js";
 import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
-import { bucketOf, groupByShape, type RowShape } from "./token-buckets.js";
+import { bucketOf, groupByShape, PASS_TOKENS, type RowShape } from "./token-buckets.js";
 
 /** Sequences are padded to a multiple of this many tokens. */
 const SEQUENCE_BUCKET = 32;
-/** Tokens of a forward pass: enough for full-speed matrix products, and few enough to waste little on a short group. */
-export const PASS_TOKENS = 256;
 /** The positions read of a row are rounded up to so many parts of it. */
 const LISTED_PARTS = 4;
 

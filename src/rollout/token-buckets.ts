@@ -1,3 +1,6 @@
+/** Tokens of a scoring pass: enough for full-speed matrix products, and few enough to waste little on a short group. */
+export const PASS_TOKENS = 256;
+
 /**
  * Sequences are padded to a multiple of a bucket, so that a handful of compiled programs serves every length. The
  * bucket follows from the sequence's own length only: which program runs it, and so the bits of its numbers, do not

@@ -2,7 +2,7 @@
 import { createEngine } from "../../engine/create-engine.js";
 import type { Program } from "../../engine/engine.js";
 import { makeLmGradProgram } from "../../learner/programs.js";
-import { cacheLayout } from "../../models/forward-pass.js";
+import { cacheLayout } from "../../models/cache-layout.js";
 import { layoutOf, type ModelSpec } from "../../models/model-spec.js";
 import { decodeProgram, prefillProgram } from "../../rollout/generation-programs.js";
 import { benchSpec } from "./bench-model.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { viewOf } from "../../../src/engine/layout.js";
 import { specKey } from "../../../src/models/forward.js";
-import { ropeFrequencies } from "../../../src/models/llama.js";
+import { ropeFrequencies } from "../../../src/models/llama-decoder.js";
 import {
   freshGpt2Spec,
   initParams,

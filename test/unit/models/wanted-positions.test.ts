@@ -6,7 +6,7 @@ import { createReferenceEngine } from "../../../src/engine/reference.js";
 import type { Arena, Engine, Tensors } from "../../../src/engine/engine.js";
 import { valueAndGradients } from "../../../src/engine/gradients.js";
 import { embedding } from "../../../src/engine/ops.js";
-import { familyOf } from "../../../src/models/families.js";
+import { decoderOf } from "../../../src/models/decoders.js";
 import { packedPass, type Recompute } from "../../../src/models/forward-pass.js";
 import { hiddenStatesAt, specKey } from "../../../src/models/forward.js";
 import { initParams, layoutOf, type ModelSpec } from "../../../src/models/model-spec.js";
@@ -20,8 +20,7 @@ const IDS = Int32Array.from({ length: ROWS * LENGTH }, (_, i) => (i * 7) % VOCAB
 const STARTS = Int32Array.from(IDS, (_, i) => (i >= 3 && i < LENGTH ? 3 : 0));
 
 type HiddenAt = (spec: ModelSpec, params: Tensors, pass: ReturnType<typeof packedPass>, at: Tensor) => Tensor;
-const fromAll: HiddenAt = (spec, params, pass, at) =>
-  embedding(familyOf(spec).hiddenStates(spec, params, pass), at);
+const fromAll: HiddenAt = (spec, params, pass, at) => embedding(decoderOf(spec)(spec, params, pass), at);
 
 /** Σ w·hidden over the listed positions, differently for each of them, and its gradient. */
 async function lossAndGradient(
