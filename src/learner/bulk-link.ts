@@ -60,6 +60,8 @@ class ReducerConnection {
   private part: Part | undefined;
   private received = 0;
   private done: Deferred<void> = makeDeferred();
+  /** Wakes the sender, which waits for the socket. */
+  private hasRoom: (() => void) | undefined;
   private readonly halves: SlotPool;
 
   constructor(
@@ -70,7 +72,10 @@ class ReducerConnection {
     this.connection = BulkConnection.dial(address, {
       targetOf: (frame) => this.targetOf(frame),
       received: (frame, payload) => this.take(frame, payload),
-      closed: (error) => this.done.reject(this.explained(error)),
+      closed: (error) => {
+        this.done.reject(this.explained(error));
+        this.hasRoom?.();
+      },
     });
   }
 
@@ -103,7 +108,6 @@ class ReducerConnection {
     const { connection, options } = this;
     connection.sendNote(FRAME.open, open);
     let inFlight = 0;
-    let room: Deferred<void> | undefined;
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       for (const [node, values] of nodes.entries()) {
         const payload = this.encode(values.subarray(bucket * bucketElements, (bucket + 1) * bucketElements));
@@ -112,12 +116,12 @@ class ReducerConnection {
         connection.send(FRAME.bucket, node, bucket, payload, () => {
           if (options.wire === "bf16") this.halves.give(payload);
           inFlight -= 1;
-          room?.resolve();
+          this.hasRoom?.();
         });
-        while (inFlight >= IN_FLIGHT) {
-          room = makeDeferred();
-          await Promise.race([room.promise, this.done.promise]);
-        }
+        // No race against the part's end: every turn of it would leave a listener there.
+        while (inFlight >= IN_FLIGHT && !connection.isClosed)
+          await new Promise<void>((resolve) => (this.hasRoom = resolve));
+        if (connection.isClosed) return; // `done` says why
       }
     }
   }
