@@ -11,7 +11,6 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
 import { fromPromptRow } from "../rpc/codec/prompt-row.js";
 import { fromStopTable } from "../rpc/codec/stop-table.js";
-import type { ModelRef__Output } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective__Output } from "../rpc/generated/troupe/v1/RolloutDirective.js";
 import type { RolloutMessage } from "../rpc/generated/troupe/v1/RolloutMessage.js";
 import type { RolloutTask__Output } from "../rpc/generated/troupe/v1/RolloutTask.js";
@@ -24,6 +23,7 @@ import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
 import { ExperienceUplink } from "./experience-uplink.js";
+import { ModelLoader } from "./model-loader.js";
 import type * as rolloutThread from "./rollout-compute.js";
 import type { Role } from "./rollout-replicas.js";
 import type { Head } from "../models/model-spec.js";
@@ -43,6 +43,7 @@ export interface RolloutState {
 
 export class RolloutSession {
   private readonly artifacts: ArtifactClient;
+  private readonly models: ModelLoader;
   private readonly call: ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
   private readonly tasks = new AsyncQueue<RolloutTask__Output>();
   private readonly uplink = new ExperienceUplink((experiences) =>
@@ -57,6 +58,9 @@ export class RolloutSession {
     private readonly context: WorkerContext<"rollout">,
   ) {
     this.artifacts = new ArtifactClient(session.clients, session.sender);
+    this.models = new ModelLoader(state, this.artifacts, (seconds) =>
+      context.metrics.weightTransferDuration.observe(seconds),
+    );
     this.call = session.clients.rollout.perform() as ClientDuplexStream<
       RolloutMessage,
       RolloutDirective__Output
@@ -167,23 +171,9 @@ export class RolloutSession {
       this.state.configuredFor = shapes;
       loaded.clear();
     }
-    for (const model of task.models) await this.loadModel(model);
+    for (const model of task.models) await this.models.load(model);
     this.state.policyVersion = task.policyVersion;
     this.context.metrics.workerPolicyVersion.set(task.policyVersion);
-  }
-
-  private async loadModel(model: ModelRef__Output): Promise<void> {
-    const { compute, loaded } = this.state;
-    if (model.parameters === null)
-      throw protocolError(`model ${model.role}: a rollout task needs parameters, got none`);
-    const { sha256 } = model.parameters;
-    if (loaded.get(model.role) === sha256) return;
-    const startedMs = performance.now();
-    const path = await this.artifacts.fetch(model.parameters);
-    await compute.run("loadModel", { role: model.role as Role, path });
-    loaded.set(model.role, sha256);
-    await this.artifacts.forget(sha256);
-    this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
   }
 
   private async send(message: Omit<RolloutMessage, "sender">): Promise<void> {

@@ -1,11 +1,11 @@
 /**
  * Files from and to the coordinator, whole or not at all. On the coordinator's own host the file is read where it
- * lies; elsewhere it is streamed into a cache folder and its sha256 checked before anybody sees it.
+ * lies; elsewhere it is streamed into a cache folder. Either way its sha256 is checked once before anybody sees it.
  */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { createReadStream, createWriteStream } from "node:fs";
-import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
+import { createReadStream } from "node:fs";
+import { mkdtemp, open, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import type * as grpc from "@grpc/grpc-js";
@@ -15,7 +15,7 @@ import type { ArtifactChunk__Output } from "../rpc/generated/troupe/v1/ArtifactC
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
 import { fromServiceError } from "../rpc/status.js";
-import { dataError, protocolError } from "../shared/errors.js";
+import { dataError, errorCodeOf, protocolError } from "../shared/errors.js";
 import type { Clients } from "./coordinator-link.js";
 
 export async function sha256OfFile(path: string): Promise<{ sha256: string; sizeBytes: number }> {
@@ -37,15 +37,21 @@ export class ArtifactClient {
     private readonly sender: Sender,
   ) {}
 
-  /** Path of a local file with the artifact's bytes. Large artifacts are kept until `forget` or `close`. */
+  /**
+   * Path of a local file with the artifact's bytes. Downloads are kept until `forget` or `close`.
+   * @throws {TroupeError} DATA when the bytes do not have the sha256 the reference names, twice in a row
+   */
   async fetch(ref: ArtifactRef__Output): Promise<string> {
-    const local = await this.onThisHost(ref);
-    if (local) return ref.localPath;
+    if (await isOnThisHost(ref)) return ref.localPath;
     const known = this.cached.get(ref.sha256);
     if (known !== undefined) return known;
     this.cacheDir ??= await mkdtemp(join(tmpdir(), "troupe-artifacts-"));
     const target = join(this.cacheDir, ref.sha256);
-    await this.download(ref, target);
+    await this.download(ref, target).catch((error: unknown) => {
+      // Damaged on its way or at its source: the second try tells.
+      if (errorCodeOf(error) !== "DATA") throw error;
+      return this.download(ref, target);
+    });
     this.cached.set(ref.sha256, target);
     return target;
   }
@@ -110,21 +116,11 @@ export class ArtifactClient {
     this.cached.clear();
   }
 
-  private async onThisHost(ref: ArtifactRef__Output): Promise<boolean> {
-    if (ref.localPath === "") return false;
-    try {
-      return (await stat(ref.localPath)).size === ref.sizeBytes;
-    } catch {
-      return false; // another host: there is no such file here
-    }
-  }
-
   private async download(ref: ArtifactRef__Output, target: string): Promise<void> {
-    await mkdir(join(target, ".."), { recursive: true });
     const partial = `${target}.partial`;
-    const file = createWriteStream(partial);
     const hash = createHash("sha256");
     let receivedBytes = 0;
+    const file = await open(partial, "w");
     const call = this.clients.artifact.fetch(
       { sender: this.sender, name: ref.name },
       { deadline: deadlineIn(BULK_DEADLINE_MS) },
@@ -136,23 +132,33 @@ export class ArtifactClient {
         if (receivedBytes > ref.sizeBytes)
           throw protocolError(`artifact ${ref.name}: expected ${ref.sizeBytes} bytes, got more`);
         hash.update(data);
-        if (!file.write(data)) await once(file, "drain");
+        await file.writeFile(data);
       }
+      await file.close();
+      const sha256 = hash.digest("hex");
+      if (receivedBytes !== ref.sizeBytes || sha256 !== ref.sha256)
+        throw dataError(
+          `artifact ${ref.name}: bytes do not match its sha256 (${receivedBytes} of ${ref.sizeBytes} bytes arrived; expected ${ref.sha256}, got ${sha256})`,
+        );
+      await rename(partial, target);
     } catch (error) {
-      file.destroy();
       call.cancel();
+      await file.close().catch(() => undefined);
       await rm(partial, { force: true });
       throw fromServiceError(error, `fetching ${ref.name}`);
     }
-    await new Promise<void>((resolve, reject) =>
-      file.end((error?: Error | null) => (error ? reject(error) : resolve())),
-    );
-    if (receivedBytes !== ref.sizeBytes || hash.digest("hex") !== ref.sha256) {
-      await rm(partial, { force: true });
-      throw dataError(
-        `artifact ${ref.name}: bytes do not match its sha256 (${receivedBytes} of ${ref.sizeBytes} bytes arrived)`,
-      );
-    }
-    await rename(partial, target);
+  }
+}
+
+/**
+ * Does this very file lie here? On another machine there may be one of the same path and size, from a run that was
+ * moved or a folder that was copied: only its bytes tell.
+ */
+async function isOnThisHost({ localPath, sizeBytes, sha256 }: ArtifactRef__Output): Promise<boolean> {
+  if (localPath === "") return false;
+  try {
+    return (await stat(localPath)).size === sizeBytes && (await sha256OfFile(localPath)).sha256 === sha256;
+  } catch {
+    return false; // no such file here, or none that can be read
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { encodeExperience } from "../../../src/rpc/codec/experience-bytes.js";
 import {
   BRIEF,
   answerTo,
@@ -118,6 +119,44 @@ describe("a collection", () => {
     expect(second.tasks).toMatchObject([{ taskId: "collect/0#0", attempt: 2 }]);
     answerAll(second, prompts);
     expect(await collected).toHaveLength(2);
+    await stage.close();
+  });
+});
+
+describe("a worker that samples from a policy that has become too old", () => {
+  it("is told to stop and gets the newer weights by name, and what it still sends is refused as stale", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const models = (policyVersion: number) => [
+      { role: "actor", parameters: { name: `actor/${policyVersion}`, sha256: `v${policyVersion}` } },
+    ];
+    const collected = stage.dispatcher.collect(0, prompts, 0, { ...BRIEF, models }, forever);
+    await settle();
+    stage.host.dispatch({ type: "VersionPublished", policyVersion: 1, sha256: "v1" });
+    await settle();
+    const [first, second] = stream.tasks;
+    expect(stream.received.flatMap(({ cancel }) => (cancel ? [cancel] : []))).toEqual([
+      { taskId: first.taskId, attempt: 1 },
+    ]);
+    expect(first).toMatchObject({ policyVersion: 0, models: [{ parameters: { sha256: "v0" } }] });
+    expect(second).toMatchObject({
+      attempt: 2,
+      policyVersion: 1,
+      models: [{ parameters: { sha256: "v1" } }],
+    });
+    stream.say({ experiences: { experiences: prompts.map((prompt) => bytesOf(first.taskId!, prompt)) } });
+    await settle();
+    expect(stream.acks).toEqual([
+      { experienceId: "0/0/0", outcome: "stale" },
+      { experienceId: "0/1/0", outcome: "stale" },
+    ]);
+    expect(stage.host.state.durable.counts.admitted).toBe(0);
+    const fresh = prompts.map((prompt) =>
+      encodeExperience(second.taskId!, 2, { ...answerTo(prompt), policyVersion: 1 }),
+    );
+    stream.say({ experiences: { experiences: fresh } });
+    expect((await collected).map(({ policyVersion }) => policyVersion)).toEqual([1, 1]);
     await stage.close();
   });
 });
