@@ -13,7 +13,8 @@ export interface AllReduceSettings {
   readonly learners: number;
   readonly elements: number;
   readonly wire: WireFormat;
-  readonly transport: "grpc" | "bulk" | "sharded";
+  /** "bulk-tls": the bulk channel under TLS 1.3 with the generation's secret. */
+  readonly transport: "grpc" | "bulk" | "bulk-tls" | "sharded";
   /** Of a learner; -1 for the coordinator. */
   readonly rank: number;
   /** Address for learners. */
@@ -59,13 +60,13 @@ if (rank < 0) await coordinate();
 else await learn();
 
 async function coordinate(): Promise<void> {
+  const isEncrypted = transport === "bulk-tls";
   const bulk =
-    transport === "grpc"
-      ? undefined
-      : await BulkServer.listen({ host: "127.0.0.1", port: 0, isEncrypted: false });
+    transport === "grpc" ? undefined : await BulkServer.listen({ host: "127.0.0.1", port: 0, isEncrypted });
   let ports: readonly number[] = [];
   const service = new AllReduceService({
     ...{ runId: RUN_ID, wire, bulk, bucketTimeoutMs: PATIENCE_MS, metrics: createMetrics("coordinator") },
+    isEncrypted,
     topology: transport === "sharded" ? "sharded" : "star",
     bulkAddressOf: (workerId) => ({ host: "127.0.0.1", port: ports[Number(workerId.split("-")[1])] }),
     onFailed: ({ reason }) => {

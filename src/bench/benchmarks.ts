@@ -4,6 +4,7 @@ import { MODELS, NO_PEER, type ModelName } from "./models.js";
 import { asynchronous, clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { CURVES, growth } from "./growth.js";
 import { experience } from "./experience-benchmark.js";
+import { weights } from "./weights-benchmark.js";
 import { ratioOf, type BenchRow } from "./row.js";
 import type { SideName } from "./sides/index.js";
 
@@ -200,11 +201,15 @@ const varlen: Benchmark = async function* ({ threads, rounds, only }) {
 
 const GRADIENTS = { "13 MB": 13 * 2 ** 18, "500 MB": 500 * 2 ** 18 } as const;
 
-/** Summing one gradient over L learners on this machine, the product's three ways and both wires, against gloo. */
+/**
+ * Summing one gradient over L learners on this machine, the product's three ways and both wires, against gloo; and what
+ * encrypting the bulk channel costs.
+ */
 const allReduce: Benchmark = async function* ({ threads, rounds, only }) {
   for (const [size, elements] of Object.entries(GRADIENTS)) {
     for (const learners of [2, 4]) {
-      for (const transport of ["grpc", "bulk", "sharded"]) {
+      const isSmallest = size === "13 MB" && learners === 2;
+      for (const transport of ["grpc", "bulk", ...(isSmallest ? ["bulk-tls"] : []), "sharded"]) {
         for (const wire of ["f32", "bf16"]) {
           const label = `${size} L${learners} ${transport} ${wire}`;
           if (!label.includes(only)) continue;
@@ -239,4 +244,5 @@ export const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   compile,
   growth: growthOfCost,
   experience,
+  weights,
 };

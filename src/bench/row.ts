@@ -19,6 +19,15 @@ export interface BenchRow {
 export const ratioOf = (ours: number, peer: number | null): number | null =>
   peer === null ? null : ours / peer;
 
+/** One row as it is ready, before the widths of the others are known. */
+export const lineOf = ({ name, config, unit, ours, peer, ratio, cpuRatio }: BenchRow): string =>
+  [
+    `${name}: ${config}: ${digits(ours)} ${unit}`,
+    ...(peer === null ? [] : [`peer ${digits(peer)}`]),
+    ...(ratio === null ? [] : [`ratio ${ratio.toFixed(3)}`]),
+    ...(cpuRatio === undefined ? [] : [`cpu ratio ${cpuRatio.toFixed(3)}`]),
+  ].join(", ");
+
 /** Rows as an aligned table. */
 export function tableOf(rows: readonly BenchRow[]): string {
   const cells = [

@@ -9,6 +9,7 @@ export const SIDES = {
   compile: () => import("./compile.js"),
   decode: () => import("./decode.js"),
   experience: () => import("./experience.js"),
+  weights: () => import("./weights.js"),
 } as const;
 
 export type SideName = keyof typeof SIDES;

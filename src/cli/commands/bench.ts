@@ -17,7 +17,7 @@ export function registerBench(program: Command): void {
     .option("--only <text>", "only configurations that contain this text", "")
     .action(async (names: string[], options: BenchCommandOptions) => {
       const { BENCHMARKS } = await import("../../bench/benchmarks.js");
-      const { tableOf } = await import("../../bench/row.js");
+      const { lineOf, tableOf } = await import("../../bench/row.js");
       const known = Object.keys(BENCHMARKS);
       if (names.includes("list")) {
         console.log(known.join("\n"));
@@ -30,6 +30,8 @@ export function registerBench(program: Command): void {
       for (const name of names) {
         for await (const row of BENCHMARKS[name](options)) {
           rows.push(row);
+          // A run that is cut short keeps what it has measured.
+          console.error(lineOf(row));
           if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
         }
       }
