@@ -7,7 +7,8 @@ import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
 import { describeError } from "../shared/errors.js";
-import { gib, knobs, machineMemory } from "./memory-check.js";
+import { machineMemory } from "../shared/machine-memory.js";
+import { gib, knobs } from "./memory-check.js";
 import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
 
 export interface DoctorOptions {

@@ -1,50 +1,12 @@
-/** Does a run fit this machine? Asked by `troupe doctor`, and by every command that starts a run before it starts anything. */
-import { readFileSync } from "node:fs";
-import { freemem, totalmem } from "node:os";
+/**
+ * Does a run fit this machine? Asked by `troupe doctor`, and by every command that starts a run before it starts
+ * anything; for machines elsewhere by the coordinator, when their workers register.
+ */
 import type { Config } from "../config/schema.js";
+import type { AdmitWorker } from "../coordinator/membership-service.js";
 import { configError, errorCodeOf } from "../shared/errors.js";
-import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
-
-export interface MachineMemory {
-  /** What processes here may use altogether. */
-  readonly usableBytes: number;
-  /** What is left of it now; caches of files count as free. */
-  readonly freeBytes: number;
-  readonly isContainerLimit: boolean;
-}
-
-export function machineMemory(): MachineMemory {
-  const limit = containerLimitBytes() ?? Infinity;
-  const usableBytes = Math.min(totalmem(), limit);
-  return {
-    usableBytes,
-    freeBytes: Math.min(availableBytes(), usableBytes),
-    isContainerLimit: limit < totalmem(),
-  };
-}
-
-function availableBytes(): number {
-  try {
-    const kib = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1];
-    if (kib !== undefined) return Number(kib) * 1024;
-  } catch {
-    // not Linux
-  }
-  return freemem();
-}
-
-function containerLimitBytes(): number | undefined {
-  for (const path of ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]) {
-    try {
-      const bytes = Number(readFileSync(path, "utf8").trim());
-      // Version 1 writes a number near 2^63 for "no limit", version 2 the word max.
-      if (Number.isFinite(bytes) && bytes < 2 ** 60) return bytes;
-    } catch {
-      // not this version of cgroups, or none
-    }
-  }
-  return undefined;
-}
+import { machineMemory } from "../shared/machine-memory.js";
+import { estimateMemory, type MemoryEstimate, type ProcessEstimate } from "./memory-estimate.js";
 
 /** Which processes of the run are on this machine. */
 export type LocalProcesses = "all" | "coordinator";
@@ -52,41 +14,101 @@ export type LocalProcesses = "all" | "coordinator";
 /**
  * A note when the run needs more than is free now, null when it does not, or when that cannot be told because the
  * model cannot be read: the run itself says what is wrong with it.
- * @throws {TroupeError} CONFIG when it needs more than the machine has, naming what would lower it
+ * @throws {TroupeError} CONFIG when it needs more than the machine has, naming what would lower it; with
+ *   `cluster.memoryCheck: false` that is a note too
  */
 export async function checkMemoryFits(
   config: Config,
   machine = machineMemory(),
   local: LocalProcesses = "all",
 ): Promise<string | null> {
-  let estimate: MemoryEstimate;
-  try {
-    estimate = await estimateMemory(config);
-    if (local === "coordinator") estimate = coordinatorOnly(estimate);
-  } catch (error) {
-    if (errorCodeOf(error) === "DATA") return null;
-    throw error;
-  }
-  const needs = `${describeNeeds(estimate)} need about ${gib(estimate.totalBytes)}`;
+  let estimate = await estimateIfReadable(config);
+  if (estimate === null) return null;
+  if (local === "coordinator") estimate = ofProcesses(estimate, { coordinator: 1 });
+  const needs = needsOf(estimate);
   if (estimate.totalBytes > machine.usableBytes) {
-    throw configError(
-      `this run does not fit this machine: ${needs}, and it has ${gib(machine.usableBytes)}. Lower ${knobs(config).join(", ")}; troupe doctor --config shows where it goes`,
+    const refusal = refusalText(
+      "this run does not fit this machine",
+      estimate,
+      machine.usableBytes,
+      knobs(config),
     );
+    if (config.cluster.memoryCheck) throw configError(refusal);
+    return refusal;
   }
   if (estimate.totalBytes <= machine.freeBytes) return null;
   return `${needs}, and ${gib(machine.freeBytes)} of memory are free now`;
 }
 
-function coordinatorOnly(estimate: MemoryEstimate): MemoryEstimate {
-  const processes = estimate.processes.filter(({ role }) => role === "coordinator");
-  return { ...estimate, processes, totalBytes: processes.reduce((sum, { bytes }) => sum + bytes, 0) };
+/**
+ * What the coordinator asks of workers that register: that their machine holds them and those started there together
+ * with them. Undefined when it is not to be asked, or cannot be told.
+ */
+export async function workerAdmission(config: Config): Promise<AdmitWorker | undefined> {
+  const whole = config.cluster.memoryCheck ? await estimateIfReadable(config) : null;
+  if (whole === null) return undefined;
+  return ({ host, memoryBytes, rollouts, learners }) => {
+    const estimate = ofProcesses(whole, { rollout: rollouts, learner: learners });
+    if (estimate.totalBytes <= memoryBytes) return;
+    const started = [
+      ...(learners > 1 ? [`the learners there (${learners}; results stay the same)`] : []),
+      ...(rollouts > 1 ? [`the rollouts there (${rollouts})`] : []),
+    ];
+    const lower = [...started, ...knobsOfEach(config)];
+    throw configError(
+      refusalText(`the workers started on ${host} do not fit it`, estimate, memoryBytes, lower),
+    );
+  };
 }
 
+/** Null when the model cannot be read. */
+async function estimateIfReadable(config: Config): Promise<MemoryEstimate | null> {
+  try {
+    return await estimateMemory(config);
+  } catch (error) {
+    if (errorCodeOf(error) === "DATA") return null;
+    throw error;
+  }
+}
+
+type Counts = Readonly<Partial<Record<ProcessEstimate["role"], number>>>;
+
+/** The same for so many processes of each role. */
+function ofProcesses(estimate: MemoryEstimate, counts: Counts): MemoryEstimate {
+  const processes = estimate.processes
+    .map((process) => ({ ...process, count: counts[process.role] ?? 0 }))
+    .filter(({ count }) => count > 0);
+  return {
+    ...estimate,
+    processes,
+    totalBytes: processes.reduce((sum, { count, bytes }) => sum + count * bytes, 0),
+  };
+}
+
+const needsOf = (estimate: MemoryEstimate): string =>
+  `${describeNeeds(estimate)} need about ${gib(estimate.totalBytes)}`;
+
+const refusalText = (
+  what: string,
+  estimate: MemoryEstimate,
+  hasBytes: number,
+  lower: readonly string[],
+): string =>
+  `${what}: ${needsOf(estimate)}, and it has ${gib(hasBytes)}. Lower ${lower.join(", ")}; troupe doctor --config shows where it goes, and cluster.memoryCheck: false starts it all the same`;
+
 /** Settings that lower what the run needs, those that do most first. */
-export function knobs({ cluster, engine, model }: Config): string[] {
+export function knobs(config: Config): string[] {
+  const { learners, rollouts } = config.cluster;
   return [
-    ...(cluster.learners > 1 ? [`cluster.learners (${cluster.learners}; results stay the same)`] : []),
-    ...(cluster.rollouts > 1 ? [`cluster.rollouts (${cluster.rollouts})`] : []),
+    ...(learners > 1 ? [`cluster.learners (${learners}; results stay the same)`] : []),
+    ...(rollouts > 1 ? [`cluster.rollouts (${rollouts})`] : []),
+    ...knobsOfEach(config),
+  ];
+}
+
+/** Those that lower what one process needs. */
+function knobsOfEach({ engine, model }: Config): string[] {
+  return [
     ...(engine.recompute === "none" ? ["what gradients keep, with engine.recompute: layers"] : []),
     ...(engine.frozenWeights === "f32" && ["auto", "onnx"].includes(engine.name) && engine.provider === "cpu"
       ? ["reference and reward model on rollout workers, with engine.frozenWeights: int8"]

@@ -10,6 +10,8 @@ interface WorkerCommandOptions extends AccessOptions {
   readonly httpHost?: string;
   readonly httpPort?: number;
   readonly logDir?: string;
+  readonly hostRollouts?: number;
+  readonly hostLearners?: number;
 }
 
 /** @param load imports the role's body; called when the command runs */
@@ -27,9 +29,13 @@ export function defineWorkerCommand(
     .option("--http-host <address>", "address of /metrics and /healthz (default: 127.0.0.1)")
     .option("--http-port <n>", "its port (default: a free one)", wholeNumber(0, 65_535))
     .option("--log-dir <dir>", "folder for this process's log file (default: stderr only)")
+    .option("--host-rollouts <n>", "rollout workers started on this machine together", wholeNumber(0, 4096))
+    .option("--host-learners <n>", "learner workers started on this machine together", wholeNumber(0, 4096))
     .action(async (options: WorkerCommandOptions) => {
       const { signal } = lifetime;
       const run = await load();
-      await run({ ...options, tls: clientTlsOf(options), signal });
+      const { hostRollouts, hostLearners } = options;
+      const together = { rollouts: hostRollouts, learners: hostLearners };
+      await run({ ...options, tls: clientTlsOf(options), together, signal });
     });
 }

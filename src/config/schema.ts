@@ -375,6 +375,10 @@ const clusterSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe("listen beyond loopback without TLS; the join token is still required"),
+  memoryCheck: z
+    .boolean()
+    .default(true)
+    .describe("refuse processes that will need more memory than their machine has; false: say so and go on"),
   maxArtifactBytes: positiveInt
     .default(64 * 2 ** 30)
     .describe("largest model or training state a learner may hand in; more is refused before it is sent"),

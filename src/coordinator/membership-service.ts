@@ -57,6 +57,18 @@ function positionOf({ position }: RegisterRequest__Output, { cluster }: Config):
   return { stage, step, hash: digest, voted: voted && { step: voted.step, hash: voted.digest } };
 }
 
+/** The machine of a worker that registers, and the workers started there together. */
+export interface WorkerMachine {
+  readonly host: string;
+  /** What its processes may use altogether. */
+  readonly memoryBytes: number;
+  readonly rollouts: number;
+  readonly learners: number;
+}
+
+/** @throws {TroupeError} CONFIG when the machine cannot hold them */
+export type AdmitWorker = (machine: WorkerMachine) => void;
+
 export interface MembershipOptions {
   readonly host: CoreHost;
   readonly directory: WorkerDirectory;
@@ -65,6 +77,8 @@ export interface MembershipOptions {
   readonly metrics: Metrics<"coordinator">;
   /** True once the run is over: heartbeats are answered with DRAIN. */
   readonly isOver: () => boolean;
+  /** Asked before a worker joins. @default everyone may */
+  readonly admitWorker?: AdmitWorker;
 }
 
 export function makeMembershipService(options: MembershipOptions): MembershipHandlers {
@@ -110,6 +124,12 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       throw protocolError(
         `worker_id: expected letters, digits, '.', '_' and '-' (at most 63), got ${JSON.stringify(workerId)}`,
       );
+    }
+    try {
+      if (request.machine !== null) options.admitWorker?.({ ...request.machine, host: request.host });
+    } catch (error) {
+      metrics.workerRegistrations.inc({ role, outcome: "refused" });
+      throw error;
     }
     joining.set(request.requestId, (accepted) => {
       const rejoined = directory.get(workerId) !== undefined;

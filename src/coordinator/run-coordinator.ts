@@ -32,7 +32,7 @@ import { Dispatcher } from "./dispatcher.js";
 import { ExperienceStore } from "./experience-store.js";
 import { LearnerGroup } from "./learner-group.js";
 import { listenAgain } from "./listen-again.js";
-import { makeMembershipService } from "./membership-service.js";
+import { makeMembershipService, type AdmitWorker } from "./membership-service.js";
 import { ModelFolders } from "./model-folders.js";
 import { RunClock } from "./run-clock.js";
 import { makeRunStatus } from "./run-status.js";
@@ -55,6 +55,8 @@ export interface CoordinatorOptions {
   readonly resume?: "auto";
   /** Wait for the coordinator that leads the run, and go on with it when that one is gone. */
   readonly standby?: boolean;
+  /** Which workers' machines are fit for the run. @default all */
+  readonly admitWorker?: AdmitWorker;
   readonly signal: AbortSignal;
 }
 
@@ -139,7 +141,12 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     logger.warn({ method, peer, suppressed }, `call refused: ${REFUSALS[reason]}`),
   );
   const services = {
-    membership: makeMembershipService({ ...shared, config, isOver: () => isOver }),
+    membership: makeMembershipService({
+      ...shared,
+      config,
+      isOver: () => isOver,
+      admitWorker: options.admitWorker,
+    }),
     rollout: dispatcher.service,
     learner: learners.service,
     artifact: makeArtifactService({

@@ -45,6 +45,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
         gpus: options.gpus,
         coordinatorAddress: () => coordinator,
         coordinatorArgs: () => [],
+        together: counts,
         // Names must be unique in the run, and other machines start workers too.
         workerName: (name) => `${name}-${hostname().split(".")[0]}`,
       },

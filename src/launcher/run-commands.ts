@@ -19,6 +19,8 @@ export interface RunCommandOptions {
   readonly coordinatorArgs: (restarts: number) => readonly string[];
   /** What a worker calls itself in the run. @default its local name, e.g. "rollout-0" */
   readonly workerName?: (name: string) => string;
+  /** Workers that a coordinator elsewhere must know are on this machine together. @default it is not told */
+  readonly together?: Readonly<Record<"rollout" | "learner", number>>;
   readonly env?: NodeJS.ProcessEnv;
 }
 
@@ -56,6 +58,7 @@ export function runCommand(
       options.logDir,
       ...token,
       ...tlsArguments(options.tls),
+      ...togetherArguments(options.together),
     ],
   };
 }
@@ -64,6 +67,11 @@ function tlsArguments(tls: ClientTls | undefined): string[] {
   if (tls === undefined) return [];
   const client = tls.cert && tls.key ? ["--tls-cert", resolve(tls.cert), "--tls-key", resolve(tls.key)] : [];
   return ["--tls-ca", resolve(tls.ca), ...client];
+}
+
+function togetherArguments(together: RunCommandOptions["together"]): string[] {
+  if (together === undefined) return [];
+  return ["--host-rollouts", String(together.rollout), "--host-learners", String(together.learner)];
 }
 
 /** Config variables are already in the config file the coordinator gets; read again they would outrank `--set`. */

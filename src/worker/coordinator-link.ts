@@ -22,6 +22,7 @@ import { fromServiceError, isRetryable } from "../rpc/status.js";
 import { clientChannel, explainTlsFailure, type Access } from "../rpc/tls.js";
 import { sleep } from "../shared/abort.js";
 import { parseCoordinatorAddresses, type CoordinatorAddresses } from "./coordinator-addresses.js";
+import type { WorkersTogether } from "./worker-options.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
 
 /** Where there is more than one address, one that does not answer must not take the time of the others. */
@@ -39,6 +40,8 @@ export interface LinkOptions {
   /** Wanted name; empty lets the coordinator choose. Kept over reconnects. */
   readonly workerId?: string;
   readonly metricsAddress: string;
+  /** Told when joining; the coordinator refuses workers that their machine cannot hold. @default not checked */
+  readonly machine?: WorkersTogether & { readonly memoryBytes: number };
   readonly logger: Logger;
   /** Aborts when the process was told to end: drain, then leave. */
   readonly signal: AbortSignal;
@@ -197,6 +200,7 @@ async function register(
             protocolVersion: PROTOCOL_VERSION,
             requestId,
             position: options.holdings().position ?? null,
+            machine: options.machine ?? null,
           },
           { deadline: deadlineIn(reach.patienceMs) },
           (error, reply) => (error ? reject(error) : resolve(reply as RegisterReply__Output)),

@@ -4,6 +4,7 @@ import { createLogger, type Logger } from "../observability/logger.js";
 import { startHttpServer } from "../observability/http-server.js";
 import { createMetrics, type Metrics } from "../observability/metrics.js";
 import { JoinTokens } from "../rpc/auth.js";
+import { machineMemory } from "../shared/machine-memory.js";
 import { serveCoordinator, type Holdings, type Session, type WorkerRole } from "./coordinator-link.js";
 import type { WorkerOptions } from "./worker-options.js";
 
@@ -58,6 +59,11 @@ export async function startWorker<R extends WorkerRole>(
         access: { token, tls: options.tls },
         workerId: options.workerId,
         metricsAddress: http.address,
+        machine: {
+          memoryBytes: machineMemory().usableBytes,
+          rollouts: Math.max(options.together?.rollouts ?? 0, Number(role === "rollout")),
+          learners: Math.max(options.together?.learners ?? 0, Number(role === "learner")),
+        },
         logger,
         signal: options.signal,
         holdings: body.holdings,

@@ -14,5 +14,9 @@ export interface WorkerOptions {
   readonly httpPort?: number;
   /** Folder for this process's log file; without it only stderr. */
   readonly logDir?: string;
+  /** Workers started on this machine together, this one included. @default it alone */
+  readonly together?: Partial<WorkersTogether>;
   readonly signal: AbortSignal;
 }
+
+export type WorkersTogether = Readonly<Record<"rollouts" | "learners", number>>;

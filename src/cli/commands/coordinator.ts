@@ -59,8 +59,8 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         "cluster.insecure": options.insecure,
       });
       for (const warning of warnings) console.error(`note: ${warning}`);
-      const { checkMemoryFits, machineMemory } = await import("../memory-check.js");
-      const memoryNote = await checkMemoryFits(config, machineMemory(), "coordinator");
+      const { checkMemoryFits, workerAdmission } = await import("../memory-check.js");
+      const memoryNote = await checkMemoryFits(config, undefined, "coordinator");
       if (memoryNote !== null) console.error(`note: ${memoryNote}`);
       const { host, port, httpPort, tokenFile, insecure } = config.cluster;
       const { runCoordinator } = await import("../../coordinator/run-coordinator.js");
@@ -75,6 +75,7 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         insecure,
         resume: options.resume,
         standby: options.standby,
+        admitWorker: await workerAdmission(config),
         signal,
       });
     });

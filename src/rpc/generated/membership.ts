@@ -15,6 +15,7 @@ import type { RegisterRequest as _troupe_v1_RegisterRequest, RegisterRequest__Ou
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
 import type { VotedUpdate as _troupe_v1_VotedUpdate, VotedUpdate__Output as _troupe_v1_VotedUpdate__Output } from './troupe/v1/VotedUpdate.js';
+import type { WorkerMachine as _troupe_v1_WorkerMachine, WorkerMachine__Output as _troupe_v1_WorkerMachine__Output } from './troupe/v1/WorkerMachine.js';
 
 type SubtypeConstructor<Constructor extends new (...args: any) => any, Subtype> = {
   new(...args: ConstructorParameters<Constructor>): Subtype;
@@ -42,6 +43,7 @@ export interface ProtoGrpcType {
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>
       VotedUpdate: MessageTypeDefinition<_troupe_v1_VotedUpdate, _troupe_v1_VotedUpdate__Output>
+      WorkerMachine: MessageTypeDefinition<_troupe_v1_WorkerMachine, _troupe_v1_WorkerMachine__Output>
     }
   }
 }

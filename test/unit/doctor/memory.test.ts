@@ -2,9 +2,10 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { checkMemoryFits, knobs, machineMemory } from "../../../src/cli/memory-check.js";
+import { checkMemoryFits, knobs, workerAdmission } from "../../../src/cli/memory-check.js";
 import { estimateMemory, type ProcessEstimate } from "../../../src/cli/memory-estimate.js";
 import { configSchema, type Config } from "../../../src/config/schema.js";
+import { machineMemory } from "../../../src/shared/machine-memory.js";
 
 const MIB = 2 ** 20;
 const fresh = (hidden: number, layers: number) => ({
@@ -100,7 +101,51 @@ describe("estimateMemory", () => {
   });
 });
 
+describe("workerAdmission", () => {
+  const host = (memoryMib: number, learners: number, rollouts = 0) => ({
+    host: "node-7",
+    memoryBytes: memoryMib * MIB,
+    learners,
+    rollouts,
+  });
+
+  it("adds up what is started on the machine together, and nothing else", async () => {
+    const of = config({ cluster: { learners: 64, rollouts: 64 } });
+    const [learner, rollout] = [await processOf(of, "learner"), await processOf(of, "rollout")];
+    const admit = (await workerAdmission(of))!;
+    const enough = (2 * learner.bytes + 3 * rollout.bytes) / MIB;
+    expect(() => admit(host(enough, 2, 3))).not.toThrow();
+    expect(() => admit(host(enough - 1, 2, 3))).toThrow(/2 learners of .*, 3 rollouts of .* need about/);
+    expect(() => admit(host(enough - 1, 2, 2))).not.toThrow();
+    expect(() => admit(host(learner.bytes / MIB - 1, 1))).toThrow(/: 1 learner of [^,]* need about/);
+  });
+
+  it("refuses with the machine's name, what it has, and what to lower there and in the config", async () => {
+    const admit = (await workerAdmission(config()))!;
+    expect(() => admit(host(1024, 2))).toThrow(
+      expect.objectContaining({
+        code: "CONFIG",
+        message: expect.stringMatching(
+          /workers started on node-7 do not fit it: .* and it has 1\.0 GiB\. Lower the learners there \(2; .*engine\.recompute: layers/,
+        ) as string,
+      }),
+    );
+  });
+
+  it("asks nothing when the check is off, or the model is one that only the workers can read", async () => {
+    expect(await workerAdmission(config({ cluster: { memoryCheck: false } }))).toBeUndefined();
+    expect(await workerAdmission(config({ model: { path: "/nowhere/model" } }))).toBeUndefined();
+  });
+});
+
 describe("checkMemoryFits", () => {
+  it("only notes what does not fit when the check is off", async () => {
+    const large = { cluster: { learners: 4, rollouts: 2, memoryCheck: false } };
+    expect(await checkMemoryFits(config(large), machine(4096))).toMatch(
+      /this run does not fit this machine: .* and it has 4\.0 GiB/,
+    );
+  });
+
   const machine = (usable: number, free = usable) => ({
     usableBytes: usable * MIB,
     freeBytes: free * MIB,

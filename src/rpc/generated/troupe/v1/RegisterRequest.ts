@@ -2,6 +2,7 @@
 
 import type { Role as _troupe_v1_Role, Role__Output as _troupe_v1_Role__Output } from '../../troupe/v1/Role.js';
 import type { LearnerPosition as _troupe_v1_LearnerPosition, LearnerPosition__Output as _troupe_v1_LearnerPosition__Output } from '../../troupe/v1/LearnerPosition.js';
+import type { WorkerMachine as _troupe_v1_WorkerMachine, WorkerMachine__Output as _troupe_v1_WorkerMachine__Output } from '../../troupe/v1/WorkerMachine.js';
 
 export interface RegisterRequest {
   'role'?: (_troupe_v1_Role);
@@ -27,6 +28,10 @@ export interface RegisterRequest {
    * Learners: the training state they hold; unset for a fresh process.
    */
   'position'?: (_troupe_v1_LearnerPosition | null);
+  /**
+   * Unset: not checked.
+   */
+  'machine'?: (_troupe_v1_WorkerMachine | null);
 }
 
 export interface RegisterRequest__Output {
@@ -53,4 +58,8 @@ export interface RegisterRequest__Output {
    * Learners: the training state they hold; unset for a fresh process.
    */
   'position': (_troupe_v1_LearnerPosition__Output | null);
+  /**
+   * Unset: not checked.
+   */
+  'machine': (_troupe_v1_WorkerMachine__Output | null);
 }
