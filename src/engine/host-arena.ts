@@ -35,7 +35,7 @@ export class HostArena implements Arena {
 
   #copyFrom(values: Float32Array): void {
     checkArenaLength(this.layout, values);
-    this.values.set(values);
+    if (values !== this.values) this.values.set(values);
     this.revision++;
   }
 }

@@ -70,17 +70,21 @@ export class TrainedModel {
     const plain = parseModelConfig(parseJson(settings.hfConfigJson, role), head);
     const spec = lora === null ? plain : withLora(plain, lora);
     const layout = trainedLayout(spec);
+    const param = engine.createArena(layout);
+    // The live memory on a CPU: the model is never there twice.
+    const into = spec.lora === undefined ? await param.read() : undefined;
     const loaded =
       file === null
-        ? initParams(spec, initSeed)
-        : (await loadWeights([file], spec, { initMissing: initSeed })).values;
+        ? initParams(spec, initSeed, into)
+        : (await loadWeights([file], spec, { initMissing: initSeed, into })).values;
     const { trained: values, frozen } = splitWeights(spec, loaded, initSeed);
+    await param.write(values);
     const frozenIn = frozenLayout(spec);
     const memories = new Map<MemoryName, Arena>();
     if (emaDecay !== null) memories.set("ema", engine.createArena(layout, values));
     memories.set("m", engine.createArena(layout));
     if (outerMomentum) memories.set("outer", engine.createArena(layout));
-    memories.set("param", engine.createArena(layout, values));
+    memories.set("param", param);
     memories.set("v", engine.createArena(layout));
     return new TrainedModel(
       role,

@@ -18,6 +18,8 @@ import {
 export interface LoadOptions {
   /** Seed for a scalar head that the checkpoint lacks (a reward model started from a language model). */
   readonly initMissing?: number;
+  /** Where the parameters go, `layoutOf(spec).size` elements. @default memory of their own */
+  readonly into?: Float32Array;
 }
 
 export interface LoadedWeights {
@@ -66,7 +68,7 @@ export function loadWeights(
   return withSources(paths, spec, options, async (sources, warnings) => {
     const layout = layoutOf(spec);
     // Only now: every tensor is backed by bytes of a file, so the memory is no more than the files account for.
-    const values = new Float32Array(layout.size);
+    const values = options.into ?? new Float32Array(layout.size);
     for (const { name, offset, size } of layout.entries) {
       const target = values.subarray(offset, offset + size);
       const source = sources.get(name);

@@ -147,12 +147,13 @@ export function initTensor(name: string, init: Initializer, target: Float32Array
 /**
  * Fresh parameters, as transformers' GPT-2 makes them: N(0, r) with r the spec's initializer range (0.02 unless its
  * config says otherwise), residual output projections N(0, r/√(2L)), norms one, biases zero, score head N(0, 1/√(D+1)).
+ * @param into where they go, `layoutOf(spec).size` elements; memory of their own by default
  * @returns flat values in `layoutOf(spec)` order
  */
-export function initParams(spec: ModelSpec, seed: number): Float32Array {
+export function initParams(spec: ModelSpec, seed: number, into?: Float32Array): Float32Array {
   const layout = layoutOf(spec);
   const plans = tensorPlans(spec);
-  const values = new Float32Array(layout.size);
+  const values = into ?? new Float32Array(layout.size);
   for (const { name, offset, size } of layout.entries) {
     initTensor(name, plans[name].init, values.subarray(offset, offset + size), seed);
   }
