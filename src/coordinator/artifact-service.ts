@@ -20,14 +20,19 @@ export function makeArtifactService(options: ArtifactOptions): ArtifactServiceHa
   const { store, host, runId, maxBytes } = options;
   return {
     Fetch: (call) => {
+      // A cancelled call never drains: without this its file would stay open.
+      const cancelled = new AbortController();
+      call.once("cancelled", () => cancelled.abort());
       (async () => {
         checkSender(call.request.sender, runId);
         for await (const data of store.read(call.request.name)) {
           if (call.cancelled) return;
-          if (!call.write({ data })) await once(call, "drain");
+          if (!call.write({ data })) await once(call, "drain", { signal: cancelled.signal });
         }
         call.end();
-      })().catch((error: unknown) => call.emit("error", toServiceError(error)));
+      })().catch((error: unknown) => {
+        if (!call.cancelled) call.emit("error", toServiceError(error));
+      });
     },
     Publish: (call, callback) => {
       (async () => {
