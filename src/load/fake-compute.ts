@@ -74,6 +74,7 @@ export function fakeLearnerCompute(elements: number, stepMs: number): FakeComput
         case "evaluate":
           return evaluated((argument as { rows: ShardRows }).rows);
         case "exportModel":
+        case "exportAdapter":
           return writeModel((argument as { path: string }).path);
         case "exportState": {
           const { path, digest } = argument as ExportStateRequest;

@@ -96,10 +96,28 @@ export async function mergeAdapterDir(dir: string, spec: ModelSpec, values: Floa
   const adapted = withLora(spec, await readAdapterConfig(dir, spec));
   const path = await fileInFolder(dir, WEIGHTS_FILE);
   if (path === null) throw dataError(`${dir}: has no ${WEIGHTS_FILE}`);
+  const trained = await readAdapterFile(path, adapted);
   const base = layoutOf(spec);
   const layout = trainedLayout(adapted);
+  const found = (name: string) => viewOf(layout, trained, name);
+  for (const module of adapted.lora!.modules) {
+    const part = (which: "A" | "B") => found(adapterName(module, which));
+    addProduct(adapted, module, viewOf(base, values, `${module}.weight`), { a: part("A"), b: part("B") });
+  }
+  if (spec.head === "scalar") viewOf(base, values, "score.weight").set(found("score.weight"));
+}
+
+/**
+ * Reads adapter_model.safetensors.
+ * @param spec with adapters on a frozen base
+ * @returns flat, in `trainedLayout(spec)` order
+ * @throws {TroupeError} DATA naming the file and the tensor that is missing, misshapen or fits nothing
+ */
+export async function readAdapterFile(path: string, spec: ModelSpec): Promise<Float32Array> {
+  const layout = trainedLayout(spec);
+  const trained = new Float32Array(layout.size);
+  const found = new Set<string>();
   const file = await SafetensorsFile.open(path);
-  const found = new Map<string, Float32Array>();
   try {
     for (const tensor of file.header.tensors) {
       const name = tensor.name.startsWith(PREFIX) ? tensor.name.slice(PREFIX.length) : tensor.name;
@@ -111,21 +129,15 @@ export async function mergeAdapterDir(dir: string, spec: ModelSpec, values: Floa
         const [got, expected] = [tensor.shape, entry.shape].map((shape) => `[${shape.join(", ")}]`);
         throw dataError(`${path}: tensor ${tensor.name} has shape ${got}, expected ${expected}`);
       }
-      const target = new Float32Array(entry.size);
-      await file.readInto(tensor, target);
-      found.set(name, target);
+      await file.readInto(tensor, viewOf(layout, trained, name));
+      found.add(name);
     }
   } finally {
     await file.close();
   }
-  const missing = adapterTensors(adapted).find((name) => !found.has(name));
+  const missing = adapterTensors(spec).find((name) => !found.has(name));
   if (missing !== undefined) throw dataError(`${path}: tensor ${PREFIX}${missing} is missing`);
-  for (const module of adapted.lora!.modules) {
-    const part = (which: "A" | "B") => found.get(adapterName(module, which))!;
-    addProduct(adapted, module, viewOf(base, values, `${module}.weight`), { a: part("A"), b: part("B") });
-  }
-  const head = found.get("score.weight");
-  if (head !== undefined) viewOf(base, values, "score.weight").set(head);
+  return trained;
 }
 
 async function readAdapterConfig(dir: string, spec: ModelSpec) {

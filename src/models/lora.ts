@@ -112,9 +112,30 @@ export function trainedLayout(spec: ModelSpec): Layout {
 
 /** What is only read; null when everything is trained. */
 export function frozenLayout(spec: ModelSpec): Layout | null {
-  if (spec.lora === undefined || !spec.lora.isBaseFrozen) return null;
-  const frozen = layoutOf(spec).entries.filter(({ name }) => !isAlwaysTrained(name));
-  return makeLayout(Object.fromEntries(frozen.map(({ name, shape }) => [name, shape])));
+  return spec.lora?.isBaseFrozen === true ? splitLayout(spec).base : null;
+}
+
+/** A model without its adapters: the part that frozen adapters leave as it is, and a scalar head (null without one). */
+export function splitLayout(spec: ModelSpec): { readonly base: Layout; readonly head: Layout | null } {
+  const { entries } = layoutOf(spec);
+  const layoutWhere = (isMember: (name: string) => boolean) =>
+    makeLayout(
+      Object.fromEntries(
+        entries.filter(({ name }) => isMember(name)).map(({ name, shape }) => [name, shape]),
+      ),
+    );
+  const head = layoutWhere(isAlwaysTrained);
+  return { base: layoutWhere((name) => !isAlwaysTrained(name)), head: head.size === 0 ? null : head };
+}
+
+/** The tensors of `layout` out of a whole model's values. @param values flat, in `layoutOf(spec)` order */
+export function partOf(spec: ModelSpec, values: Float32Array, layout: Layout): Float32Array {
+  const whole = layoutOf(spec);
+  const part = new Float32Array(layout.size);
+  for (const { name, offset } of layout.entries) {
+    if (whole.byName.has(name)) part.set(viewOf(whole, values, name), offset);
+  }
+  return part;
 }
 
 /** Parameters of a model under training; `frozen` is null when everything is trained. */
@@ -132,16 +153,8 @@ export interface SplitWeights {
  */
 export function splitWeights(spec: ModelSpec, values: Float32Array, seed: number): SplitWeights {
   if (spec.lora === undefined) return { trained: values, frozen: null };
-  const base = layoutOf(spec);
-  const gather = (layout: Layout): Float32Array => {
-    const target = new Float32Array(layout.size);
-    for (const { name, offset } of layout.entries) {
-      if (base.byName.has(name)) target.set(viewOf(base, values, name), offset);
-    }
-    return target;
-  };
   const trainedIn = trainedLayout(spec);
-  const trained = gather(trainedIn);
+  const trained = partOf(spec, values, trainedIn);
   for (const module of spec.lora.modules) {
     const name = adapterName(module, "A");
     const bound = 1 / Math.sqrt(sidesOf(spec, module).inputs);
@@ -150,7 +163,7 @@ export function splitWeights(spec: ModelSpec, values: Float32Array, seed: number
     for (let i = 0; i < view.length; i++) view[i] = bound * (2 * uniformAt(seed, stream, i) - 1);
   }
   const frozenIn = frozenLayout(spec);
-  return { trained, frozen: frozenIn === null ? null : gather(frozenIn) };
+  return { trained, frozen: frozenIn === null ? null : partOf(spec, values, frozenIn) };
 }
 
 /**

@@ -1,23 +1,40 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
-import type { Program, TensorSpec } from "../engine/engine.js";
+import type { ArenaUse, Program, TensorSpec } from "../engine/engine.js";
 import type { Layout } from "../engine/layout.js";
 import { smallLinear } from "../engine/ops.js";
 import { decoderOf } from "../models/decoders.js";
 import { decodePass, prefillPass } from "../models/forward-pass.js";
 import { headWeight, hiddenStatesAt, specKey } from "../models/forward.js";
+import { withAdapters } from "../models/lora-pass.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { SUM_BLOCK } from "./logit-row.js";
 
 /** Shapes that a generator's programs are compiled for. */
 export interface GenerationShape {
   readonly spec: ModelSpec;
+  /** Of what is loaded anew with a version: everything, or the adapters alone. */
   readonly params: Layout;
+  /** Of the base under adapters; null without. */
+  readonly base: Layout | null;
   readonly cache: Layout;
   /** C, sequences decoded together. */
   readonly slots: number;
   /** S, tokens a slot can hold. */
   readonly slotTokens: number;
+}
+
+/**
+ * Arenas of the weights. Only a base is packed for decoding where there is one: it stays as it is while versions of the
+ * adapters come and go, which are thin enough to be read where they lie.
+ */
+function weightArenas(
+  { params, base }: GenerationShape,
+  access: "read" | "frozen",
+): Readonly<Record<string, ArenaUse>> {
+  return base === null
+    ? { params: { layout: params, access } }
+    : { params: { layout: params, access: "read" }, base: { layout: base, access } };
 }
 
 /** Divides the logits. */
@@ -57,7 +74,7 @@ export function prefillProgram(shape: GenerationShape, rows: number, tokens: num
   return {
     key: `prefill ${specKey(spec)} C${shape.slots} S${shape.slotTokens} B${rows} T${tokens}`,
     arenas: {
-      params: { layout: shape.params, access: "read" },
+      ...weightArenas(shape, "read"),
       cache: { layout: shape.cache, access: "update" },
     },
     inputs: {
@@ -66,9 +83,10 @@ export function prefillProgram(shape: GenerationShape, rows: number, tokens: num
       last: { shape: [rows], dtype: "int32" },
       inverseTemperature: INVERSE_TEMPERATURE,
     },
-    body: ({ params, cache }, { ids, slots, last, inverseTemperature }) => {
+    body: ({ params: versioned, base, cache }, { ids, slots, last, inverseTemperature }) => {
+      const params = { ...base, ...versioned };
       const pass = prefillPass(ids, slots, cache);
-      const hidden = hiddenStatesAt(spec, params, pass, last);
+      const hidden = hiddenStatesAt(spec, params, withAdapters(pass, spec, params), last);
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
       return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },
@@ -87,7 +105,7 @@ export function decodeProgram(shape: GenerationShape): Program {
   return {
     key: `decode ${specKey(spec)} C${slots} S${shape.slotTokens}`,
     arenas: {
-      params: { layout: shape.params, access: "frozen" },
+      ...weightArenas(shape, "frozen"),
       cache: { layout: shape.cache, access: "update" },
     },
     inputs: {
@@ -95,9 +113,10 @@ export function decodeProgram(shape: GenerationShape): Program {
       lengths: { shape: [slots], dtype: "int32" },
       inverseTemperature: INVERSE_TEMPERATURE,
     },
-    body: ({ params, cache }, { ids, lengths, inverseTemperature }) => {
+    body: ({ params: versioned, base, cache }, { ids, lengths, inverseTemperature }) => {
+      const params = { ...base, ...versioned };
       const pass = decodePass(ids, lengths, cache);
-      const hidden = decoderOf(spec)(spec, params, pass);
+      const hidden = decoderOf(spec)(spec, params, withAdapters(pass, spec, params));
       const logits = smallLinear(hidden, headWeight(spec, params), null, { weightIsOutIn: true });
       return { outputs: drawable(logits, inverseTemperature), updates: { cache: pass.updates } };
     },

@@ -1,6 +1,7 @@
 import type { Arena, Engine, HostArrays } from "../engine/engine.js";
 import { cacheLayout } from "../models/cache-layout.js";
-import { layoutOf, type ModelSpec } from "../models/model-spec.js";
+import { frozenLayout, trainedLayout } from "../models/lora.js";
+import type { ModelSpec } from "../models/model-spec.js";
 import type { StopTable } from "../data/stop-table.js";
 import type { FinishReason } from "../rl/types.js";
 import { configError, dataError } from "../shared/errors.js";
@@ -37,6 +38,17 @@ export interface GeneratorOptions {
   /** Called after every engine run with the tokens it made; throws to stop generation. */
   readonly onTokens?: (count: number) => void;
 }
+
+/** Weights of a model with adapters. */
+export interface GeneratorWeights {
+  /** In `trainedLayout(spec)`. */
+  readonly params: Arena;
+  /** In `frozenLayout(spec)`. */
+  readonly base: Arena;
+}
+
+/** By alias, as the programs name them. */
+type WeightArenas = Readonly<Record<string, Arena>>;
 
 export interface GenerationPrompt {
   /** Names the sequence's random numbers: the experience id. Unique within a call. */
@@ -90,7 +102,14 @@ export class Generator {
     }
     const rows = Math.max(2, slots); // the cache ops write rows one-hot, which takes at least two
     const cache = cacheLayout(spec, rows, maxSequenceTokens);
-    this.shape = { spec, params: layoutOf(spec), cache, slots: rows, slotTokens: maxSequenceTokens };
+    this.shape = {
+      spec,
+      params: trainedLayout(spec),
+      base: frozenLayout(spec),
+      cache,
+      slots: rows,
+      slotTokens: maxSequenceTokens,
+    };
     this.cache = engine.createArena(cache);
     this.sampler = new TokenSampler(spec.vocabularySize);
     this.prefillRows = options.prefillRows ?? 4;
@@ -100,7 +119,8 @@ export class Generator {
 
   /**
    * @param prompts answered in this order; any number of them
-   * @param params  parameters in `layoutOf(spec)`; may hold other values at every call
+   * @param weights parameters in `layoutOf(spec)`, or adapters and the base under them; may hold other values at every
+   *   call
    * @param stops   strings that end an answer ("stop"), with the token that completes them
    * @returns one answer per prompt, in the prompts' order
    * @throws {TroupeError} DATA for an empty, overlong or repeated prompt or a token outside the vocabulary; NUMERIC
@@ -109,10 +129,11 @@ export class Generator {
   async generate(
     prompts: readonly GenerationPrompt[],
     sampling: SamplingOptions,
-    params: Arena,
+    weights: Arena | GeneratorWeights,
     stops: StopTable | null = null,
   ): Promise<Generated[]> {
     checkSampling(sampling);
+    const arenas: WeightArenas = "params" in weights ? { ...weights } : { params: weights };
     this.stopDetector = stops === null ? null : new StopDetector(stops);
     this.checkPrompts(prompts);
     const sequences = prompts.map((prompt) => this.start(prompt, sampling));
@@ -123,8 +144,8 @@ export class Generator {
       // A prefill costs the same for one prompt as for `prefillRows`: wait until it can be full, or must run.
       const isWorthwhile =
         free.length >= Math.min(this.prefillRows, waiting.length) || free.length === slots.length;
-      if (waiting.length > 0 && isWorthwhile) await this.prefill(waiting, slots, free, sampling, params);
-      else if (free.length < slots.length) await this.decode(slots, sampling, params);
+      if (waiting.length > 0 && isWorthwhile) await this.prefill(waiting, slots, free, sampling, arenas);
+      else if (free.length < slots.length) await this.decode(slots, sampling, arenas);
       else break;
     }
     return sequences.map((sequence) => sequence.result());
@@ -140,7 +161,7 @@ export class Generator {
     slots: (Sequence | null)[],
     free: readonly number[],
     sampling: SamplingOptions,
-    params: Arena,
+    arenas: WeightArenas,
   ): Promise<void> {
     const rows = this.prefillRows;
     const tokens = this.promptBucket(waiting[0]);
@@ -161,7 +182,7 @@ export class Generator {
     }
     const program = await this.options.engine.compile(prefillProgram(this.shape, rows, tokens));
     const outputs = await program.run(
-      { params, cache: this.cache },
+      { ...arenas, cache: this.cache },
       { ids, slots: targets, last, inverseTemperature: inverseTemperature(sampling) },
       { borrows: true },
     );
@@ -174,13 +195,17 @@ export class Generator {
   }
 
   /** Draws one token for every running sequence. */
-  private async decode(slots: (Sequence | null)[], sampling: SamplingOptions, params: Arena): Promise<void> {
+  private async decode(
+    slots: (Sequence | null)[],
+    sampling: SamplingOptions,
+    arenas: WeightArenas,
+  ): Promise<void> {
     // An idle slot decodes token 0 at position 0; its next prefill overwrites that.
     const ids = Int32Array.from(slots, (sequence) => sequence?.lastToken ?? 0);
     const lengths = Int32Array.from(slots, (sequence) => (sequence === null ? 0 : sequence.length - 1));
     const program = await this.options.engine.compile(decodeProgram(this.shape));
     const outputs = await program.run(
-      { params, cache: this.cache },
+      { ...arenas, cache: this.cache },
       { ids, lengths, inverseTemperature: inverseTemperature(sampling) },
       { borrows: true },
     );

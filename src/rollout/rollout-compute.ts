@@ -8,10 +8,10 @@ import { configError } from "../shared/errors.js";
 import { threadFunction } from "../worker/thread-error.js";
 import {
   RolloutCompute,
+  type LoadRequest,
   type PerformedTask,
   type RolloutSettings,
   type RolloutTask,
-  type Role,
 } from "./rollout-replicas.js";
 
 let compute: RolloutCompute | undefined;
@@ -27,10 +27,14 @@ export const configure = threadFunction(async (settings: RolloutSettings): Promi
   return compute.description;
 });
 
-/** Replaces one model's parameters by those of a safetensors file. */
-export const loadModel = threadFunction(
-  async (options: { readonly role: Role; readonly path: string }): Promise<void> =>
-    configured().loadModel(options),
+/** Replaces one model's parameters, or adapters, by those of a safetensors file. */
+export const loadModel = threadFunction(async (request: LoadRequest): Promise<void> =>
+  configured().loadModel(request),
+);
+
+/** Reads the model under one model's adapters. */
+export const loadBase = threadFunction(async (request: LoadRequest): Promise<void> =>
+  configured().loadBase(request),
 );
 
 /** Generates one answer per prompt and, when `needs.score`, scores it. */

@@ -2,27 +2,14 @@ import type { Config } from "../config/schema.js";
 import type { StopTable } from "../data/stop-table.js";
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
-import { frozenForm } from "../models/frozen.js";
-import { loadWeights } from "../models/checkpoint-dir.js";
-import { layoutOf, parseModelConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../rl/types.js";
-import { configError, dataError, numericError } from "../shared/errors.js";
+import { numericError } from "../shared/errors.js";
 import { Generator } from "./generator.js";
+import { ReplicaWeights, type Role, type RolloutModel } from "./replica-weights.js";
 import type { SamplingOptions } from "./sampling.js";
 import { Scorer, type Replica } from "./scorer.js";
 
-export const ROLES = ["actor", "ref", "reward", "critic"] as const;
-export type Role = (typeof ROLES)[number];
-
-/** Roles whose model stays as it is for a whole run. */
-const FROZEN_ROLES: readonly Role[] = ["ref", "reward"];
-
-export interface RolloutModel {
-  readonly role: Role;
-  /** Text of its Hugging Face config.json. */
-  readonly hfConfigJson: string;
-  readonly head: Head;
-}
+export type { Role, RolloutModel } from "./replica-weights.js";
 
 export interface RolloutSettings {
   readonly engine: CreateEngineOptions;
@@ -52,6 +39,11 @@ export interface RolloutTask {
   };
 }
 
+export interface LoadRequest {
+  readonly role: Role;
+  readonly path: string | readonly string[];
+}
+
 export interface PerformedTask<R extends Rollout = Rollout | ScoredRollout> {
   /** In the order of the task's prompts. */
   readonly rollouts: R[];
@@ -64,8 +56,7 @@ export interface PerformedTask<R extends Rollout = Rollout | ScoredRollout> {
  * its order: calls run one after another, so weights never change in the middle of a sequence.
  */
 export class RolloutCompute {
-  private readonly replicas = new Map<Role, Replica>();
-  private readonly loaded = new Set<Role>();
+  private readonly weights: ReplicaWeights;
   private readonly scorer: Scorer;
   private generator: Generator | undefined;
   private queue: Promise<unknown> = Promise.resolve();
@@ -77,16 +68,7 @@ export class RolloutCompute {
     private readonly settings: RolloutSettings,
   ) {
     this.scorer = new Scorer(engine);
-    for (const { role, hfConfigJson, head } of settings.models) {
-      if (!ROLES.includes(role))
-        throw configError(`model role must be one of ${ROLES.join(", ")}, got ${role}`);
-      const spec = parseModelConfig(parseJson(hfConfigJson, role), head);
-      const isInt8 = settings.frozenWeights === "int8" && FROZEN_ROLES.includes(role);
-      this.replicas.set(
-        role,
-        isInt8 ? int8Replica(engine, spec) : { spec, params: engine.createArena(layoutOf(spec)) },
-      );
-    }
+    this.weights = new ReplicaWeights(engine, settings.models, settings.frozenWeights);
   }
 
   /** @throws {TroupeError} CONFIG or DATA when the engine or a model's config cannot be used */
@@ -100,18 +82,23 @@ export class RolloutCompute {
     }
   }
 
+  /** Float32 memory of all models' weights. */
+  get weightBytes(): number {
+    return this.weights.bytes;
+  }
+
   /**
-   * Replaces a model's parameters; compiled programs stay. The old ones stay in use unless the whole file is good.
-   * @param path safetensors file with the tensors of the role's spec, or the files of a sharded model
+   * Replaces a model's parameters, or its adapters where it has them; compiled programs stay. The old ones stay in use
+   * unless the whole file is good.
+   * @param path safetensors file with the tensors of the role's spec or of its adapters, or the files of a sharded model
    */
-  loadModel(options: { readonly role: Role; readonly path: string | readonly string[] }): Promise<void> {
-    return this.inTurn(async () => {
-      const { role, path } = options;
-      const { spec, params } = this.replica(role);
-      const { values } = await loadWeights([path].flat(), spec);
-      await params.write(values);
-      this.loaded.add(role);
-    });
+  loadModel({ role, path }: LoadRequest): Promise<void> {
+    return this.inTurn(() => this.weights.load(role, [path].flat()));
+  }
+
+  /** Reads the whole model under a role's adapters; needless where a model that shares it was loaded. */
+  loadBase({ role, path }: LoadRequest): Promise<void> {
+    return this.inTurn(() => this.weights.loadBase(role, [path].flat()));
   }
 
   /**
@@ -136,7 +123,7 @@ export class RolloutCompute {
   async close(): Promise<void> {
     await this.inTurn(async () => {
       this.generator?.dispose();
-      for (const { params } of this.replicas.values()) params.dispose();
+      this.weights.dispose();
       await this.engine.dispose();
     });
   }
@@ -147,7 +134,7 @@ export class RolloutCompute {
     sampling,
     stops = null,
   }: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
-    const actor = this.replica("actor", true);
+    const actor = this.weights.of("actor", true);
     this.generator ??= new Generator({
       engine: this.engine,
       spec: actor.spec,
@@ -157,7 +144,7 @@ export class RolloutCompute {
       ...(this.settings.eosIds.length === 0 ? {} : { eosIds: this.settings.eosIds }),
     });
     const requests = prompts.map(({ experienceId, promptIds }) => ({ key: experienceId, promptIds }));
-    const answers = await this.generator.generate(requests, sampling, actor.params, stops);
+    const answers = await this.generator.generate(requests, sampling, weightsOf(actor), stops);
     return answers.map(({ responseIds, logprobs, finishReason }, i) => {
       const { promptIndex, sampleIndex, experienceId, promptIds } = prompts[i];
       requireFinite(experienceId, "logprobs", logprobs);
@@ -175,23 +162,15 @@ export class RolloutCompute {
   }
 
   private async score(rollouts: readonly Rollout[], temperature: number): Promise<ScoredRollout[]> {
-    const refLogprobs = await this.scorer.logprobs(this.replica("ref", true), rollouts, temperature);
-    const values = await this.scorer.values(this.replica("critic", true), rollouts);
-    const scores = await this.scorer.scores(this.replica("reward", true), rollouts);
+    const refLogprobs = await this.scorer.logprobs(this.weights.of("ref", true), rollouts, temperature);
+    const values = await this.scorer.values(this.weights.of("critic", true), rollouts);
+    const scores = await this.scorer.scores(this.weights.of("reward", true), rollouts);
     return rollouts.map((rollout, i) => {
       requireFinite(rollout.experienceId, "refLogprobs", refLogprobs[i]);
       requireFinite(rollout.experienceId, "values", values[i]);
       requireFinite(rollout.experienceId, "score", [scores[i]]);
       return { ...rollout, refLogprobs: refLogprobs[i], values: values[i], score: scores[i] };
     });
-  }
-
-  private replica(role: Role, needsWeights = false): Replica {
-    const replica = this.replicas.get(role);
-    if (replica === undefined) throw configError(`no ${role} model was configured`);
-    if (needsWeights && !this.loaded.has(role))
-      throw configError(`the ${role} model has no weights yet: load it first`);
-    return replica;
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -201,23 +180,7 @@ export class RolloutCompute {
   }
 }
 
-function int8Replica(engine: Engine, spec: ModelSpec): Replica {
-  if (engine.createFrozenArena === undefined) {
-    throw configError(
-      `engine.frozenWeights: int8 is computed by the onnx engine on the CPU; this worker runs ${engine.description}. Set it to f32`,
-    );
-  }
-  const form = frozenForm(spec);
-  return { spec, params: engine.createFrozenArena(layoutOf(spec), form), form };
-}
-
-function parseJson(text: string, role: Role): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw dataError(`model ${role}: config.json is not JSON`, { cause });
-  }
-}
+const weightsOf = ({ params, base }: Replica) => (base === undefined ? params : { params, base });
 
 function requireFinite(experienceId: string, quantity: string, values: ArrayLike<number>): void {
   for (let i = 0; i < values.length; i++) {

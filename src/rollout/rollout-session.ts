@@ -23,7 +23,7 @@ import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
 import { ExperienceUplink } from "./experience-uplink.js";
-import { ModelLoader } from "./model-loader.js";
+import { ModelLoader, baseName } from "./model-loader.js";
 import type * as rolloutThread from "./rollout-compute.js";
 import type { Role } from "./rollout-replicas.js";
 import type { Head } from "../models/model-spec.js";
@@ -150,28 +150,31 @@ export class RolloutSession {
   /** Brings the replicas to the versions the task names; between tasks, so never in the middle of a sequence. */
   private async load(task: RolloutTask__Output): Promise<void> {
     const { compute, loaded } = this.state;
+    const { config } = this.session;
+    const { frozenWeights } = config.engine;
     const shapes = JSON.stringify([
       task.tokenizer,
-      task.models.map(({ role, hfConfigJson, head }) => [role, hfConfigJson, head]),
+      task.models.map(({ role, hfConfigJson, head, base }) => [role, hfConfigJson, head, base?.sha256]),
     ]);
     if (shapes !== this.state.configuredFor) {
-      const { config } = this.session;
       await compute.run("configure", {
         engine: engineSettings(config),
-        models: task.models.map(({ role, hfConfigJson, head }) => ({
-          role: role as Role,
-          hfConfigJson,
-          head: head as Head,
+        models: task.models.map((model) => ({
+          role: model.role as Role,
+          hfConfigJson: model.hfConfigJson,
+          head: model.head as Head,
+          lora: model.base === null ? null : config.model.lora,
+          base: baseName(model, task.models, frozenWeights),
         })),
         eosIds: task.tokenizer?.eosIds ?? [],
         slots: config.generation.slots,
-        frozenWeights: config.engine.frozenWeights,
+        frozenWeights,
         maxSequenceTokens: config.data.maxPromptTokens + config.generation.maxNewTokens,
       });
       this.state.configuredFor = shapes;
       loaded.clear();
     }
-    for (const model of task.models) await this.models.load(model);
+    await this.models.loadAll(task.models, frozenWeights);
     this.state.policyVersion = task.policyVersion;
     this.context.metrics.workerPolicyVersion.set(task.policyVersion);
   }

@@ -2,7 +2,7 @@ import type { Tensor } from "@tensorflow/tfjs";
 import type { Arena, Engine, Program, Tensors } from "../engine/engine.js";
 import type { FrozenForm } from "../engine/frozen-weights.js";
 import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
-import { layoutOf, type ModelSpec } from "../models/model-spec.js";
+import type { ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
 import { bucketOf, groupByShape, PASS_TOKENS, type RowShape } from "./token-buckets.js";
 
@@ -14,7 +14,10 @@ const LISTED_PARTS = 4;
 /** A model and the arena that holds its parameters. */
 export interface Replica {
   readonly spec: ModelSpec;
+  /** With `base`: the rest of the model, its adapters or head. */
   readonly params: Arena;
+  /** Weights that other models read as well. @default `params` holds everything */
+  readonly base?: Arena;
   /** Where `params` holds matrices as int8. @default all float32 */
   readonly form?: FrozenForm;
 }
@@ -106,7 +109,8 @@ export class Scorer {
     sequences: readonly ScorableSequence[],
     reading: Reading,
   ): Promise<Float32Array[]> {
-    const { spec, params } = replica;
+    const { spec, params, base } = replica;
+    const arenas: Readonly<Record<string, Arena>> = base === undefined ? { params } : { params, base };
     const limit = spec.contextTokens;
     const shapes = sequences.map((sequence): RowShape => {
       const length = lengthOf(sequence);
@@ -124,7 +128,9 @@ export class Scorer {
         (_, row) => sequences[members[row] ?? members[0]],
       );
       const executable = await this.engine.compile(programOf(replica, reading, shape, rows.length));
-      const { listed } = await executable.run({ params }, inputsOf(rows, reading, shape), { borrows: true });
+      const { listed } = await executable.run(arenas, inputsOf(rows, reading, shape), {
+        borrows: true,
+      });
       members.forEach((member, row) => {
         const first = row * shape.listed;
         results[member] = (listed as Float32Array).slice(first, first + reading.of(rows[row]).count);
@@ -147,20 +153,24 @@ const scalarsOf = ({ spec }: Replica): Pick<Reading, "what" | "body"> => ({
  * `[rows·listed]`, the token after it. Output: listed `[rows·listed]`.
  */
 function programOf(
-  { spec, form }: Replica,
+  { spec, params, base, form }: Replica,
   { what, body }: Reading,
   { tokens, listed }: RowShape,
   rows: number,
 ): Program {
-  const layout = layoutOf(spec);
+  const { layout } = params;
+  const kind = form !== undefined ? " int8" : base !== undefined ? " split" : "";
   const column = { shape: [rows * listed], dtype: "int32" } as const;
   return {
-    key: `score ${what} ${specKey(spec)}${form === undefined ? "" : " int8"} B${rows} T${tokens} N${listed}`,
+    key: `score ${what} ${specKey(spec)}${kind} B${rows} T${tokens} N${listed}`,
     arenas: {
       params: form === undefined ? { layout, access: "read" } : { layout, access: "frozen", form },
+      ...(base === undefined ? {} : { base: { layout: base.layout, access: "read" } }),
     },
     inputs: { ids: { shape: [rows, tokens], dtype: "int32" }, at: column, labels: column },
-    body: ({ params }, { ids, at, labels }) => ({ outputs: { listed: body(params, { ids, at, labels }) } }),
+    body: (arenas, { ids, at, labels }) => ({
+      outputs: { listed: body({ ...arenas.base, ...arenas.params }, { ids, at, labels }) },
+    }),
   };
 }
 

@@ -65,11 +65,16 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   // ── who plays what ────────────────────────────────────────────────────────────────────────────────────────────
   const actor: ModelRef = { ...models.policy, role: "actor", head: "lm" };
   const critic: ModelRef = { ...models.reward, role: "critic", head: "scalar" };
+  // Over a frozen base a version is its adapters: workers hold what these sit on already, as reference and reward model.
+  const versioned = (role: string, start: ModelSource, policyVersion: number): Partial<ModelRef> => ({
+    parameters: artifacts.get(`${role}/${policyVersion}`),
+    base: hasAdapters(config) ? start.parameters : null,
+  });
   const replicas = (policyVersion: number): ModelRef[] => [
-    { ...actor, parameters: artifacts.get(`actor/${policyVersion}`) },
+    { ...actor, ...versioned("actor", models.policy, policyVersion) },
     { ...models.policy, role: "ref", head: "lm" },
     { ...models.reward, role: "reward", head: "scalar" },
-    { ...critic, parameters: artifacts.get(`critic/${policyVersion}`) },
+    { ...critic, ...versioned("critic", models.reward, policyVersion) },
   ];
   const brief = {
     models: replicas,
@@ -148,7 +153,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   // ── weights by version ───────────────────────────────────────────────────────────────────────────────────────────
   const publish = async (policyVersion: number) => {
     const items = ["actor", "critic"].map((role) => ({
-      what: `model:${role}`,
+      what: `${hasAdapters(config) ? "adapter" : "model"}:${role}`,
       artifactName: `${role}/${policyVersion}`,
     }));
     const { artifacts: refs } = await learners.publish(items, signal, { isFingerprinted: false });

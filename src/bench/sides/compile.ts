@@ -15,7 +15,8 @@ export interface CompileConfig extends ModelShape {
 
 const generation = (spec: ModelSpec) => {
   const [slots, slotTokens] = [8, 128];
-  return { spec, params: layoutOf(spec), cache: cacheLayout(spec, slots, slotTokens), slots, slotTokens };
+  const cache = cacheLayout(spec, slots, slotTokens);
+  return { spec, params: layoutOf(spec), base: null, cache, slots, slotTokens };
 };
 
 const PROGRAMS = {

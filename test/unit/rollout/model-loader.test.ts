@@ -27,7 +27,7 @@ const artifacts = {
 const loaded = new Map<string, string>();
 const loader = new ModelLoader({ compute: pool, loaded }, artifacts, () => undefined);
 const versionOf = (version: number) => ({
-  ...{ role: "actor", head: "lm", hfConfigJson, initSeed: 0 },
+  ...{ role: "actor", head: "lm", hfConfigJson, initSeed: 0, base: null },
   parameters: { name: `actor/${version}`, sha256: `v${version}`, sizeBytes: 1, localPath: "" },
 });
 const answers = async () =>

@@ -26,6 +26,11 @@ export interface ModelRef {
    * Seed for a fresh model, and for tensors a checkpoint lacks (a new scalar head).
    */
   'initSeed'?: (number);
+  /**
+   * Set for a model under adapters: the model that they sit on. `parameters` holds the adapters alone then, in PEFT's
+   * format, and a scalar head.
+   */
+  'base'?: (_troupe_v1_ArtifactRef | null);
 }
 
 /**
@@ -52,4 +57,9 @@ export interface ModelRef__Output {
    * Seed for a fresh model, and for tensors a checkpoint lacks (a new scalar head).
    */
   'initSeed': (number);
+  /**
+   * Set for a model under adapters: the model that they sit on. `parameters` holds the adapters alone then, in PEFT's
+   * format, and a scalar head.
+   */
+  'base': (_troupe_v1_ArtifactRef__Output | null);
 }
