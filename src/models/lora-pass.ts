@@ -1,6 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Tensor } from "@tensorflow/tfjs";
 import type { Tensors } from "../engine/engine.js";
+import { linear } from "../engine/ops.js";
 import type { ForwardPass } from "./forward-pass.js";
 import { dropoutScale, type AdapterDropout } from "./lora-dropout.js";
 import { adapterName } from "./lora.js";
@@ -22,14 +23,16 @@ export function withAdapters<P extends ForwardPass>(
   if (lora === undefined) return pass;
   const moduleOf = new Map(lora.modules.map((module) => [params[`${module}.weight`], module]));
   const scale = lora.alpha / lora.rank;
-  const linear: ForwardPass["linear"] = (x, w, bias, options) => {
+  const adaptedLinear: ForwardPass["linear"] = (x, w, bias, options) => {
     const y = pass.linear(x, w, bias, options);
     const module = moduleOf.get(w);
     if (module === undefined) return y;
+    // As right operand even of the few rows of a decode step, where large matrices stand left: these are thin, and so a
+    // row has the same bits among any number of others.
     const apply = (of: Tensor, part: "A" | "B") =>
-      pass.linear(of, params[adapterName(module, part)], null, { weightIsOutIn: true });
+      linear(of, params[adapterName(module, part)], null, { weightIsOutIn: true });
     const input = dropout === null ? x : tf.mul(x, dropoutScale(dropout, module, x.shape[1]!));
     return tf.add(y, apply(tf.mul(apply(input, "A"), scale), "B"));
   };
-  return { ...pass, linear };
+  return { ...pass, linear: adaptedLinear };
 }
