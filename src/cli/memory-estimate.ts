@@ -160,15 +160,25 @@ function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
   const tokens = Math.min(spec.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
   const cache = cacheLayout(spec, Math.max(2, generation.slots), tokens).size;
   const scalar = withHead(spec, "scalar");
+  const { lora } = config.model;
+  const adapted = lora?.onlyOptimizeLora === true ? withLora(spec, lora) : null;
   const trainedBytes = FLOAT_BYTES * (layoutOf(spec).size + layoutOf(scalar).size);
-  const frozenBytesOfBoth = frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
+  const adapterBytes =
+    adapted === null
+      ? 0
+      : FLOAT_BYTES * (trainedLayout(adapted).size + trainedLayout(withHead(adapted, "scalar")).size);
+  // Adapters sit on the weights of reference and reward model, where these are float32.
+  const isBaseShared = adapted !== null && config.engine.frozenWeights === "f32";
+  const frozenBytesOfBoth = isBaseShared
+    ? 0
+    : frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
   const passes =
     forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
     2 * forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
     generation.slots * spec.vocabularySize * 2;
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
-    { name: "parameters", bytes: trainedBytes + frozenBytesOfBoth },
+    { name: "parameters", bytes: trainedBytes + adapterBytes + frozenBytesOfBoth },
     // The actor's matrices once more, as its decode program keeps them.
     { name: "packed weights", bytes: FLOAT_BYTES * layoutOf(spec).size },
     { name: "cache", bytes: FLOAT_BYTES * cache },

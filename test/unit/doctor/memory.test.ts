@@ -63,6 +63,22 @@ describe("estimateMemory", () => {
       expect(part(lora, name)).toBeLessThan(0.05 * part(whole, name));
   });
 
+  it("counts actor and reference, critic and reward model once each under frozen adapters", async () => {
+    const { parameters } = await estimateMemory(config());
+    const rollout = async (lora: object | null, frozenWeights = "f32") =>
+      part(
+        await processOf(config({ model: { ...fresh(512, 16), lora }, engine: { frozenWeights } }), "rollout"),
+        "parameters",
+      );
+    const twoModels = 4 * (2 * parameters + 512);
+    const shared = await rollout({ rank: 8 });
+    expect(shared).toBeGreaterThan(twoModels);
+    expect(shared).toBeLessThan(1.06 * twoModels);
+    expect(await rollout({ rank: 8, onlyOptimizeLora: false })).toBe(await rollout(null));
+    // int8 judges are models of their own.
+    expect(await rollout({ rank: 8 }, "int8")).toBeGreaterThan(await rollout(null, "int8"));
+  });
+
   it("counts an int8 reference and reward model twice at a quarter of their size", async () => {
     const { parameters } = await estimateMemory(config());
     const rollout = async (frozenWeights: string) =>

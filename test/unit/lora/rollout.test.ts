@@ -2,10 +2,24 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createEngine } from "../../../src/engine/create-engine.js";
 import { writeAdapterFile } from "../../../src/models/lora-files.js";
-import { mergedWeights, splitWeights, trainedLayout, withLora } from "../../../src/models/lora.js";
-import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../../../src/models/model-spec.js";
+import {
+  frozenLayout,
+  mergedWeights,
+  splitWeights,
+  trainedLayout,
+  withLora,
+} from "../../../src/models/lora.js";
+import {
+  freshGpt2Spec,
+  layoutOf,
+  toHfConfig,
+  type Head,
+  type ModelSpec,
+} from "../../../src/models/model-spec.js";
 import type { Prompt, ScoredRollout } from "../../../src/rl/types.js";
+import { Generator } from "../../../src/rollout/generator.js";
 import type { Role } from "../../../src/rollout/replica-weights.js";
 import { RolloutCompute, type RolloutSettings } from "../../../src/rollout/rollout-replicas.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
@@ -145,6 +159,32 @@ describe("a rollout worker under frozen adapters", () => {
     expect(await performed(compute, { prompts: prompts.slice(11, 14) })).toEqual(all.slice(11, 14));
     expect(await performed(compute, { prompts: [...prompts].reverse() })).toEqual([...all].reverse());
     await compute.close();
+  });
+
+  it("gives an answer the same bits in any number of slots, where matrices are wide", async () => {
+    const plain = freshGpt2Spec({
+      ...{ head: "lm", layers: 1, hidden: 256, heads: 4, contextTokens: 64, vocabularySize: 40 },
+      ...{ eosTokenId: 1, padTokenId: 0 },
+    });
+    const spec = withLora(plain, { ...LORA, rank: 3 });
+    const { trained, frozen } = splitWeights(spec, tinyParams(plain, 1), 3);
+    for (const { name, offset, size } of trainedLayout(spec).entries)
+      fillNormal(trained.subarray(offset, offset + size), 0.02, 5, streamOf(name));
+    const { engine } = await createEngine({ name: "onnx", threads: 1 });
+    const weights = {
+      params: engine.createArena(trainedLayout(spec), trained),
+      base: engine.createArena(frozenLayout(spec)!, frozen!),
+    };
+    const answers = async (slots: number) => {
+      const generator = new Generator({ engine, spec, slots, maxSequenceTokens: 48 });
+      const made = await generator.generate(tinyPrompts(20), SAMPLING, weights);
+      generator.dispose();
+      return made;
+    };
+    const few = await answers(4);
+    expect(few.some(({ responseIds }) => responseIds.length > 4)).toBe(true);
+    for (const slots of [17, 40]) expect(await answers(slots), `${slots} slots`).toEqual(few);
+    await engine.dispose();
   });
 
   it("keeps a base of its own beside int8 judges", async () => {
