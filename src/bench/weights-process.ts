@@ -92,7 +92,8 @@ async function makeRollout(shape: WeightsSettings) {
   const loader = new ModelLoader({ compute, loaded }, artifacts, () => undefined);
   return async (message: ToWeightsProcess) => {
     if (message.kind !== "load") throw new Error("a rollout worker loads");
-    await loader.load({ role: "actor", hfConfigJson, head: "lm", parameters: message.ref, initSeed: 0 });
+    const parameters = message.ref;
+    await loader.load({ role: "actor", hfConfigJson, head: "lm", parameters, initSeed: 0, base: null });
     return { kind: "loaded", sha256: loaded.get("actor") };
   };
 }
