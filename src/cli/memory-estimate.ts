@@ -42,8 +42,8 @@ const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
   coordinator: 165 * MIB,
-  learner: 280 * MIB,
-  rollout: 195 * MIB,
+  learner: 305 * MIB,
+  rollout: 285 * MIB,
   launcher: 120 * MIB,
 };
 /** Chunks of weights that wait for the garbage collector, at most. */
