@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { WorkerOptions } from "../worker/worker-options.js";
 import { startWorker } from "../worker/start-worker.js";
 import { ComputePool } from "../worker/compute-pool.js";
-import { LearnerSession, learnerHoldings, type LearnerState } from "./learner-session.js";
+import { LearnerSession } from "./learner-session.js";
+import { LearnerState } from "./learner-state.js";
 import type * as learnerThread from "./learner-thread.js";
 
 /** Runs until the run is over, the process is told to stop, or an error ends it. */
@@ -13,14 +14,11 @@ export async function runLearner(options: WorkerOptions): Promise<void> {
   const compute = new ComputePool<typeof learnerThread>("src/learner/learner-thread");
   const scratchDir = await mkdtemp(join(tmpdir(), "troupe-learner-"));
   // Outlives a broken connection: a learner that comes back with its parameters need not copy them again.
-  const state: LearnerState = { compute, scratchDir, position: null, voted: null };
+  const state = new LearnerState(compute, scratchDir);
   try {
     await startWorker("learner", options, {
-      holdings: () => learnerHoldings(state),
-      forget: () => {
-        state.position = null;
-        state.voted = null;
-      },
+      holdings: () => state.holdings(),
+      forget: () => state.forget(),
       perform: async (session, context) => (await LearnerSession.start(state, session, context)).run(),
     });
   } finally {

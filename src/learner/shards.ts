@@ -25,6 +25,20 @@ export function denominatorOf(rows: ShardRows): number {
   }
 }
 
+/** Tokens of the rows that are run forward and backward. */
+export function tokensOf(rows: ShardRows): number {
+  const total = <R>(list: readonly R[], tokens: (row: R) => number) =>
+    list.reduce((sum, row) => sum + tokens(row), 0);
+  switch (rows.kind) {
+    case "sft":
+      return total(rows.rows, lengthOf.sft);
+    case "reward":
+      return total(rows.rows, ({ chosen, rejected }) => chosen.length + rejected.length);
+    case "ppo":
+      return total(rows.rows, lengthOf.ppo) + total(rows.ptx ?? [], lengthOf.sft);
+  }
+}
+
 /** @throws {TroupeError} SHAPE when the model cannot hold a sequence */
 export function checkLengths(lengths: readonly number[], contextTokens: number): void {
   const longest = Math.max(0, ...lengths);

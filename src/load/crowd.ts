@@ -4,7 +4,8 @@ import { setMaxListeners } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LearnerSession, learnerHoldings, type LearnerState } from "../learner/learner-session.js";
+import { LearnerSession } from "../learner/learner-session.js";
+import { LearnerState } from "../learner/learner-state.js";
 import { createLogger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
 import { RolloutSession, type RolloutState } from "../rollout/rollout-session.js";
@@ -57,8 +58,7 @@ export async function playCrowd(
       metricsAddress: "127.0.0.1:1",
       logger,
       signal,
-      holdings: () =>
-        role === "learner" ? learnerHoldings(learner) : { policyVersion: rollout.policyVersion },
+      holdings: () => (role === "learner" ? learner.holdings() : { policyVersion: rollout.policyVersion }),
       onOtherRun: () => undefined,
       onHeartbeat: (roundTripMs) => onHeartbeat(role, roundTripMs),
       onReconnect: () => logger.error({ worker_id: workerId }, "joined again"),
@@ -69,12 +69,7 @@ export async function playCrowd(
       configuredFor: "",
       policyVersion: undefined,
     };
-    const learner: LearnerState = {
-      compute: learnerCompute as LearnerState["compute"],
-      scratchDir,
-      position: null,
-      voted: null,
-    };
+    const learner = new LearnerState(learnerCompute as LearnerState["compute"], scratchDir);
     const perform = async (session: Session) => {
       if (isFlooder) return flood(session, responseTokens, options.floodPerSecond);
       if (role === "rollout")

@@ -19,7 +19,7 @@ import type { RegisterReply__Output } from "../rpc/generated/troupe/v1/RegisterR
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
 import { PROTOCOL_VERSION, troupe } from "../rpc/load-proto.js";
 import { fromServiceError, isRetryable } from "../rpc/status.js";
-import { clientChannel, explainTlsFailure, type Access } from "../rpc/tls.js";
+import { clientChannel, explainTlsFailure, splitAddress, type Access } from "../rpc/tls.js";
 import { sleep } from "../shared/abort.js";
 import { parseCoordinatorAddresses, type CoordinatorAddresses } from "./coordinator-addresses.js";
 import type { WorkersTogether } from "./worker-options.js";
@@ -71,6 +71,8 @@ export interface Session {
   readonly sender: Sender;
   readonly config: Config;
   readonly clients: Clients;
+  /** Name or IP address at which the coordinator is reached. */
+  readonly coordinatorHost: string;
   readonly signal: AbortSignal;
   readonly draining: AbortSignal;
   /** Counts a finished piece of work; carried by heartbeats. */
@@ -113,7 +115,7 @@ export async function serveCoordinator(
     for (;;) {
       const joined = await register(reach, options, workerId);
       if (joined === undefined) return;
-      const { clients, reply } = joined;
+      const { reply } = joined;
       const isOtherRun = runId !== undefined && reply.sender?.runId !== runId;
       if (runId !== undefined) options.onReconnect();
       runId = reply.sender?.runId;
@@ -123,7 +125,7 @@ export async function serveCoordinator(
         options.onOtherRun();
         continue;
       }
-      const isOver = await serveSession(clients, options, reply, perform);
+      const isOver = await serveSession(joined, options, perform);
       if (isOver) return;
       options.logger.warn("session ended, joining again");
       await sleep(200, options.signal);
@@ -133,10 +135,16 @@ export async function serveCoordinator(
   }
 }
 
+/** An address and the clients connected to it. */
+interface Reached {
+  readonly address: string;
+  readonly clients: Clients;
+}
+
 /** The clients of the coordinator's address, or of the one of its addresses whose turn it is. */
 class CoordinatorReach {
   private readonly addresses: CoordinatorAddresses;
-  private current: { readonly address: string; readonly clients: Clients } | undefined;
+  private current: Reached | undefined;
 
   constructor(private readonly options: Pick<LinkOptions, "coordinator" | "access">) {
     this.addresses = parseCoordinatorAddresses(options.coordinator);
@@ -152,18 +160,17 @@ class CoordinatorReach {
     return this.addresses.hasOthers ? OTHERS_WAIT_MS : CONTROL_DEADLINE_MS;
   }
 
-  async clients(): Promise<Clients> {
-    return this.current?.clients ?? (await this.turn());
+  async here(): Promise<Reached> {
+    return this.current ?? (await this.turn());
   }
 
   /** Goes on to the next address. @throws {TroupeError} UNREACHABLE when none is known at this moment */
-  async turn(): Promise<Clients> {
+  async turn(): Promise<Reached> {
     const address = await this.addresses.next();
-    if (this.current?.address !== address) {
-      this.close();
-      this.current = { address, clients: openClients(address, this.options.access) };
-    }
-    return this.current!.clients;
+    if (this.current?.address === address) return this.current;
+    this.close();
+    this.current = { address, clients: openClients(address, this.options.access) };
+    return this.current;
   }
 
   close(): void {
@@ -172,11 +179,16 @@ class CoordinatorReach {
   }
 }
 
+interface Joined extends Reached {
+  readonly reply: RegisterReply__Output;
+}
+
+/** @returns undefined when told to end meanwhile */
 async function register(
   reach: CoordinatorReach,
   options: LinkOptions,
   workerId: string,
-): Promise<{ readonly clients: Clients; readonly reply: RegisterReply__Output } | undefined> {
+): Promise<Joined | undefined> {
   const requestId = randomUUID();
   let waitedMs = 0;
   for (
@@ -188,9 +200,9 @@ async function register(
     const startedMs = performance.now();
     try {
       // A coordinator that ended a session may still be there; after a failure another one may.
-      const clients = await (isFirst ? reach.clients() : reach.turn());
+      const reached = await (isFirst ? reach.here() : reach.turn());
       const reply = await new Promise<RegisterReply__Output>((resolve, reject) => {
-        clients.membership.register(
+        reached.clients.membership.register(
           {
             role: options.role === "rollout" ? "ROLE_ROLLOUT" : "ROLE_LEARNER",
             workerId,
@@ -206,7 +218,7 @@ async function register(
           (error, reply) => (error ? reject(error) : resolve(reply as RegisterReply__Output)),
         );
       });
-      return { clients, reply };
+      return { ...reached, reply };
     } catch (cause) {
       const doing = `joining the coordinator at ${reach.address ?? options.coordinator}`;
       const error = fromServiceError(cause, doing);
@@ -230,9 +242,8 @@ async function register(
 
 /** @returns true when the worker is done for good (drained or told to stop) */
 async function serveSession(
-  clients: Clients,
+  { address, clients, reply }: Joined,
   options: LinkOptions,
-  reply: RegisterReply__Output,
   perform: (session: Session) => Promise<void>,
 ): Promise<boolean> {
   if (reply.sender === null) throw protocolError("RegisterReply.sender: expected a value, got none");
@@ -277,6 +288,7 @@ async function serveSession(
       sender,
       config,
       clients,
+      coordinatorHost: splitAddress(address).host,
       signal: ended.signal,
       draining: drained.signal,
       noteProgress: () => void progress++,

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LearnerCompute } from "../../../src/learner/learner-compute.js";
-import { LearnerSession, learnerHoldings, type LearnerState } from "../../../src/learner/learner-session.js";
+import { LearnerSession } from "../../../src/learner/learner-session.js";
+import { LearnerState } from "../../../src/learner/learner-state.js";
 import type { Arena } from "../../../src/engine/engine.js";
 import { createLogger } from "../../../src/observability/logger.js";
 import { createMetrics } from "../../../src/observability/metrics.js";
@@ -18,12 +19,7 @@ export class InProcessLearner {
 
   constructor(workerId: string, coordinator: string) {
     const compute = { run: (name: string, argument: unknown) => this.run(name, argument) };
-    this.state = {
-      compute: compute as unknown as LearnerState["compute"],
-      scratchDir: this.scratchDir,
-      position: null,
-      voted: null,
-    };
+    this.state = new LearnerState(compute as unknown as LearnerState["compute"], this.scratchDir);
     const logger = createLogger({ role: "learner", level: "silent" });
     const metrics = createMetrics("learner", { processMetrics: false });
     this.ended = serveCoordinator(
@@ -36,7 +32,7 @@ export class InProcessLearner {
         metricsAddress: "127.0.0.1:1",
         logger,
         signal: this.stopping.signal,
-        holdings: () => learnerHoldings(this.state),
+        holdings: () => this.state.holdings(),
         onOtherRun: () => undefined,
         onHeartbeat: () => undefined,
         onReconnect: () => undefined,
