@@ -70,7 +70,7 @@ export class ParameterRounds {
       if (this.round !== round) return; // given up meanwhile
       for (const { workerId, firstShard, shardCount } of shareShards(members, shards.length)) {
         const own = experienceIds?.slice(firstShard, firstShard + shardCount) ?? [];
-        round.parts.push({ workerId, index, experienceIds: own.flat() });
+        round.parts.push({ workerId, share: shardCount / shards.length, experienceIds: own.flat() });
         streams.send(workerId, {
           train: {
             generation,

@@ -66,19 +66,26 @@ export function roundRequest(
 /** Experiences that one learner was given of one minibatch. */
 export interface RoundPart {
   readonly workerId: string;
-  /** Place of the minibatch in the round. */
-  readonly index: number;
+  /** Its micro-shards over all of the minibatch's, 0 to 1. */
+  readonly share: number;
   readonly experienceIds: readonly string[];
 }
 
 /**
  * Experiences of a round that nobody trained: a learner that is gone trained none of its parts, one that was told to
  * stop those of the first minibatches. One that is in several minibatches is trained when one of them was.
- * @param trained workerId → minibatches, of those whose parameters are averaged
+ * @param parts   every learner's in the order of the minibatches
+ * @param trained workerId → sum of the shares it trained, of those whose parameters are averaged
  */
 export function leftOutOf(parts: readonly RoundPart[], trained: ReadonlyMap<string, number>): string[] {
-  const isTrained = ({ workerId, index }: RoundPart) => index < (trained.get(workerId) ?? 0);
-  const used = new Set(parts.filter(isTrained).flatMap(({ experienceIds }) => experienceIds));
+  const reached = new Map<string, number>();
+  const used = new Set<string>();
+  for (const { workerId, share, experienceIds } of parts) {
+    const before = reached.get(workerId) ?? 0;
+    reached.set(workerId, before + share);
+    // A part is trained whole or not at all: its middle tells.
+    if (before + share / 2 < (trained.get(workerId) ?? 0)) for (const id of experienceIds) used.add(id);
+  }
   const all = new Set(parts.flatMap(({ experienceIds }) => experienceIds));
   return [...all].filter((id) => !used.has(id));
 }

@@ -46,6 +46,7 @@ describe("runs that average parameters", { timeout: 2 * PATIENCE_MS }, () => {
     const first = await expectWholeLedger(await folder.start("equal-1", args));
     const second = await expectWholeLedger(await folder.start("equal-2", args));
     expect(second.stateSha256).toBe(first.stateSha256);
+    expect(first.ppo.experiences.dropped).toBe(0);
     expect(first.sft.evalLossAfter).toBeLessThan(first.sft.evalLossBefore);
   });
 

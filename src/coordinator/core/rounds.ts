@@ -20,7 +20,8 @@ export function closeRound(state: CoordinatorState, event: RoundTrained, out: Ou
   if (active?.generation !== event.generation || active.manifest.step !== event.step || !active.isTraining)
     return;
   const trained = active.members.filter(({ workerId }) => event.workerIds.includes(workerId));
-  if (trained.length === 0) return;
+  // The shell counts on one that has left meanwhile, also for what is left out: it is told of that, and decides again.
+  if (trained.length < event.workerIds.length || trained.length === 0) return;
   for (const { workerId, incarnation } of active.members) {
     const member = volatile.members.get(workerId);
     if (event.workerIds.includes(workerId) || member?.incarnation !== incarnation) continue;

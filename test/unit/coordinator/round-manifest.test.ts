@@ -13,26 +13,40 @@ const update = (ids: string[], isFinalUse = true, shardCount = 4) => ({
 
 describe("a round's manifest", () => {
   it("has left out what a slow learner did not get to and a lost one trained, unless another minibatch had it", () => {
-    const part = (workerId: string, index: number, ...experienceIds: string[]) => ({
+    const part = (workerId: string, share: number, ...experienceIds: string[]) => ({
       workerId,
-      index,
+      share,
       experienceIds,
     });
     const parts = [
-      part("quick", 0, "a"),
-      part("slow", 0, "b"),
-      part("lost", 0, "c"),
-      part("quick", 1, "d", "c"),
-      part("slow", 1, "e", "a"),
-      part("lost", 1, "f"),
+      part("quick", 0.5, "a"),
+      part("slow", 0.25, "b"),
+      part("lost", 0.25, "c"),
+      part("quick", 0.5, "d", "c"),
+      part("slow", 0.25, "e", "a"),
+      part("lost", 0.25, "f"),
     ];
     const trained = new Map([
-      ["quick", 2],
-      ["slow", 1],
+      ["quick", 1],
+      ["slow", 0.25],
     ]);
     expect(leftOutOf(parts, trained)).toEqual(["e", "f"]);
-    expect(leftOutOf(parts, new Map(trained).set("slow", 2).set("lost", 2))).toEqual([]);
+    expect(leftOutOf(parts, new Map(trained).set("slow", 0.5).set("lost", 0.5))).toEqual([]);
     expect(leftOutOf(parts, new Map())).toHaveLength(6);
+  });
+
+  it("has left out nothing that equal learners trained to the end, however their shares add up", () => {
+    const thirds = Array.from({ length: 9 }, (_, i) => ({
+      workerId: `l${i % 3}`,
+      share: 1 / 3,
+      experienceIds: [`${i}`],
+    }));
+    const whole = 1 / 3 + 1 / 3 + 1 / 3;
+    const trained = new Map(["l0", "l1", "l2"].map((workerId) => [workerId, whole]));
+    expect(leftOutOf(thirds, trained)).toEqual([]);
+    expect(leftOutOf(thirds, trained.set("l1", 2 / 3))).toEqual(["7"]);
+    // More learners than micro-shards: this one was given nothing.
+    expect(leftOutOf([{ workerId: "l3", share: 0, experienceIds: [] }], new Map([["l3", 0]]))).toEqual([]);
   });
 
   it("gives back its minibatches in order, though it lists an experience of two epochs once", () => {

@@ -94,6 +94,16 @@ describe("a round of parameter averaging", () => {
     expect(core.take("FenceWorker")).toEqual([]);
   });
 
+  it("asks again for its end when that counts on a learner that left meanwhile, with what it left out", () => {
+    const { core, generation, lose, trained } = roundWith(2);
+    lose("l2");
+    trained("l1", "l2"); // decided before the shell heard
+    expect(core.takeOne("LeaveRound")).toMatchObject({ generation, workerId: "l2" });
+    expect(core.take("AverageRound")).toEqual([]);
+    trained("l1");
+    expect(ids(core.takeOne("AverageRound").members)).toEqual(["l1"]);
+  });
+
   it("sends members whose parameters differ from the majority's to heal", () => {
     const { core, trained, vote, generation } = roundWith(3);
     trained("l1", "l2", "l3");
