@@ -20,12 +20,23 @@ export interface JournalFacts {
   readonly stepsBegunAgain: number;
   /** Committed steps computed again, because no process held their result any more. */
   readonly stepsReplayed: number;
+  /** What became of the admitted experiences in the end. */
+  readonly trained: number;
+  readonly dropped: Readonly<Record<string, number>>;
   readonly violations: readonly Violation[];
 }
 
+type StepPrepared = Extract<DurableRecord, { type: "StepPrepared" }>;
+
 interface Fate {
   admissions: number;
+  /** Minibatches of committed steps that listed it. */
+  listings: number;
+  /** Committed steps that took it in: not those of which it was left out. */
   uses: number;
+  /** Listed by a final use, or dropped: how often it came to an end. */
+  ends: number;
+  dropped: string | null;
 }
 
 /** Reads the journal of a run directory whose processes have ended. */
@@ -53,7 +64,7 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
   let finished = 0;
   let stepsReplayed = 0;
   let lastStep = { stage: "", step: 0 };
-  let current: Extract<DurableRecord, { type: "StepPrepared" }> | undefined;
+  let current: StepPrepared | undefined;
 
   for (const record of records) {
     switch (record.type) {
@@ -63,7 +74,7 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
       case "CollectionOpened":
         for (const id of record.tasks.flatMap((task) => task.experienceIds)) {
           if (fates.has(id)) report("experience", `${id} was asked for twice`);
-          fates.set(id, { admissions: 0, uses: 0 });
+          fates.set(id, { admissions: 0, listings: 0, uses: 0, ends: 0, dropped: null });
         }
         break;
       case "ExperiencesAdmitted":
@@ -74,12 +85,14 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
         }
         break;
       case "ExperiencesAbandoned":
-      case "ExperiencesDropped":
-        report(
-          "experience",
-          `${record.experienceIds.length} lost for ${record.reason}, first ${record.experienceIds[0]}`,
-        );
+      case "ExperiencesDropped": {
+        const { type, reason, experienceIds } = record;
+        const isPlanned = type === "ExperiencesDropped" && plan.mayDrop.includes(reason);
+        if (!isPlanned)
+          report("experience", `${experienceIds.length} lost for ${reason}, first ${experienceIds[0]}`);
+        for (const id of experienceIds) end(fates.get(id), reason);
         break;
+      }
       case "StepPrepared":
         prepared += 1;
         current = record;
@@ -100,10 +113,24 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
           report("step", `step ${step} of ${stage} was committed but not prepared`);
         lastStep = { stage, step };
         stepHashes.set(`${stage}/${step}`, record.hash);
-        for (const id of current?.experienceIds ?? []) {
+        const leftOut = new Set(record.leftOut);
+        if (leftOut.size !== (record.leftOut?.length ?? 0))
+          report("experience", `step ${step} of ${stage} leaves out an experience twice`);
+        if (leftOut.size > 0 && !plan.mayDrop.includes("leftOut"))
+          report("experience", `${leftOut.size} left out of step ${step} of ${stage}`);
+        const listings = current === undefined ? new Map<string, number>() : listingsOf(current);
+        for (const id of leftOut)
+          if (!listings.has(id))
+            report("experience", `${id} was left out of step ${step}, which does not list it`);
+        for (const [id, count] of listings) {
           const fate = fates.get(id);
           if (fate === undefined) report("experience", `${id} was trained but never asked for`);
-          else fate.uses += 1;
+          else {
+            if (fate.ends > 0) report("experience", `${id} was used by step ${step} after its end`);
+            fate.listings += count;
+            if (!leftOut.has(id)) fate.uses += 1;
+            if (current?.isFinalUse) end(fate, fate.uses === 0 ? "leftOut" : null);
+          }
         }
         break;
       }
@@ -116,13 +143,14 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
         break;
     }
   }
-  checkFates(fates, plan, report);
+  const { trained, dropped } = checkFates(fates, plan, report);
   const ppoSteps = plan.iterations * plan.stepsPerIteration;
-  if (!stepHashes.has(`ppo/${ppoSteps}`) || stepHashes.has(`ppo/${ppoSteps + 1}`))
+  const isShort = !stepHashes.has(`ppo/${ppoSteps}`);
+  if ((isShort && dropped.stale === undefined) || stepHashes.has(`ppo/${ppoSteps + 1}`))
     report("step", `ppo was to end with step ${ppoSteps}, the last one committed is ${lastStep.step}`);
   if (versions.size !== plan.iterations + 1)
     report("version", `${plan.iterations + 1} policy versions were due, ${versions.size} were published`);
-  const folding = foldFailure(records);
+  const folding = foldFailure(records, { trained, dropped });
   if (folding !== undefined) report("journal", folding);
   return {
     records: records.length,
@@ -131,27 +159,57 @@ export function auditRecords(records: readonly DurableRecord[], plan: TrainingPl
     coordinatorStarts,
     stepsBegunAgain: prepared - finished,
     stepsReplayed,
+    trained,
+    dropped,
     violations,
   };
 }
 
+function end(fate: Fate | undefined, dropped: string | null): void {
+  if (fate === undefined) return;
+  fate.ends += 1;
+  fate.dropped = dropped;
+}
+
+/** How many minibatches of the step list each of its experiences: 1, or as many as its round says. */
+function listingsOf({ experienceIds, input }: StepPrepared): Map<string, number> {
+  const round = input as { readonly minibatches?: readonly (readonly number[])[] } | null;
+  if (round?.minibatches === undefined) return new Map(experienceIds.map((id) => [id, 1]));
+  const listings = new Map(experienceIds.map((id) => [id, 0]));
+  for (const place of round.minibatches.flat())
+    listings.set(experienceIds[place], (listings.get(experienceIds[place]) ?? 0) + 1);
+  return listings;
+}
+
+/** Each was admitted once, used as often as planned, and came to one end. */
 function checkFates(
   fates: ReadonlyMap<string, Fate>,
   plan: TrainingPlan,
   report: (invariant: Violation["invariant"], detail: string) => void,
-): void {
+): Pick<JournalFacts, "trained" | "dropped"> {
   const expected = plan.iterations * plan.experiencesPerIteration;
   if (fates.size !== expected)
     report("experience", `${expected} were to be made, ${fates.size} were asked for`);
-  for (const [id, { admissions, uses }] of fates) {
-    if (admissions !== 1) report("experience", `${id} was admitted ${admissions} times`);
-    if (uses !== plan.usesPerExperience)
-      report("experience", `${id} was trained in ${uses} steps, planned ${plan.usesPerExperience}`);
+  let trained = 0;
+  const dropped: Record<string, number> = {};
+  for (const [id, fate] of fates) {
+    if (fate.admissions !== 1) report("experience", `${id} was admitted ${fate.admissions} times`);
+    if (fate.ends !== 1) report("experience", `${id} came to ${fate.ends} ends`);
+    // Dropped before a step listed it: no pass was to take it.
+    const isUnlisted = fate.dropped !== null && fate.dropped !== "leftOut" && fate.listings === 0;
+    if (fate.listings !== plan.usesPerExperience && !isUnlisted)
+      report("experience", `${id} was in ${fate.listings} minibatches, planned ${plan.usesPerExperience}`);
+    if (fate.dropped === null) trained += 1;
+    else dropped[fate.dropped] = (dropped[fate.dropped] ?? 0) + 1;
   }
+  return { trained, dropped };
 }
 
-/** Why the records are no history of a run, if they are not. */
-function foldFailure(records: readonly DurableRecord[]): string | undefined {
+/** Why the records are no history of a run, if they are not, or what the coordinator makes of them differently. */
+function foldFailure(
+  records: readonly DurableRecord[],
+  { trained, dropped }: Pick<JournalFacts, "trained" | "dropped">,
+): string | undefined {
   const state = emptyDurableState();
   try {
     for (const record of records) applyRecord(state, record);
@@ -159,8 +217,14 @@ function foldFailure(records: readonly DurableRecord[]): string | undefined {
     return describeError(error);
   }
   const { counts } = state;
-  const isEmpty = counts.open === 0 && counts.buffered === 0 && counts.bufferedBytes === 0;
-  return isEmpty ? undefined : `experiences are left: ${counts.open} open, ${counts.buffered} buffered`;
+  if (counts.open > 0 || counts.buffered > 0 || counts.bufferedBytes > 0)
+    return `experiences are left: ${counts.open} open, ${counts.buffered} buffered`;
+  const total = (by: Readonly<Record<string, number>>) =>
+    Object.values(by).reduce((sum, count) => sum + count, 0);
+  const lost = total(counts.dropped) + total(counts.abandoned);
+  return counts.trained === trained && lost === total(dropped)
+    ? undefined
+    : `the records tell of ${trained} trained and ${total(dropped)} dropped, the coordinator counts ${counts.trained} and ${lost}`;
 }
 
 /** Steps and versions that came out differently than in the twin, first difference only. */

@@ -16,7 +16,10 @@ export type Phase = AimedPhase | "between" | "away";
  *   publishing      (i + 1)·S steps are done, the policy version is still i
  *   checkpointing   the version is i + 1; the iteration is committed, then saved
  */
-export function phaseOf(status: RunStatus | undefined, plan: TrainingPlan): Phase {
+export function phaseOf(
+  status: RunStatus | undefined,
+  plan: Pick<TrainingPlan, "iterations" | "experiencesPerIteration" | "stepsPerIteration">,
+): Phase {
   if (status === undefined) return "away";
   if (status.stage === "sft" || status.stage === "reward") return "supervised";
   if (status.stage !== "ppo") return "between";

@@ -12,6 +12,8 @@ export interface ChaosReport {
   readonly rollouts: number;
   readonly learners: number;
   readonly iterationsPerRun: number;
+  /** Settings of the training beyond its own. */
+  readonly sets: readonly string[];
   readonly runs: number;
   readonly faults: readonly FaultRow[];
   /** Uncommitted steps that were begun again: at most one per fault. */
@@ -25,7 +27,10 @@ export interface ChaosReport {
   readonly secondsPerRun: number;
   /** Experiences per second under faults ÷ without. */
   readonly throughputKept: number;
-  readonly isFinalHashEqual: boolean;
+  /** null: by design the result depends on who was there when, so it is not compared. */
+  readonly isFinalHashEqual: boolean | null;
+  /** Of all runs under faults. */
+  readonly experiences: { readonly trained: number; readonly dropped: Readonly<Record<string, number>> };
   readonly finalHash: string;
 }
 
@@ -63,7 +68,7 @@ const limitsMs = (leaseTtlMs: number): Readonly<Record<keyof RecoveryTimes, numb
 });
 
 export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
-  const { options, twin, runs, violations } = campaign;
+  const { options, plan, twin, runs, violations } = campaign;
   const limits = limitsMs(options.leaseTtlMs);
   const recovery = joinTimes(runs.map((run) => run.recovery));
   const total = (of: "stepsBegunAgain" | "stepsReplayed") =>
@@ -75,7 +80,8 @@ export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
     seed: options.seed,
     rollouts: options.rollouts,
     learners: options.learners,
-    iterationsPerRun: options.iterations,
+    iterationsPerRun: plan.iterations,
+    sets: options.sets ?? [],
     runs: runs.length,
     faults: runs.flatMap((run) => run.faults.map(faultRow)),
     stepsBegunAgain: total("stepsBegunAgain"),
@@ -88,9 +94,22 @@ export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
     twinSeconds: twin.seconds,
     secondsPerRun,
     throughputKept: twin.seconds / secondsPerRun,
-    isFinalHashEqual: runs.every((run) => run.summary?.stateSha256 === finalHash),
+    isFinalHashEqual: plan.isReproducible
+      ? runs.every((run) => run.summary?.stateSha256 === finalHash)
+      : null,
+    experiences: {
+      trained: runs.reduce((sum, run) => sum + (run.journal?.trained ?? 0), 0),
+      dropped: addUp(runs.map((run) => run.journal?.dropped ?? {})),
+    },
     finalHash,
   };
+}
+
+function addUp(counts: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const [name, count] of counts.flatMap((one) => Object.entries(one)))
+    total[name] = (total[name] ?? 0) + count;
+  return total;
 }
 
 function faultRow({ planned, run, name, phase, stage, iteration, optimizerStep }: InjectedFault): FaultRow {
@@ -135,6 +154,7 @@ export function reportText(report: ChaosReport): string {
   const lines = [
     `${faults.length} faults in ${report.runs} runs of ${report.iterationsPerRun} iterations, ` +
       `${report.rollouts} rollouts, ${report.learners} learners, seed ${report.seed}`,
+    ...(report.sets.length > 0 ? [`training: ${report.sets.join(" ")}`] : []),
     `machine: ${machine.cores} × ${machine.cpu}, load average ${machine.loadAverage.toFixed(1)}`,
     "",
     ...table(
@@ -180,11 +200,23 @@ export function reportText(report: ChaosReport): string {
     "",
     `steps begun again  ${report.stepsBegunAgain} in flight (at most one per fault), ${report.stepsReplayed} committed ones repeated`,
     `throughput kept    ${(100 * report.throughputKept).toFixed(0)} % (a run took ${report.secondsPerRun.toFixed(1)} s, without faults ${report.twinSeconds.toFixed(1)} s)`,
-    `final state        ${report.isFinalHashEqual ? "equal" : "DIFFERENT"} (sha256 ${report.finalHash.slice(0, 16)}… without faults)`,
+    `experiences        ${report.experiences.trained} trained${droppedText(report)}`,
+    `final state        ${finalStateText(report)}`,
     `violations         ${violations.length}`,
     ...violations.slice(0, 20).map(({ run, invariant, detail }) => `  run ${run}: ${invariant}: ${detail}`),
   ];
   return lines.join("\n");
+}
+
+const droppedText = ({ experiences }: ChaosReport): string =>
+  Object.entries(experiences.dropped)
+    .map(([reason, count]) => `, ${count} dropped as ${reason}`)
+    .join("");
+
+function finalStateText({ isFinalHashEqual, finalHash }: ChaosReport): string {
+  if (isFinalHashEqual === null)
+    return "not compared: with these settings the result depends on who was there when";
+  return `${isFinalHashEqual ? "equal" : "DIFFERENT"} (sha256 ${finalHash.slice(0, 16)}… without faults)`;
 }
 
 const seconds = (ms: number | undefined): string => (ms === undefined ? "-" : `${(ms / 1000).toFixed(2)} s`);

@@ -6,7 +6,10 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { generateDataset, toJsonl, vocabularyTexts } from "../../examples/quickstart/generate.js";
 import { parseConfig } from "../config/load.js";
+import type { DerivedSizes } from "../config/resolve.js";
 import type { Config } from "../config/schema.js";
+import type { DropReason } from "../coordinator/core/index.js";
+import { intoRounds } from "../coordinator/round-manifest.js";
 import { writeWordTokenizer } from "../data/tokenizer-files.js";
 
 export interface TrainingOptions {
@@ -20,6 +23,8 @@ export interface TrainingOptions {
   readonly seed?: number;
   /** `cluster.leaseTtlMs`. @default 10_000, the default of every run */
   readonly leaseTtlMs?: number;
+  /** Further settings, `a.b=value`: another kind of training. */
+  readonly sets?: readonly string[];
 }
 
 export interface Training {
@@ -31,9 +36,16 @@ export interface Training {
 export interface TrainingPlan {
   readonly iterations: number;
   readonly experiencesPerIteration: number;
+  /** Steps of the run: minibatches, or rounds of them. */
   readonly stepsPerIteration: number;
-  /** Optimizer steps that list an experience: the PPO epochs. */
+  /** Minibatches that list an experience: the PPO epochs. */
   readonly usesPerExperience: number;
+  /** Faults must not change a single bit. Otherwise the result depends on who was there when, by design. */
+  readonly isReproducible: boolean;
+  /** Why admitted experiences may go untrained by design; with any of them steps may be fewer. */
+  readonly mayDrop: readonly DropReason[];
+  /** Learners average parameters: who loses the result of a committed round does it again, perhaps differently. */
+  readonly hasRounds: boolean;
 }
 
 const ROWS = 144;
@@ -50,9 +62,10 @@ export async function prepareTraining(options: TrainingOptions): Promise<Trainin
   await mkdir(inputDir, { recursive: true });
   await writeWordTokenizer(tokenizer, vocabularyTexts());
   await writeFile(data, toJsonl(generateDataset({ rows: ROWS, seed: DATA_SEED })));
-  const { config } = parseConfig({
+  const { config, derived } = parseConfig({
     file: "chaos training",
     text: "",
+    sets: options.sets,
     base: {
       name: "chaos",
       seed: options.seed ?? 7,
@@ -92,13 +105,26 @@ export async function prepareTraining(options: TrainingOptions): Promise<Trainin
       eval: { prompts: 8, samples: 1 },
     },
   });
+  return { config, plan: planOf(config, derived) };
+}
+
+/** What a run of this config has done at its end when nothing was lost. */
+function planOf({ ppo, cluster }: Config, derived: DerivedSizes): TrainingPlan {
+  const { minibatchesPerEpoch, optimizerStepsPerIteration, experiencesPerIteration } = derived;
+  const hasRounds = cluster.sync === "parameters";
+  const minibatches = Array.from({ length: optimizerStepsPerIteration }, (_, i) => ({
+    isFinalUse: i >= optimizerStepsPerIteration - minibatchesPerEpoch,
+  }));
   return {
-    config,
-    plan: {
-      iterations,
-      experiencesPerIteration: ROLLOUT_BATCH,
-      stepsPerIteration: (ROLLOUT_BATCH / MINIBATCH) * PPO_EPOCHS,
-      usesPerExperience: PPO_EPOCHS,
-    },
+    iterations: ppo.iterations,
+    experiencesPerIteration,
+    stepsPerIteration: intoRounds(minibatches, hasRounds ? cluster.syncEvery : 1).length,
+    usesPerExperience: ppo.ppoEpochs,
+    isReproducible: !hasRounds && ppo.staleness === 0,
+    mayDrop: [
+      ...(hasRounds ? (["leftOut"] as const) : []),
+      ...(ppo.staleness > 0 ? (["stale"] as const) : []),
+    ],
+    hasRounds,
   };
 }

@@ -1,7 +1,7 @@
 /** `troupe chaos`: a small training under random faults, compared with the same training without. */
 import { Option, InvalidArgumentError, type Command } from "commander";
 import type { Lifetime } from "../lifetime.js";
-import { wholeNumber } from "../options.js";
+import { collect, wholeNumber } from "../options.js";
 
 interface ChaosOptions {
   readonly kills: number;
@@ -15,6 +15,7 @@ interface ChaosOptions {
   readonly gap: number;
   readonly runDir?: string;
   readonly keep?: boolean;
+  readonly set?: string[];
   readonly json?: boolean;
 }
 
@@ -49,6 +50,7 @@ export function registerChaos(program: Command, lifetime: Lifetime): void {
       "new folder for the runs; those without a violation are deleted (default: temporary)",
     )
     .option("--keep", "with --run-dir: keep those as well")
+    .option("--set <a.b=value>", "set one field of the training, the value in YAML; may be repeated", collect)
     .option("--json", "print the report as JSON")
     .action(async (options: ChaosOptions) => {
       const [{ mkdtemp, rm }, { tmpdir }, { join, resolve }] = await Promise.all([
@@ -74,6 +76,7 @@ export function registerChaos(program: Command, lifetime: Lifetime): void {
         iterations: options.iterations ?? Math.min(MOST_ITERATIONS, Math.max(FEWEST_ITERATIONS, kills)),
         leaseTtlMs: leaseTtl,
         gapMs: options.gap,
+        sets: options.set,
         folder,
         isKept: options.keep,
         signal: lifetime.signal,

@@ -1,11 +1,20 @@
 import { describe, expect, it } from "vitest";
 import { auditRecords, compareJournals } from "../../../src/chaos/journal-audit.js";
 import { historyOf } from "../../../src/chaos/replay-probe.js";
+import type { TrainingPlan } from "../../../src/chaos/training.js";
 import type { DurableRecord } from "../../../src/coordinator/core/index.js";
 
 /** Two iterations of 16 experiences, 4 steps that each list all of them. */
 const whole = historyOf(60);
-const plan = { iterations: 2, experiencesPerIteration: 16, stepsPerIteration: 4, usesPerExperience: 4 };
+const plan: TrainingPlan = {
+  iterations: 2,
+  experiencesPerIteration: 16,
+  stepsPerIteration: 4,
+  usesPerExperience: 4,
+  isReproducible: true,
+  mayDrop: [],
+  hasRounds: false,
+};
 
 const indexOf = (type: DurableRecord["type"], nth = 0): number =>
   whole.flatMap((record, i) => (record.type === type ? [i] : []))[nth];
@@ -103,5 +112,59 @@ describe("the audit of a journal", () => {
       "ppo/3: ffffffff, without faults 00000000",
       `version 2: ${"f".repeat(64)}, without faults ${"0".repeat(64)}`,
     ]);
+  });
+});
+
+describe("the audit of a journal of rounds", () => {
+  const rounds: TrainingPlan = { ...plan, isReproducible: false, mayDrop: ["leftOut"], hasRounds: true };
+  /** The first iteration's commits, with what each of them leaves out. */
+  const leavingOut = (...leftOut: (readonly string[])[]) =>
+    whole.map((record) =>
+      record.type === "StepCommitted" && leftOut[record.step - 1]?.length > 0
+        ? { ...record, leftOut: leftOut[record.step - 1] }
+        : record,
+    );
+  const id = "0/3/0";
+  const other = "0/4/0";
+
+  it("counts an experience as left out when no round took it in, and as trained when one did", () => {
+    const facts = auditRecords(leavingOut([id, other], [id], [id], [id]), rounds);
+    expect(facts.violations).toEqual([]);
+    expect(facts).toMatchObject({ trained: 31, dropped: { leftOut: 1 } });
+    expect(auditRecords(leavingOut([id], [id], [id], []), rounds)).toMatchObject({
+      trained: 32,
+      dropped: {},
+    });
+  });
+
+  it("takes it for a loss where gradients are summed", () => {
+    expect(auditRecords(leavingOut([], [id]), plan).violations.map(({ detail }) => detail)).toEqual([
+      "1 left out of step 2 of ppo",
+    ]);
+  });
+
+  it("finds one that is left out twice, or that its round does not list", () => {
+    const details = (...leftOut: (readonly string[])[]) =>
+      auditRecords(leavingOut(...leftOut), rounds).violations.map(({ detail }) => detail);
+    expect(details([id, id])).toEqual(["step 1 of ppo leaves out an experience twice"]);
+    expect(details(["1/3/0"])).toEqual(["1/3/0 was left out of step 1, which does not list it"]);
+  });
+
+  it("counts the minibatches of a round, not the rounds", () => {
+    const ids = Array.from({ length: 16 }, (_, i) => `0/${i}/0`);
+    const places = ids.map((_, i) => i);
+    const withInput = (minibatches: readonly (readonly number[])[], step: number) =>
+      whole.map((record) =>
+        record.type === "StepPrepared" && record.step === step
+          ? { ...record, input: { firstOptimizerStep: 1, minibatches, input: null } }
+          : record,
+      );
+    expect(auditRecords(withInput([places.slice(0, 8), places.slice(8)], 2), rounds).violations).toEqual([]);
+    expect(auditRecords(withInput([places, [3]], 2), rounds).violations.map(({ detail }) => detail)).toEqual([
+      "0/3/0 was in 5 minibatches, planned 4",
+    ]);
+    expect(
+      auditRecords(withInput([places.slice(1)], 2), rounds).violations.map(({ detail }) => detail),
+    ).toEqual(["0/0/0 was in 3 minibatches, planned 4"]);
   });
 });
