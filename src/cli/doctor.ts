@@ -2,7 +2,7 @@
 import { statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
-import { chooseEngine, hostFacts, tensorflowLibraryPath } from "../engine/choice.js";
+import { chooseEngine, hostFacts, requireEngineLibrary, tensorflowLibraryPath } from "../engine/choice.js";
 import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
@@ -145,7 +145,10 @@ function checkPort(port: number): Promise<Finding> {
 
 async function checkConfig(file: string, sets: readonly string[] | undefined): Promise<Finding[]> {
   const { config, warnings } = await loadConfig({ file, sets, env: process.env });
-  const notes = warnings.map((text): Finding => ({ verdict: "note", subject: "config", text }));
+  const notes = [
+    ...warnings.map((text): Finding => ({ verdict: "note", subject: "config", text })),
+    ...checkEngineLibrary(config),
+  ];
   const estimate = await estimateMemory(config).catch((error: unknown) => describeError(error));
   if (typeof estimate === "string") return [...notes, { verdict: "FAIL", subject: "model", text: estimate }];
   const perProcess = estimate.processes.map(({ role, count, stage, parts, bytes }): Finding => {
@@ -159,6 +162,15 @@ async function checkConfig(file: string, sets: readonly string[] | undefined): P
     ...deviceFindings(config, estimate),
     memoryVerdict(config, estimate),
   ];
+}
+
+function checkEngineLibrary({ engine }: Config): Finding[] {
+  try {
+    requireEngineLibrary(engine);
+    return [];
+  } catch (error) {
+    return [{ verdict: "FAIL", subject: "engine", text: describeError(error) }];
+  }
 }
 
 /** With a GPU engine, what is not the process itself or on its way lies on the device. */

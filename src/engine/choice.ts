@@ -1,7 +1,9 @@
 import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import type { EngineName } from "./engine.js";
+import { configError } from "../shared/errors.js";
+import type { EngineName, EngineOptions } from "./engine.js";
+import { requireCudaProvider } from "./onnx/cuda-provider.js";
 
 export interface EngineChoice {
   readonly name: EngineName;
@@ -22,6 +24,26 @@ export function chooseEngine(facts: HostFacts = hostFacts()): EngineChoice {
     return { name: "onnx", reason: `${reason} (npm run setup:gpu)` };
   }
   return { name: "tensorflow", reason: "auto: a CUDA device is visible" };
+}
+
+/** The settings of a config that say what computes. */
+export interface EngineRequest {
+  readonly name: EngineName | "auto";
+  readonly provider: NonNullable<EngineOptions["provider"]>;
+}
+
+/**
+ * What files alone tell of an engine that cannot run here, before any process is started.
+ * @throws {TroupeError} CONFIG when its native library is missing, naming it and how to get it
+ */
+export function requireEngineLibrary({ name, provider }: EngineRequest, facts = hostFacts()): void {
+  if (name === "tensorflow" && !facts.hasTensorflowLibrary)
+    throw configError(
+      "engine.name tensorflow needs the native library of @tensorflow/tfjs-node-gpu, which is not installed: " +
+        "run `npm run setup:gpu`, or choose `engine.name: onnx`",
+    );
+  const chosen = name === "auto" ? chooseEngine(facts).name : name;
+  if (chosen === "onnx" && provider === "cuda") requireCudaProvider();
 }
 
 export function hostFacts(): HostFacts {

@@ -26,8 +26,10 @@ export async function readCoordinatorFile(runDir: string): Promise<CoordinatorFi
 }
 
 /**
- * Waits until the coordinator process `pid()` listens.
+ * Waits until the coordinator process `pid()` listens. It reads its data, model and journal first, and a busy machine
+ * stretches that, so a slow start is told long before it is a failure; one that ends is its supervisor's to see.
  * @param pid the wanted process; changes when it is restarted, and the time starts again
+ * @param slow told every `intervalMs` for how long the process has not listened
  * @returns undefined when `signal` aborted
  * @throws {TroupeError} UNREACHABLE when one process did not listen within `timeoutMs`
  */
@@ -36,15 +38,22 @@ export async function waitForCoordinator(
   pid: () => number | undefined,
   timeoutMs: number,
   signal: AbortSignal,
+  slow?: { readonly intervalMs: number; readonly tell: (waitedMs: number) => void },
 ): Promise<CoordinatorFile | undefined> {
   let waitingFor = pid();
-  let deadlineMs = performance.now() + timeoutMs;
+  let sinceMs = performance.now();
+  let told = 0;
   while (!signal.aborted) {
     const file = await readCoordinatorFile(runDir);
     const current = pid();
     if (file !== undefined && file.pid === current) return file;
-    if (current !== waitingFor) [waitingFor, deadlineMs] = [current, performance.now() + timeoutMs];
-    if (current !== undefined && performance.now() > deadlineMs) {
+    if (current !== waitingFor) [waitingFor, sinceMs, told] = [current, performance.now(), 0];
+    const waitedMs = performance.now() - sinceMs;
+    if (current !== undefined && slow !== undefined && waitedMs >= (told + 1) * slow.intervalMs) {
+      told = Math.floor(waitedMs / slow.intervalMs);
+      slow.tell(waitedMs);
+    }
+    if (current !== undefined && waitedMs > timeoutMs) {
       throw new TroupeError(
         "UNREACHABLE",
         `the coordinator did not listen within ${timeoutMs / 1000} s; see ${join(runDir, "logs", "coordinator-0.log")}`,

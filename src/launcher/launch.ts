@@ -34,6 +34,8 @@ export interface LaunchOptions {
   readonly policy?: Partial<RestartPolicy>;
   /** How long workers may take to leave by themselves when the coordinator ends the run. @default 3_000 */
   readonly patienceMs?: number;
+  /** How long the coordinator may take to listen, and how often a wait is noted. @default 600_000, 30_000 */
+  readonly listen?: { readonly timeoutMs: number; readonly noteMs: number };
   readonly connect?: ConnectControl;
   /** Replaces the command line of every process: tests start small programs instead. */
   readonly commandFor?: SupervisorOptions["commandFor"];
@@ -41,7 +43,9 @@ export interface LaunchOptions {
   readonly onProcess?: (event: SupervisorEvent) => void;
 }
 
-const LISTEN_TIMEOUT_MS = 30_000;
+/** A coordinator that lives is reading data, model or journal: how long that takes is not known here. */
+const LISTEN_TIMEOUT_MS = 600_000;
+const LISTEN_NOTE_MS = 30_000;
 const POLL_DESIRED_MS = 1_000;
 const LEAVE_BY_THEMSELVES_MS = 3_000;
 
@@ -52,6 +56,7 @@ const LEAVE_BY_THEMSELVES_MS = 3_000;
  */
 export async function launch(options: LaunchOptions): Promise<void> {
   const { config, directory, view, signal } = options;
+  const { timeoutMs, noteMs } = options.listen ?? { timeoutMs: LISTEN_TIMEOUT_MS, noteMs: LISTEN_NOTE_MS };
   const { cluster } = config;
   if (cluster.tls.cert !== null && cluster.tls.ca === null)
     throw configError(
@@ -103,7 +108,13 @@ export async function launch(options: LaunchOptions): Promise<void> {
     supervisor.scale("coordinator", 1);
     const coordinatorPid = () => supervisor.child("coordinator", 0)?.pid;
     address = await Promise.race([
-      waitForCoordinator(directory.path, coordinatorPid, LISTEN_TIMEOUT_MS, ending.signal),
+      waitForCoordinator(directory.path, coordinatorPid, timeoutMs, ending.signal, {
+        intervalMs: noteMs,
+        tell: (waitedMs) =>
+          view.note(
+            `the coordinator does not listen yet, after ${Math.round(waitedMs / 1000)} s; it writes to ${join(directory.logDir, "coordinator-0.log")}`,
+          ),
+      }),
       supervisor.outcome.then(() => undefined),
     ]);
     if (address !== undefined) {

@@ -39,7 +39,11 @@ export function registerQuickstart(program: Command, lifetime: Lifetime): void {
       sets: options.set,
       flags: configFlags(options),
     });
-    const { checkMemoryFits } = await import("../memory-check.js");
+    const [{ checkMemoryFits }, { requireEngineLibrary }] = await Promise.all([
+      import("../memory-check.js"),
+      import("../../engine/choice.js"),
+    ]);
+    requireEngineLibrary(loaded.config.engine);
     const memoryNote = await checkMemoryFits(loaded.config);
     if (memoryNote !== null) console.error(`note: ${memoryNote}`);
     await performRun({

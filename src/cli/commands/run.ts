@@ -18,7 +18,11 @@ export async function runConfig(
   flags: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const loaded = await loadForCommand(file, options, { ...configFlags(options), ...flags });
-  const { checkMemoryFits } = await import("../memory-check.js");
+  const [{ checkMemoryFits }, { requireEngineLibrary }] = await Promise.all([
+    import("../memory-check.js"),
+    import("../../engine/choice.js"),
+  ]);
+  requireEngineLibrary(loaded.config.engine);
   const memoryNote = await checkMemoryFits(loaded.config);
   if (memoryNote !== null) console.error(`note: ${memoryNote}`);
   const [{ performRun }, { defaultRunDirectory }, { parseGpuList }] = await Promise.all([

@@ -10,6 +10,7 @@ import { checkArenaLength } from "../host-arena.js";
 import { sizeOf, type Layout } from "../layout.js";
 import { modelProto } from "../trace/model-proto.js";
 import { traceProgram, type TracedProgram } from "../trace/trace-program.js";
+import { requireCudaProvider } from "./cuda-provider.js";
 import { DeviceTransfer } from "./device-transfer.js";
 import { packageVersion } from "./package.js";
 
@@ -168,19 +169,23 @@ function deviceArenas(
 
 /** @throws {TroupeError} CONFIG when the provider or its device is not available */
 export async function createDeviceEngine(provider: DeviceProvider, options: EngineOptions): Promise<Engine> {
+  if (provider === "cuda") requireCudaProvider();
   // WebGPU offers no choice: the driver decides (Vulkan by its own environment variables).
   const device = provider === "cuda" ? { deviceId: options.deviceId ?? 0 } : {};
   const engine = new DeviceOnnxEngine({ name: provider, ...device });
   try {
     await probeDevice(engine);
   } catch (cause) {
-    const bundled = ort.listSupportedBackends().filter(({ bundled: isBundled }) => isBundled);
-    const names = bundled.map(({ name }) => name).join(", ");
+    // Its first line, without the place in ONNX Runtime's source and the condition that did not hold there.
+    const reason = describeError(cause)
+      .split("\n")[0]
+      .replace(/^\S+\.cc:\d+ .* was false\. /, "");
+    const needed = {
+      webgpu: "it needs a Vulkan, Metal or Direct3D 12 driver that shows a GPU",
+      cuda: "it needs an NVIDIA driver, CUDA 12 and cuDNN 9",
+    }[provider];
     throw configError(
-      `engine onnx: provider ${provider} does not work here (${describeError(cause).split("\n")[0]}); ` +
-        `this package brings ${names}; webgpu needs a Vulkan, Metal or Direct3D 12 driver; ` +
-        "choose `engine.provider: cpu`, or `engine.name: tensorflow` for CUDA",
-      { cause },
+      `engine.provider ${provider} does not work here (${reason}): ${needed}; else choose \`engine.provider: cpu\``,
     );
   }
   return engine;

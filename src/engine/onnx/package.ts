@@ -4,11 +4,14 @@ import { dirname, join } from "node:path";
 
 const require = createRequire(import.meta.url);
 
-const folder = (): string => dirname(require.resolve("onnxruntime-node/package.json"));
+/** Where onnxruntime-node is installed. */
+export const packageFolder = (): string => dirname(require.resolve("onnxruntime-node/package.json"));
 
 /** Version of the installed onnxruntime-node. */
 export function packageVersion(): string {
-  const { version } = JSON.parse(readFileSync(join(folder(), "package.json"), "utf8")) as { version: string };
+  const { version } = JSON.parse(readFileSync(join(packageFolder(), "package.json"), "utf8")) as {
+    version: string;
+  };
   return version;
 }
 
@@ -19,6 +22,9 @@ export function bundledLibraryPath(): string {
     darwin: "libonnxruntime.1.dylib",
     win32: "onnxruntime.dll",
   };
-  const name = names[process.platform] ?? "libonnxruntime.so.1";
-  return join(folder(), "bin", "napi-v6", process.platform, process.arch, name);
+  return join(libraryFolder(), names[process.platform] ?? "libonnxruntime.so.1");
 }
+
+/** Where it has its native libraries. */
+export const libraryFolder = (): string =>
+  join(packageFolder(), "bin", "napi-v6", process.platform, process.arch);

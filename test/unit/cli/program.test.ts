@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { parseConfig } from "../../../src/config/load.js";
+import { libraryFolder } from "../../../src/engine/onnx/package.js";
 import { packageRoot } from "../../../src/shared/paths.js";
 import { sleep } from "../../../src/shared/abort.js";
 
@@ -141,6 +142,26 @@ describe("exit codes", () => {
     expect(existsSync(join(runDir, "logs"))).toBe(false);
   });
 
+  it.skipIf(existsSync(join(libraryFolder(), "libonnxruntime_providers_cuda.so")))(
+    "2 when the engine's native library is missing, with its name and what to do, before anything is written",
+    async () => {
+      const runDir = join(folder, "no-cuda");
+      const asked = ["good.yaml", "--set", "engine.name=onnx", "--set", "engine.provider=cuda"];
+      const run = await troupe(["run", ...asked, "--run-dir", runDir]);
+      expect([run.code, existsSync(runDir)]).toEqual([2, false]);
+      const doctor = await troupe(["doctor", "--config", ...asked]);
+      expect(doctor.code).toBe(1);
+      for (const text of [run.stderr, doctor.stdout]) {
+        expect(text).toMatch(
+          /engine\.provider cuda needs .*libonnxruntime_providers_cuda\.so in .*onnxruntime-node/,
+        );
+        expect(text).toMatch(
+          /`node .*install\.js` fetches the libraries for CUDA 12; else choose `engine\.provider: cpu`/,
+        );
+      }
+    },
+  );
+
   it("73 when the run directory is in use, 2 when it holds a run already", async () => {
     const runDir = join(folder, "used");
     mkdirSync(runDir);
@@ -174,6 +195,29 @@ describe("exit codes", () => {
     expect(taken.stdout).toMatch(/^ok {4}model +\d+\.\d M parameters$/m);
     expect(taken.code).toBe(1);
   });
+});
+
+describe("launch --gpus", () => {
+  it.runIf(existsSync("/proc/self/environ"))(
+    "starts each worker with a GPU of its own: rollouts from the front of the list, learners from its end",
+    async () => {
+      const args = ["--coordinator", "127.0.0.1:1", "--rollouts", "2", "--learners", "1", "--gpus", "4,5,6"];
+      const launched = start(["launch", ...args, "--log-dir", "gpu-logs"], { CUDA_VISIBLE_DEVICES: "0" });
+      const pids = () => [...launched.output().matchAll(/(\S+-\d) +started, pid (\d+)/g)];
+      while (pids().length < 3) await sleep(20);
+      const visible = pids().map(([, name, pid]) => {
+        const environment = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+        return [name, environment.filter((entry) => entry.startsWith("CUDA_VISIBLE_DEVICES="))];
+      });
+      launched.child.kill("SIGTERM");
+      await launched.outcome;
+      expect(Object.fromEntries(visible)).toEqual({
+        "rollout-0": ["CUDA_VISIBLE_DEVICES=4"],
+        "rollout-1": ["CUDA_VISIBLE_DEVICES=5"],
+        "learner-0": ["CUDA_VISIBLE_DEVICES=6"],
+      });
+    },
+  );
 });
 
 describe("ending", () => {

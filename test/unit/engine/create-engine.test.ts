@@ -1,10 +1,14 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { chooseEngine, tensorflowLibraryPath } from "../../../src/engine/choice.js";
-import { createEngine } from "../../../src/engine/create-engine.js";
+import { chooseEngine, requireEngineLibrary, tensorflowLibraryPath } from "../../../src/engine/choice.js";
+import { createEngine, type CreatedEngine } from "../../../src/engine/create-engine.js";
+import { requireCudaProvider } from "../../../src/engine/onnx/cuda-provider.js";
+import { TroupeError } from "../../../src/shared/errors.js";
 import { builtFile, packageRoot } from "../../../src/shared/paths.js";
 
 describe("engine auto", () => {
@@ -20,6 +24,30 @@ describe("engine auto", () => {
     const choice = chooseEngine({ hasCudaDevice: true, hasTensorflowLibrary: false });
     expect(choice.name).toBe("onnx");
     expect(choice.reason).toContain("npm run setup:gpu");
+  });
+});
+
+describe("native libraries, asked for before anything starts", () => {
+  const facts = { hasCudaDevice: true, hasTensorflowLibrary: false };
+
+  it("tensorflow without its library is refused by name; onnx on the CPU needs nothing more", () => {
+    expect(() => requireEngineLibrary({ name: "tensorflow", provider: "cpu" }, facts)).toThrow(
+      /needs the native library of @tensorflow\/tfjs-node-gpu.*run `npm run setup:gpu`/,
+    );
+    for (const name of ["auto", "onnx"] as const) requireEngineLibrary({ name, provider: "cpu" }, facts);
+  });
+
+  it("CUDA is refused for each of its libraries that is missing, and for a platform without any", () => {
+    const folder = mkdtempSync(join(tmpdir(), "troupe-cuda-"));
+    const attempt = (platform = "linux x64") => expect(() => requireCudaProvider(folder, platform));
+    attempt().toThrow(
+      "needs libonnxruntime_providers_shared.so and libonnxruntime_providers_cuda.so in " + folder,
+    );
+    writeFileSync(join(folder, "libonnxruntime_providers_shared.so"), "");
+    attempt().toThrow("needs libonnxruntime_providers_cuda.so in " + folder);
+    writeFileSync(join(folder, "libonnxruntime_providers_cuda.so"), "");
+    attempt().not.toThrow();
+    attempt("darwin arm64").toThrow(/none for darwin arm64; choose `engine\.provider: cpu`/);
   });
 });
 
@@ -40,6 +68,14 @@ describe("createEngine", () => {
       });
     },
   );
+
+  it("a GPU provider without a GPU says what it needs, in one line without the library's own sources", async () => {
+    const outcome = await createEngine({ name: "onnx", provider: "webgpu" }).catch((error: unknown) => error);
+    if (!(outcome instanceof TroupeError)) return (outcome as CreatedEngine).engine.dispose(); // here is one
+    expect(outcome.code).toBe("CONFIG");
+    expect(outcome.message).toMatch(/^engine\.provider webgpu does not work here \(.+\): it needs a Vulkan/);
+    expect(outcome.message).not.toMatch(/\.cc:|\n/);
+  });
 });
 
 describe("in a worker thread", () => {

@@ -131,6 +131,24 @@ describe("launch", () => {
     );
   });
 
+  it("a coordinator that takes long to listen is noted, and waited for while it lives", async () => {
+    const run = await start((dir) => `setTimeout(() => { ${coordinatorProgram(dir, "finish()")} }, 400)`, {
+      listen: { timeoutMs: 60_000, noteMs: 100 },
+    });
+    expect(await run.outcome).toBeUndefined();
+    expect(run.output()).toMatch(
+      /the coordinator does not listen yet, after \d+ s; it writes to .*coordinator-0\.log/,
+    );
+  });
+
+  it("a coordinator that never listens ends the run, with where to look", async () => {
+    const run = await start(() => WORKER, { listen: { timeoutMs: 200, noteMs: 60_000 } });
+    const error = await run.outcome;
+    expect(error?.code).toBe("UNREACHABLE");
+    expect(error?.message).toMatch(/did not listen within 0\.2 s; see .*coordinator-0\.log/);
+    expect(run.output()).toMatch(/coordinator-0 +stopped/);
+  });
+
   it("starts and stops workers as the coordinator wants", async () => {
     const run = await start((dir) => coordinatorProgram(dir, ""));
     await run.until("rollout-1");
