@@ -6,22 +6,21 @@ import type { Config } from "../config/schema.js";
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { BulkServer } from "../reduce/bulk-server.js";
-import { toShard, type MicroShard } from "../rpc/codec/shard.js";
+import type { MicroShard } from "../rpc/codec/shard.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerFailure__Output } from "../rpc/generated/troupe/v1/LearnerFailure.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
-import type { Shard } from "../rpc/generated/troupe/v1/Shard.js";
 import type { RoundTrained__Output } from "../rpc/generated/troupe/v1/RoundTrained.js";
 import type { StepApplied__Output } from "../rpc/generated/troupe/v1/StepApplied.js";
 import type { StepVote__Output } from "../rpc/generated/troupe/v1/StepVote.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError } from "../shared/errors.js";
-import { inSlices, type Steps } from "../shared/steps.js";
 import { AllReduceService } from "./all-reduce-service.js";
 import type { CoreHost } from "./core-host.js";
 import type { JsonValue, StartStep, StepMember } from "./core/index.js";
+import { deliverMinibatch } from "./minibatch-delivery.js";
 import { ParameterRounds } from "./parameter-rounds.js";
 import { StepVotes, type VoteTotals } from "./step-votes.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
@@ -81,6 +80,8 @@ export interface OptimizerStepsOptions {
   readonly streams: StreamRegistry<LearnerDirective>;
   /** Where a learner takes connections of others, if it does. */
   readonly bulkAddressOf: (workerId: string) => { readonly host: string; readonly port: number } | undefined;
+  /** Of a message of rows. Default: 1 MiB. */
+  readonly pieceBytes?: number;
   /** The run cannot go on. */
   readonly fail: (error: unknown) => void;
 }
@@ -122,6 +123,7 @@ export class OptimizerSteps {
       this.rounds = new ParameterRounds({
         patience: roundPatience,
         answerLimitMs: stepTimeoutMs,
+        pieceBytes: options.pieceBytes,
         dispatch: (event) => host.dispatch(event),
         logger,
         streams,
@@ -267,37 +269,31 @@ export class OptimizerSteps {
       const { workerId, incarnation } = member;
       const isBound = await streams.whenBound(workerId, incarnation, STREAM_PATIENCE_MS);
       if (this.active?.generation !== generation) return; // given up meanwhile
-      const mine = shards.slice(member.firstShard, member.firstShard + member.shardCount);
-      const rows = await inSlices(packing(mine));
-      if (this.active?.generation !== generation) return;
-      const isSent = streams.send(workerId, {
-        train: {
-          generation,
-          step,
-          stage: effect.stage,
-          firstShard: member.firstShard,
-          shards: rows,
-          shardCount,
-          memberCount: members.length,
-          denominator,
-          ptxDenominator,
-          learningRates: { ...learningRates },
-          ...(exchange === undefined ? {} : { exchange }),
-        },
+      const train = {
+        generation,
+        step,
+        stage: effect.stage,
+        firstShard: member.firstShard,
+        shardCount,
+        memberCount: members.length,
+        denominator,
+        ptxDenominator,
+        learningRates: { ...learningRates },
+        ...(exchange === undefined ? {} : { exchange }),
+      };
+      const isSent = await deliverMinibatch(streams, {
+        workerId,
+        incarnation,
+        train,
+        shards: shards.slice(member.firstShard, member.firstShard + member.shardCount),
+        isWanted: () => this.active?.generation === generation,
+        pieceBytes: this.options.pieceBytes,
       });
+      if (this.active?.generation !== generation) return;
       if (isBound && isSent) return;
-      const reason = `${workerId} registered but opened no stream`;
+      const reason = `${workerId} registered but has no open stream`;
       host.dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
     };
     await Promise.all(members.map(begin));
   }
-}
-
-function* packing(shards: readonly MicroShard[]): Steps<Shard[]> {
-  const packed: Shard[] = [];
-  for (const shard of shards) {
-    packed.push(toShard(shard));
-    yield;
-  }
-  return packed;
 }

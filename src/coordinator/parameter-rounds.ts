@@ -3,12 +3,12 @@
  * they have trained (./round-barrier), then opens the sum and tells each its weight. What becomes of the round is decided
  * by the core (core/rounds.ts, core/steps.ts).
  */
-import { toShard } from "../rpc/codec/shard.js";
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { AverageRound, CoordinatorEvent, LeaveRound, StartStep, StepMember } from "./core/index.js";
 import { shareShards } from "./core/index.js";
 import type { Logger } from "../observability/logger.js";
 import type { StageSetup } from "./optimizer-steps.js";
+import { deliverMinibatch, type Delivery } from "./minibatch-delivery.js";
 import { leavesOf, RoundBarrier, type RoundBarrierOptions } from "./round-barrier.js";
 import { leftOutOf, updatesOf, type RoundPart } from "./round-manifest.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
@@ -17,6 +17,7 @@ export interface ParameterRoundsOptions extends RoundBarrierOptions {
   readonly dispatch: (event: CoordinatorEvent) => void;
   readonly logger: Logger;
   readonly streams: StreamRegistry<LearnerDirective>;
+  readonly pieceBytes?: number;
   /** Opens the bulk path: each member may send what lies in its range of the tree. */
   readonly openSum: (
     generation: number,
@@ -45,7 +46,7 @@ export class ParameterRounds {
   async start(effect: StartStep, setup: StageSetup): Promise<void> {
     this.close();
     const { generation, step, stage, members } = effect;
-    const { streams, dispatch } = this.options;
+    const { streams, dispatch, pieceBytes } = this.options;
     const workerIds = members.map(({ workerId }) => workerId);
     const round: OpenRound = {
       generation,
@@ -61,6 +62,16 @@ export class ParameterRounds {
       if (this.round === round) dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
     }
     const updates = updatesOf(effect);
+    const incarnations = new Map(members.map(({ workerId, incarnation }) => [workerId, incarnation]));
+    /** What each member is still being sent: one that reads slowly keeps nobody waiting. */
+    const sending = new Map<string, Promise<void>>();
+    const send = (delivery: Delivery) => {
+      const { workerId } = delivery;
+      const before = sending.get(workerId) ?? Promise.resolve();
+      const sent = before.then(async () => void (await deliverMinibatch(streams, delivery)));
+      sent.catch(() => undefined); // awaited below
+      sending.set(workerId, sent);
+    };
     for (const [index, update] of updates.entries()) {
       const { shards, experienceIds, denominator, ptxDenominator, learningRates } = await setup.materialize(
         update.experienceIds,
@@ -71,13 +82,14 @@ export class ParameterRounds {
       for (const { workerId, firstShard, shardCount } of shareShards(members, shards.length)) {
         const own = experienceIds?.slice(firstShard, firstShard + shardCount) ?? [];
         round.parts.push({ workerId, share: shardCount / shards.length, experienceIds: own.flat() });
-        streams.send(workerId, {
+        send({
+          workerId,
+          incarnation: incarnations.get(workerId) ?? 0,
           train: {
             generation,
             step,
             stage,
             firstShard,
-            shards: shards.slice(firstShard, firstShard + shardCount).map(toShard),
             shardCount: shards.length,
             memberCount: members.length,
             denominator,
@@ -85,9 +97,13 @@ export class ParameterRounds {
             learningRates: { ...learningRates },
             round: { index, count: updates.length, optimizerStep: update.optimizerStep },
           },
+          shards: shards.slice(firstShard, firstShard + shardCount),
+          isWanted: () => this.round === round,
+          pieceBytes,
         });
       }
     }
+    await Promise.all(sending.values());
   }
 
   /** A member has trained its part, or what it could of it. */

@@ -60,6 +60,24 @@ export class StreamRegistry<D> {
     return true;
   }
 
+  /**
+   * Sends to exactly this incarnation; resolves when the connection has taken the message, so that whoever sends many
+   * waits for a slow reader instead of filling memory. @returns whether it was sent
+   */
+  deliver(workerId: string, incarnation: number, directive: D): Promise<boolean> {
+    const entry = this.streams.get(workerId);
+    if (entry?.incarnation !== incarnation || !isOpen(entry.call)) return Promise.resolve(false);
+    const { call } = entry;
+    return new Promise((resolve) => {
+      const gone = () => resolve(false);
+      call.once("close", gone);
+      call.write(directive, (error?: Error | null) => {
+        call.off("close", gone);
+        resolve(!error);
+      });
+    });
+  }
+
   /** Reads no more from a peer that does not read what it is sent, until it does: its answers would pile up here. */
   holdBack(call: grpc.ServerDuplexStream<unknown, D>): void {
     if (!call.writableNeedDrain || call.isPaused()) return;

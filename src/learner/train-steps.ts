@@ -2,7 +2,7 @@
  * The optimizer steps of a session, one at a time. A step runs beside the directive loop, because its decision (commit,
  * skip, abort) arrives on the same stream. What comes for a step that is over is old news: counted, else ignored.
  */
-import { fromShard } from "../rpc/codec/shard.js";
+import type { MicroShard } from "../rpc/codec/shard.js";
 import type { AbortStep__Output } from "../rpc/generated/troupe/v1/AbortStep.js";
 import type { AverageParameters__Output } from "../rpc/generated/troupe/v1/AverageParameters.js";
 import type { CommitStep__Output } from "../rpc/generated/troupe/v1/CommitStep.js";
@@ -27,6 +27,7 @@ import {
   type VotedUpdate,
 } from "./optimizer-step.js";
 import { RoundFeed, roundStep, type RoundDependencies } from "./round-step.js";
+import { RowAssembly } from "./row-assembly.js";
 import { tokensOf } from "./shards.js";
 
 interface RunningStep {
@@ -45,6 +46,7 @@ interface RunningStep {
 export class TrainSteps {
   private readonly bulk: BulkExchange;
   private readonly sync: GradientSync;
+  private readonly rows = new RowAssembly();
   private running: RunningStep | undefined;
 
   /** @param peers where other learners reach this one; undefined when it reduces nothing */
@@ -73,6 +75,7 @@ export class TrainSteps {
 
   /** @returns once the next directive may be looked at: after a decision, when the step is over */
   async obey(directive: LearnerDirective__Output): Promise<void> {
+    if (directive.rows) return this.rows.add(directive.rows);
     if (directive.train) return this.start(directive.train);
     if (directive.commit) return this.commit(directive.commit);
     if (directive.abort) return this.abort(directive.abort);
@@ -91,8 +94,9 @@ export class TrainSteps {
 
   private async start(message: TrainStep__Output): Promise<void> {
     const { generation, step, stage, round } = message;
+    const order = toOrder(message, this.rows.take(message));
     if (round !== null && round.index > 0) {
-      const update = { ...toOrder(message), optimizerStep: round.optimizerStep };
+      const update = { ...order, optimizerStep: round.optimizerStep };
       return this.inRound(message, (feed) => feed.push(update));
     }
     await this.running?.finished;
@@ -109,9 +113,11 @@ export class TrainSteps {
     abort.signal.addEventListener("abort", () => this.bulk.stop("the step was given up"), { once: true });
     abort.signal.addEventListener("abort", () => decision.reject(abort.signal.reason), { once: true });
     const feed = round === null ? undefined : new RoundFeed(round.count);
-    const finished = this.perform(message, position.digest, decision, feed, abort.signal).finally(() => {
-      if (this.running?.abort === abort) this.running = undefined;
-    });
+    const finished = this.perform(message, order, position.digest, decision, feed, abort.signal).finally(
+      () => {
+        if (this.running?.abort === abort) this.running = undefined;
+      },
+    );
     this.running = { generation, step, decision, abort, feed, finished, isDecided: false };
   }
 
@@ -164,6 +170,7 @@ export class TrainSteps {
   /** From gradients to the applied update, or to whatever ended the step; never rejects. */
   private async perform(
     message: TrainStep__Output,
+    order: StepOrder,
     digest: string,
     decision: Deferred<Decision>,
     feed: RoundFeed | undefined,
@@ -179,7 +186,7 @@ export class TrainSteps {
     };
     const dependencies = { compute: this.state.compute, sync: this.sync, signal, digest, vote };
     try {
-      const gradientNorms = await this.compute(message, feed, dependencies);
+      const gradientNorms = await this.compute(message, order, feed, dependencies);
       // A skipped step leaves everything as it was.
       const isApplied = gradientNorms !== undefined;
       this.state.moveTo({ stage, step, digest: isApplied ? votedDigest : digest });
@@ -198,17 +205,17 @@ export class TrainSteps {
   }
 
   private async compute(
-    message: TrainStep__Output,
+    { round }: TrainStep__Output,
+    order: StepOrder,
     feed: RoundFeed | undefined,
     dependencies: StepDependencies & Pick<RoundDependencies, "vote">,
   ): Promise<Record<string, number> | undefined> {
-    const order = toOrder(message);
-    if (feed === undefined || message.round === null) {
+    if (feed === undefined || round === null) {
       const gradientNorms = await optimizerStep(order, dependencies);
       this.countTokens(order);
       return gradientNorms;
     }
-    feed.push({ ...order, optimizerStep: message.round.optimizerStep });
+    feed.push({ ...order, optimizerStep: round.optimizerStep });
     return roundStep(order, {
       ...dependencies,
       feed,
@@ -236,11 +243,11 @@ export class TrainSteps {
   }
 }
 
-const toOrder = (message: TrainStep__Output): StepOrder => ({
+const toOrder = (message: TrainStep__Output, shards: readonly MicroShard[]): StepOrder => ({
   generation: message.generation,
   step: message.step,
   exchange: message.exchange,
-  shards: message.shards.map(fromShard),
+  shards,
   shardCount: message.shardCount,
   denominators: { main: message.denominator, ptx: message.ptxDenominator },
   learningRates: message.learningRates,

@@ -4,7 +4,7 @@ import { MAX_REQUEST_BYTES } from "./method-rules.js";
 /** Chunks on the wire: large enough that framing costs little, small enough to interleave with heartbeats. */
 export const CHUNK_BYTES = 1 << 20;
 
-/** What the coordinator may send in one message: a whole minibatch to a lone learner. Anything larger is a mistake. */
+/** What the coordinator may send in one message: a row of training, or a few of an evaluation, however long. */
 const MAX_REPLY_BYTES = 64 << 20;
 
 const shared: ChannelOptions = {

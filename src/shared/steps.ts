@@ -15,6 +15,29 @@ export function atOnce<T>(steps: Steps<T>): T {
   }
 }
 
+const waiting: (() => void)[] = [];
+let isDue = false;
+
+function giveTurns(): void {
+  isDue = true;
+  setImmediate(() => {
+    isDue = false;
+    waiting.shift()?.();
+    if (waiting.length > 0) giveTurns();
+  });
+}
+
+/**
+ * Resolves once timers and sockets were served; one caller at a time, in order. A plain setImmediate lets all of them
+ * go in the same round of the loop, which then lasts as long as all their slices together.
+ */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    waiting.push(resolve);
+    if (!isDue) giveTurns();
+  });
+}
+
 /** Runs a slice at a time; timers, sockets and other slices come in between. */
 export async function inSlices<T>(steps: Steps<T>): Promise<T> {
   for (;;) {
@@ -23,6 +46,6 @@ export async function inSlices<T>(steps: Steps<T>): Promise<T> {
       const step = steps.next();
       if (step.done === true) return step.value;
     } while (performance.now() < endMs);
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
   }
 }

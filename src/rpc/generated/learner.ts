@@ -35,6 +35,7 @@ import type { SetupStage as _troupe_v1_SetupStage, SetupStage__Output as _troupe
 import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Output } from './troupe/v1/Shard.js';
 import type { ShardStats as _troupe_v1_ShardStats, ShardStats__Output as _troupe_v1_ShardStats__Output } from './troupe/v1/ShardStats.js';
 import type { StepApplied as _troupe_v1_StepApplied, StepApplied__Output as _troupe_v1_StepApplied__Output } from './troupe/v1/StepApplied.js';
+import type { StepRows as _troupe_v1_StepRows, StepRows__Output as _troupe_v1_StepRows__Output } from './troupe/v1/StepRows.js';
 import type { StepVote as _troupe_v1_StepVote, StepVote__Output as _troupe_v1_StepVote__Output } from './troupe/v1/StepVote.js';
 import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from './troupe/v1/StopTraining.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
@@ -94,6 +95,7 @@ export interface ProtoGrpcType {
       Shard: MessageTypeDefinition<_troupe_v1_Shard, _troupe_v1_Shard__Output>
       ShardStats: MessageTypeDefinition<_troupe_v1_ShardStats, _troupe_v1_ShardStats__Output>
       StepApplied: MessageTypeDefinition<_troupe_v1_StepApplied, _troupe_v1_StepApplied__Output>
+      StepRows: MessageTypeDefinition<_troupe_v1_StepRows, _troupe_v1_StepRows__Output>
       StepVote: MessageTypeDefinition<_troupe_v1_StepVote, _troupe_v1_StepVote__Output>
       StopTraining: MessageTypeDefinition<_troupe_v1_StopTraining, _troupe_v1_StopTraining__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>

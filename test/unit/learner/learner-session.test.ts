@@ -49,8 +49,8 @@ const step = (coordinator: RealCoordinator, number: number) =>
     never,
   );
 
-async function open(count: number): Promise<RealCoordinator> {
-  const coordinator = await coordinate({ maxArtifactBytes: 1 << 24 });
+async function open(count: number, pieceBytes?: number): Promise<RealCoordinator> {
+  const coordinator = await coordinate({ maxArtifactBytes: 1 << 24, pieceBytes });
   coordinator.learners.startStage(setup);
   for (let i = 0; i < count; i++) learners.push(new InProcessLearner(`learner-${i}`, coordinator.address));
   await joined(coordinator, count);
@@ -78,6 +78,19 @@ it("learners with one history have one digest and one state", async () => {
   expect(a).toEqual(b);
   expect(a).toMatchObject({ step: 2, digest: coordinator.host.state.durable.manifests[1].hash });
   expect(new Set(await shas()).size).toBe(1);
+});
+
+it("a minibatch that no message can hold trains like one that fits", async () => {
+  const longest = Math.max(...rows.rows.map(({ ids }) => 4 + 5 * ids.length));
+  const states: string[] = [];
+  for (const pieceBytes of [undefined, longest + 1]) {
+    const coordinator = await open(1, pieceBytes);
+    for (const number of [1, 2]) await step(coordinator, number);
+    states.push((await coordinator.learners.publish(STATE, never)).stateSha256);
+    expect(coordinator.failures).toEqual([]);
+    await Promise.all(learners.splice(0).map((learner) => learner.stop()));
+  }
+  expect(states[1]).toBe(states[0]);
 });
 
 it("a flipped bit of one learner in three is undone before a checkpoint is written", async () => {

@@ -44,6 +44,8 @@ export async function startRealCoordinator(
   options: {
     tokens?: JoinTokens;
     maxArtifactBytes?: number;
+    /** Rows of training in one message. */
+    pieceBytes?: number;
     /** What an earlier coordinator has written. */
     log?: MemoryLog;
   } & Pick<Partial<RpcServerOptions>, "tls" | "port"> = {},
@@ -67,7 +69,12 @@ export async function startRealCoordinator(
   const runId = RUN_ID;
   const shared = { host, directory, metrics, logger, runId };
   const dispatcher = new Dispatcher({ ...shared, store: new ExperienceStore(log), promptsPerTask: 4 });
-  const learners = new LearnerGroup({ ...shared, artifacts, cluster: config.cluster });
+  const learners = new LearnerGroup({
+    ...shared,
+    artifacts,
+    cluster: config.cluster,
+    pieceBytes: options.pieceBytes,
+  });
   learners.onFatal = (error) => failures.push(error);
   const server = await startRpcServer(
     {

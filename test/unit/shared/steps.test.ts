@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { atOnce, inSlices, type Steps } from "../../../src/shared/steps.js";
+import { atOnce, inSlices, nextTurn, type Steps } from "../../../src/shared/steps.js";
 
 function* sumOf(numbers: readonly number[], work: () => void = () => undefined): Steps<number> {
   let sum = 0;
@@ -40,4 +40,24 @@ it("lets timers in while it runs in slices, and none when it runs at once", asyn
 it("passes an error on", async () => {
   expect(() => atOnce(failing())).toThrow("broken");
   await expect(inSlices(failing())).rejects.toThrow("broken");
+});
+
+it("slices of several computations do not add up: timers come in between any two", async () => {
+  const events: string[] = [];
+  let isDone = false;
+  const tick = () => {
+    events.push("turn of others");
+    if (!isDone) setImmediate(tick);
+  };
+  setImmediate(tick);
+  const take = async () => {
+    for (let i = 0; i < 5; i++) {
+      await nextTurn();
+      events.push("slice");
+    }
+  };
+  await Promise.all([take(), take(), take()]);
+  isDone = true;
+  expect(events.filter((event) => event === "slice")).toHaveLength(15);
+  expect(events.join(",")).not.toContain("slice,slice");
 });

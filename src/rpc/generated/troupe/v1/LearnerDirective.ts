@@ -9,6 +9,7 @@ import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _
 import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from '../../troupe/v1/StopTraining.js';
 import type { AverageParameters as _troupe_v1_AverageParameters, AverageParameters__Output as _troupe_v1_AverageParameters__Output } from '../../troupe/v1/AverageParameters.js';
 import type { ApplyVoted as _troupe_v1_ApplyVoted, ApplyVoted__Output as _troupe_v1_ApplyVoted__Output } from '../../troupe/v1/ApplyVoted.js';
+import type { StepRows as _troupe_v1_StepRows, StepRows__Output as _troupe_v1_StepRows__Output } from '../../troupe/v1/StepRows.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerDirective {
@@ -28,7 +29,8 @@ export interface LearnerDirective {
   'stop'?: (_troupe_v1_StopTraining | null);
   'average'?: (_troupe_v1_AverageParameters | null);
   'applyVoted'?: (_troupe_v1_ApplyVoted | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted";
+  'rows'?: (_troupe_v1_StepRows | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted"|"rows";
 }
 
 export interface LearnerDirective__Output {
@@ -48,5 +50,6 @@ export interface LearnerDirective__Output {
   'stop'?: (_troupe_v1_StopTraining__Output | null);
   'average'?: (_troupe_v1_AverageParameters__Output | null);
   'applyVoted'?: (_troupe_v1_ApplyVoted__Output | null);
-  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted";
+  'rows'?: (_troupe_v1_StepRows__Output | null);
+  'directive'?: "setup"|"train"|"commit"|"abort"|"evaluate"|"publish"|"stop"|"average"|"applyVoted"|"rows";
 }

@@ -35,6 +35,10 @@ export interface TrainStep {
    */
   'round'?: (_troupe_v1_RoundPart | null);
   /**
+   * StepRows messages with the rows that `shards` goes on from.
+   */
+  'rowsBefore'?: (number);
+  /**
    * How the gradients travel; unset = the AllReduce call.
    */
   'exchange'?: (_troupe_v1_Exchange | null);
@@ -70,6 +74,10 @@ export interface TrainStep__Output {
    * Unset: gradients are summed over all learners.
    */
   'round': (_troupe_v1_RoundPart__Output | null);
+  /**
+   * StepRows messages with the rows that `shards` goes on from.
+   */
+  'rowsBefore': (number);
   /**
    * How the gradients travel; unset = the AllReduce call.
    */
