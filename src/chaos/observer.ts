@@ -1,5 +1,5 @@
 /** Watches a run from outside, over the same calls as `troupe status`, and notes what must never be seen. */
-import { readCoordinatorFile } from "../launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../shared/coordinator-file.js";
 import { ControlClient, type RunStatus } from "../rpc/control-client.js";
 import { sleep } from "../shared/abort.js";
 import type { Violation } from "./violation.js";

@@ -10,7 +10,7 @@ import { clientTlsOf, type ConnectionOptions } from "./options.js";
 export async function connectTo(options: ConnectionOptions): Promise<ControlClient> {
   const { coordinator, runDir } = options;
   const [{ addressOf }, { ControlClient }, { clientTlsOfConfig, controlAccess }] = await Promise.all([
-    import("../launcher/coordinator-file.js"),
+    import("../launcher/find-coordinator.js"),
     import("../rpc/control-client.js"),
     import("../launcher/control.js"),
   ]);

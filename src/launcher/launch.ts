@@ -15,7 +15,8 @@ import {
   type ConnectControl,
   type Control,
 } from "./control.js";
-import { portOf, urlOf, waitForCoordinator, type CoordinatorFile } from "./coordinator-file.js";
+import type { CoordinatorFile } from "../shared/coordinator-file.js";
+import { portOf, urlOf, waitForCoordinator } from "./find-coordinator.js";
 import { ProgressFeed } from "./progress-feed.js";
 import type { ProgressView } from "./progress-view.js";
 import type { RestartPolicy } from "./restart-budget.js";

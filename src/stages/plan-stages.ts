@@ -60,6 +60,13 @@ export function stagesOf({ stages, reward }: RunContext["config"]): StageName[] 
   );
 }
 
+/** The phases whose rows are needed: the ptx mix of ppo draws from the sft rows. */
+export function phasesOf(config: RunContext["config"]): StageName[] {
+  const stages = stagesOf(config);
+  const needsSftRows = stages.includes("ppo") && config.ppo.ptx !== null && !stages.includes("sft");
+  return needsSftRows ? [...stages, "sft"] : stages;
+}
+
 function checkModels(
   { config }: RunContext,
   stages: readonly StageName[],

@@ -1,20 +1,25 @@
-/** What every stage works with. Built once per run by src/coordinator/run-coordinator.ts. */
+/** What every stage works with: opened once per run, from a coordinator that listens and the run's tokenizer. */
+import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import type { ArtifactStore } from "../coordinator/artifact-store.js";
-import type { Checkpointer } from "../coordinator/checkpointer.js";
+import { Checkpointer } from "../coordinator/checkpointer.js";
+import type { Coordinator } from "../coordinator/coordinator.js";
 import type { CoreHost } from "../coordinator/core-host.js";
 import type { Dispatcher } from "../coordinator/dispatcher.js";
 import type { ExperienceStore } from "../coordinator/experience-store.js";
 import type { LearnerGroup } from "../coordinator/learner-group.js";
-import type { ModelFolders } from "../coordinator/model-folders.js";
+import { ModelFolders } from "../coordinator/model-folders.js";
 import type { WorkerDirectory } from "../coordinator/worker-directory.js";
-import type { RlhfData } from "../data/datasets.js";
+import { loadRlhfData, type RlhfData } from "../data/datasets.js";
+import type { TokenizerPool } from "../data/tokenizer-pool.js";
 import type { TextTokenizer } from "../data/types.js";
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
+import { toStopTable } from "../rpc/codec/stop-table.js";
 import type { StopTable as StopTableMessage } from "../rpc/generated/troupe/v1/StopTable.js";
 import type { TokenizerInfo as TokenizerMessage } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
+import { phasesOf } from "./plan-stages.js";
 
 export interface RunContext {
   readonly config: Config;
@@ -38,4 +43,35 @@ export interface RunContext {
   readonly logger: Logger;
   /** Aborts when the run is told to stop. */
   readonly signal: AbortSignal;
+}
+
+/** Reads the data and finds what earlier coordinators of the run left. @throws {TroupeError} CONFIG, DATA, STORAGE */
+export async function openRunContext(
+  coordinator: Coordinator,
+  tokenizer: TokenizerPool,
+): Promise<RunContext> {
+  const { config, runDir, runId, end, host, directory, artifacts, store } = coordinator;
+  const { dispatcher, learners, files, bus, metrics, logger } = coordinator;
+  const { signal } = end;
+  const data = await loadRlhfData(config.data, config.seed, phasesOf(config), tokenizer, {
+    lossOn: config.sft.lossOn,
+    signal,
+  });
+  logger.info(data.report.summary);
+  bus.publish({ type: "message", level: "info", text: data.report.summary });
+  const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info, files);
+  const { keepLast, keepEvery } = config.checkpoint;
+  const checkpointer = new Checkpointer({
+    ...{ runDir, runId, keepLast, keepEvery, host, learners, artifacts, models, files },
+    ...{ bus, metrics, logger, signal },
+  });
+  await checkpointer.clean();
+  const { vocabSize, eosId, padId } = tokenizer.info;
+  const { stopStrings } = config.generation;
+  return {
+    ...{ config, runDir, data, tokenizer, host, learners, dispatcher, directory, store, artifacts },
+    ...{ models, checkpointer, bus, metrics, logger, signal },
+    tokens: { vocabularySize: vocabSize, eosIds: [eosId], padId },
+    stops: stopStrings.length === 0 ? null : toStopTable(await tokenizer.stopTable(stopStrings)),
+  };
 }

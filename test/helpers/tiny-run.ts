@@ -9,7 +9,7 @@ import { stringify } from "yaml";
 import { generateDataset, toJsonl, vocabularyTexts } from "../../examples/quickstart/generate.js";
 import type { PartialConfig } from "../../src/config/presets.js";
 import { writeWordTokenizer } from "../../src/data/tokenizer-files.js";
-import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";

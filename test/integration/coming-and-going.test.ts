@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
-import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { PATIENCE_MS, RunFolder, type Run } from "../helpers/tiny-run.js";
 
 const folder = new RunFolder();

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { estimateMemory } from "../../src/cli/memory-estimate.js";
 import { loadConfig } from "../../src/config/load.js";
-import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { ControlClient } from "../../src/rpc/control-client.js";
 import { sleep } from "../../src/shared/abort.js";
 import { EXIT_CODES } from "../../src/shared/errors.js";

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { ControlClient } from "../../src/rpc/control-client.js";
 import { writeCertificates } from "../../src/rpc/certificate-files.js";
 import { sleep } from "../../src/shared/abort.js";

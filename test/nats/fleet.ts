@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { readCoordinatorFile } from "../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";

@@ -62,17 +62,11 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
       const { checkMemoryFits, workerAdmission } = await import("../memory-check.js");
       const memoryNote = await checkMemoryFits(config, undefined, "coordinator");
       if (memoryNote !== null) console.error(`note: ${memoryNote}`);
-      const { host, port, httpPort, tokenFile, insecure } = config.cluster;
       const { runCoordinator } = await import("../../coordinator/run-coordinator.js");
       await runCoordinator({
         config,
         runDir: options.runDir,
-        host,
-        port,
-        httpHost: options.httpHost ?? host,
-        httpPort,
-        tokenFile,
-        insecure,
+        httpHost: options.httpHost,
         resume: options.resume,
         standby: options.standby,
         admitWorker: await workerAdmission(config),

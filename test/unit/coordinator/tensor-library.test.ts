@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { readCoordinatorFile } from "../../../src/launcher/coordinator-file.js";
+import { readCoordinatorFile } from "../../../src/shared/coordinator-file.js";
 import { ControlClient } from "../../../src/rpc/control-client.js";
 import { sleep } from "../../../src/shared/abort.js";
 import { packageRoot } from "../../../src/shared/paths.js";

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseConfig } from "../../../src/config/load.js";
-import { addressOf, portOf, readCoordinatorFile } from "../../../src/launcher/coordinator-file.js";
+import { addressOf, portOf } from "../../../src/launcher/find-coordinator.js";
+import { readCoordinatorFile } from "../../../src/shared/coordinator-file.js";
 import { defaultRunDirectory, openRunDirectory } from "../../../src/launcher/run-directory.js";
 
 const config = (...sets: string[]) => parseConfig({ text: "data: {path: /rows.jsonl}", sets }).config;

@@ -1,29 +1,12 @@
-/** `DIR/coordinator.json`: how workers and tools find the coordinator of a run. */
-import { readFile } from "node:fs/promises";
+/** Finding the coordinator of a run by its directory. */
 import { join } from "node:path";
-import { z } from "zod";
 import { sleep } from "../shared/abort.js";
+import {
+  coordinatorFilePath,
+  readCoordinatorFile,
+  type CoordinatorFile,
+} from "../shared/coordinator-file.js";
 import { configError, TroupeError } from "../shared/errors.js";
-
-const coordinatorFileSchema = z.looseObject({
-  pid: z.int().min(1),
-  /** host:port */
-  grpcAddress: z.string().regex(/:\d+$/),
-  /** host:port or a URL */
-  httpAddress: z.string(),
-  runId: z.string(),
-});
-
-export type CoordinatorFile = z.infer<typeof coordinatorFileSchema>;
-
-/** Undefined while there is no complete file. */
-export async function readCoordinatorFile(runDir: string): Promise<CoordinatorFile | undefined> {
-  try {
-    return coordinatorFileSchema.parse(JSON.parse(await readFile(join(runDir, "coordinator.json"), "utf8")));
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * Waits until the coordinator process `pid()` listens. It reads its data, model and journal first, and a busy machine
@@ -73,9 +56,7 @@ export async function addressOf(
   if (runDir === undefined) throw configError("which run? give --coordinator HOST:PORT or --run-dir DIR");
   const file = await readCoordinatorFile(runDir);
   if (file === undefined)
-    throw configError(
-      `${join(runDir, "coordinator.json")} is missing: no coordinator has listened there yet`,
-    );
+    throw configError(`${coordinatorFilePath(runDir)} is missing: no coordinator has listened there yet`);
   return file.grpcAddress;
 }
 

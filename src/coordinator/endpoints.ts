@@ -1,0 +1,153 @@
+/** Where a coordinator is reached: the workers' gRPC services, and the dashboard with its metrics. */
+import { hostname } from "node:os";
+import { status as grpcStatus } from "@grpc/grpc-js";
+import type { Config } from "../config/schema.js";
+import { startHttpServer, type HttpServer } from "../observability/http-server.js";
+import { JoinTokens, checkListenAddress } from "../rpc/auth.js";
+import { makeRefusalLog } from "../rpc/refusal-log.js";
+import { startRpcServer, type RpcServer, type RpcServerOptions, type Services } from "../rpc/server.js";
+import type { ServerTls } from "../rpc/tls.js";
+import { writeCoordinatorFile } from "../shared/coordinator-file.js";
+import { TroupeError } from "../shared/errors.js";
+import { makeArtifactService } from "./artifact-service.js";
+import { makeControlService } from "./control-service.js";
+import type { Coordinator } from "./coordinator.js";
+import { listenAgain } from "./listen-again.js";
+import { makeMembershipService, type AdmitWorker } from "./membership-service.js";
+import { makeRunStatus } from "./run-status.js";
+
+export interface Credentials {
+  readonly tokens: JoinTokens | undefined;
+  readonly tls: ServerTls | undefined;
+}
+
+/** @throws {TroupeError} CONFIG when a file cannot be read, or strangers could reach the address */
+export function readCredentials({ cluster }: Config): Credentials {
+  const { host, tokenFile, insecure } = cluster;
+  const { cert, key, clientCa } = cluster.tls;
+  const tokens = tokenFile === null ? undefined : JoinTokens.read(tokenFile);
+  const tls = cert === null || key === null ? undefined : { cert, key, clientCa };
+  checkListenAddress(host, {
+    hasToken: tokens !== undefined,
+    hasTls: tls !== undefined,
+    isInsecure: insecure,
+  });
+  return { tokens, tls };
+}
+
+export interface EndpointOptions extends Credentials {
+  /** Of dashboard and metrics. */
+  readonly httpHost: string;
+  /** Which workers' machines are fit for the run. */
+  readonly admitWorker: AdmitWorker | undefined;
+  /** Take the ports back from a coordinator that died; else one that is taken is said at once. */
+  readonly isResumed: boolean;
+}
+
+export interface Endpoints {
+  /** @param graceMs how long open calls may still take */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Listens, then says where: in the run directory and, with a standby, in NATS.
+ * @throws {TroupeError} CONFIG when a port is taken or an address is not this machine's
+ */
+export async function openEndpoints(coordinator: Coordinator, options: EndpointOptions): Promise<Endpoints> {
+  const { config, runDir, runId, host, bus, end, leadership, logger } = coordinator;
+  const patienceMs = options.isResumed ? undefined : 0;
+  const services = makeServices(coordinator, options.admitWorker);
+  const serving = rpcOptions(coordinator, options);
+  const server = await listenAgain(() => startRpcServer(services, serving), end.signal, patienceMs);
+  const http = await listenAgain(() => openPages(coordinator, options.httpHost), end.signal, patienceMs);
+  host.dispatch({ type: "CoordinatorStarted" });
+  await host.settled();
+  leadership?.announce(reachableAddress(config, server.address), http.url);
+  await writeCoordinatorFile(runDir, {
+    pid: process.pid,
+    grpcAddress: server.address,
+    httpAddress: http.url,
+    runId,
+    startedAt: new Date().toISOString(),
+  });
+  logger.info({ grpc: server.address, dashboard: http.url }, "coordinator listens");
+  bus.publish({ type: "run-started", runId, name: config.name, stages: config.stages });
+  return endpointsOf(server, http);
+}
+
+const endpointsOf = (server: RpcServer, http: HttpServer): Endpoints => ({
+  close: async (graceMs) => {
+    await server.close(graceMs);
+    await http.close();
+  },
+});
+
+function makeServices(coordinator: Coordinator, admitWorker: AdmitWorker | undefined): Services {
+  const { config, host, directory, dispatcher, learners, artifacts, bus, clock, end, runId } = coordinator;
+  const { metrics, logger } = coordinator;
+  const { maxArtifactBytes } = config.cluster;
+  const stop = (reason: string) => end.stop(new TroupeError("CANCELLED", reason));
+  return {
+    membership: makeMembershipService({
+      ...{ host, directory, metrics, logger, runId, config, admitWorker },
+      isOver: () => end.isOver,
+    }),
+    rollout: dispatcher.service,
+    learner: learners.service,
+    artifact: makeArtifactService({ store: artifacts, host, runId, maxBytes: maxArtifactBytes }),
+    control: makeControlService({ host, directory, bus, runId, clock, stop }),
+  };
+}
+
+function rpcOptions(
+  { config: { cluster }, metrics, logger }: Coordinator,
+  { tokens, tls }: Credentials,
+): RpcServerOptions {
+  const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
+    logger.warn({ method, peer, suppressed }, `call refused: ${REFUSALS[reason]}`),
+  );
+  return {
+    host: cluster.host,
+    port: cluster.port,
+    tokens,
+    tls,
+    onRefused: (refusal) => {
+      metrics.authFailures.inc({ reason: refusal.reason });
+      noteRefusal(refusal);
+    },
+    onNarrowWindow: () =>
+      logger.warn("this release of grpc-js keeps its default window: uploads of gradients are slower"),
+    onAnswered: (method, code, seconds) =>
+      metrics.rpcHandling.observe({ method: method.slice(1), code: grpcStatus[code] }, seconds),
+  };
+}
+
+const REFUSALS = {
+  missing: "no join token",
+  invalid: "wrong join token",
+  role: "the join token is of a role that may not call this",
+} as const;
+
+function openPages(coordinator: Coordinator, host: string): Promise<HttpServer> {
+  const { config, directory, dispatcher, metrics, bus, runId } = coordinator;
+  return startHttpServer({
+    registry: metrics.registry,
+    host,
+    port: config.cluster.httpPort,
+    coordinator: {
+      runId,
+      targets: () =>
+        directory
+          .list()
+          .map(({ metricsAddress, role, workerId }) => ({ address: metricsAddress, role, workerId })),
+      status: makeRunStatus({ ...coordinator, intakeBytes: () => dispatcher.intakeBytes }),
+      events: bus,
+    },
+  });
+}
+
+/** Where workers elsewhere reach this coordinator. */
+function reachableAddress({ cluster: { durable } }: Config, listening: string): string {
+  if (durable.type === "nats" && durable.advertise !== null) return durable.advertise;
+  return listening.replace(/^(0\.0\.0\.0|\[?::\]?):/, `${hostname()}:`);
+}
