@@ -80,7 +80,11 @@ export interface Arena {
 export interface Executable {
   /**
    * Runs the program once, updates arenas in place, returns the outputs as fresh host arrays (scalars have
-   * length 1); with `borrows` they may be overwritten by the next run of this executable, which saves a copy.
+   * length 1); with `borrows` they may be overwritten by the next run of this executable, which saves a copy where runs
+   * are waited for one by one.
+   *
+   * Runs may be started without waiting for each other; those that use an arena which one of them updates go in the
+   * order of their start, so results never depend on timing.
    * @param arenas one arena per alias in `program.arenas`, created by the same engine with an equal layout
    * @param inputs one host array per name in `program.inputs`, length = product of its shape
    * @throws {TroupeError} SHAPE when a length, alias or name does not fit
@@ -103,13 +107,29 @@ export interface Engine {
    * @throws {TroupeError} CONFIG where this installation cannot
    */
   createFrozenArena?(layout: Layout, form: FrozenForm): Arena;
-  /** Compiles, or returns the cached executable of the same key. */
-  compile(program: Program): Promise<Executable>;
+  /**
+   * An arena that lives in `memory` instead of its own. Left out by engines whose arenas are elsewhere.
+   * @param memory `[layout.size]`
+   */
+  arenaOver?(layout: Layout, memory: Float32Array): Arena;
+  /** Runs compiled as `sideBySide` that may be under way at once. @default 1 */
+  readonly lanes?: number;
+  /** Compiles, or returns the cached executable of the same key and use. */
+  compile(program: Program, use?: ExecutableUse): Promise<Executable>;
   dispose(): Promise<void>;
 }
 
+export interface ExecutableUse {
+  /**
+   * How the engine's threads are used. false: every operation of a run is split over all of them, and the run is alone;
+   * bits may depend on their number. true: one thread computes a run, beside as many others as there are threads; bits
+   * do not depend on their number. @default false
+   */
+  readonly sideBySide?: boolean;
+}
+
 export interface EngineOptions {
-  /** Threads one operation may use. @default 1 */
+  /** Threads one operation may use, or runs side by side. @default 1 */
   readonly threads?: number;
   /** onnx only: execution provider. @default "cpu" */
   readonly provider?: "cpu" | "webgpu" | "cuda";

@@ -4,18 +4,24 @@ import type { Layout } from "./layout.js";
 
 /** An arena in host memory: `read` returns the live values. */
 export class HostArena implements Arena {
-  readonly values: Float32Array;
   /** Grows whenever the values are replaced; copies of them are good for one revision. */
   revision = 0;
+  /** It will not be run with again. */
+  isDisposed = false;
 
   constructor(
     readonly layout: Layout,
-    values?: Float32Array,
-    /** See `hostMemory`. */
-    isShared = false,
+    initial?: Float32Array,
+    readonly values = hostMemory(layout.size, false),
   ) {
-    this.values = hostMemory(layout.size, isShared);
-    if (values !== undefined) this.#copyFrom(values);
+    if (initial !== undefined) this.#copyFrom(initial);
+  }
+
+  /** An arena in the given memory. @throws {TroupeError} SHAPE unless it holds `layout.size` values */
+  static over(layout: Layout, memory: Float32Array): HostArena {
+    checkArenaLength(layout, memory);
+    const { buffer, byteOffset, length } = memory; // asking for the buffer fixes the address, see `hostMemory`
+    return new HostArena(layout, undefined, new Float32Array(buffer, byteOffset, length));
   }
 
   async read(): Promise<Float32Array> {
@@ -31,7 +37,9 @@ export class HostArena implements Arena {
     this.revision++;
   }
 
-  dispose(): void {}
+  dispose(): void {
+    this.isDisposed = true;
+  }
 
   #copyFrom(values: Float32Array): void {
     checkArenaLength(this.layout, values);

@@ -1,6 +1,7 @@
 /** Forward passes without gradients, row by row. */
 import type { Arena, Engine } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
+import { mapAhead } from "../shared/map-ahead.js";
 import { layPairs, layPpo, laySft, type TokenRun } from "./packed-rows.js";
 import { makeLogprobsProgram, makePairScoresProgram } from "./programs.js";
 import { layOptions, type StageSettings } from "./shard-tasks.js";
@@ -47,8 +48,8 @@ async function evaluateSft(
   const nll = new Float64Array(rows.length);
   const tokens = new Float64Array(rows.length);
   const { spec, weights } = context.modelOf("model");
-  for (const run of laySft(rows, layOptions(spec, context))) {
-    const logprobs = await logprobsOf(run, spec, weights, 1, context);
+  const runs = laySft(rows, layOptions(spec, context));
+  for await (const [run, logprobs] of logprobsOf(runs, spec, weights, 1, context)) {
     run.sources.forEach(({ item }, n) => {
       nll[item] -= logprobs[n];
       tokens[item] += 1;
@@ -66,10 +67,12 @@ async function evaluatePairs(
   const { spec, weights } = context.modelOf("model");
   const { settings, padId } = context;
   const endId = settings.stage === "reward" && settings.hyper.rewardLoss === "span" ? padId : null;
-  for (const { shape, items, ...run } of layPairs(pairs, layOptions(spec, context), endId)) {
-    const { ids, starts, chosenAt, rejectedAt } = run;
-    const executable = await context.engine.compile(makePairScoresProgram(spec, shape));
-    const { chosen, rejected } = await executable.run(weights, { ids, starts, chosenAt, rejectedAt });
+  const runs = layPairs(pairs, layOptions(spec, context), endId);
+  const results = sideBySide(runs, context, async ({ shape, ids, starts, chosenAt, rejectedAt }) => {
+    const executable = await context.engine.compile(makePairScoresProgram(spec, shape), { sideBySide: true });
+    return executable.run(weights, { ids, starts, chosenAt, rejectedAt });
+  });
+  for await (const [{ items }, { chosen, rejected }] of results) {
     items.forEach((item, p) => {
       chosenScore[item] = chosen[p];
       rejectedScore[item] = rejected[p];
@@ -87,8 +90,8 @@ async function evaluatePpo(
   const newLogprobs = rows.map((row) => Float64Array.from(row.logprobs));
   const { spec, weights } = context.modelOf("actor");
   const temperature = context.settings.stage === "ppo" ? context.settings.hyper.temperature : 1;
-  for (const run of layPpo(rows, layOptions(spec, context))) {
-    const logprobs = await logprobsOf(run, spec, weights, temperature, context);
+  const runs = layPpo(rows, layOptions(spec, context));
+  for await (const [run, logprobs] of logprobsOf(runs, spec, weights, temperature, context)) {
     run.sources.forEach(({ item, index }, n) => {
       const difference = Math.abs(logprobs[n] - rows[item].logprobs[index]);
       maxAbsLogRatio[item] = Math.max(maxAbsLogRatio[item], difference);
@@ -100,15 +103,26 @@ async function evaluatePpo(
   return { max_abs_log_ratio: maxAbsLogRatio, tokens, logprobs: flat };
 }
 
-/** Of the run's listed tokens. */
-async function logprobsOf(
-  { shape, ids, starts, at, labels }: TokenRun,
+/** Every run, and what is found for its listed tokens. */
+function logprobsOf(
+  runs: readonly TokenRun[],
   spec: ModelSpec,
   weights: Readonly<Record<string, Arena>>,
   temperature: number,
-  { engine }: EvaluationContext,
-): Promise<Float32Array> {
-  const executable = await engine.compile(makeLogprobsProgram(spec, shape, temperature));
-  const { logprobs } = await executable.run(weights, { ids, starts, at, labels });
-  return logprobs as Float32Array;
+  context: EvaluationContext,
+): AsyncGenerator<[TokenRun, Float32Array]> {
+  return sideBySide(runs, context, async ({ shape, ids, starts, at, labels }) => {
+    const program = makeLogprobsProgram(spec, shape, temperature);
+    const executable = await context.engine.compile(program, { sideBySide: true });
+    const { logprobs } = await executable.run(weights, { ids, starts, at, labels });
+    return logprobs as Float32Array;
+  });
 }
+
+/** Every run and its result, in the order of the runs. */
+const sideBySide = <Run, Result>(
+  runs: readonly Run[],
+  { engine }: EvaluationContext,
+  work: (run: Run) => Promise<Result>,
+): AsyncGenerator<[Run, Result]> =>
+  mapAhead(runs, engine.lanes ?? 1, async (run): Promise<[Run, Result]> => [run, await work(run)]);

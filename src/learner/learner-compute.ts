@@ -13,8 +13,10 @@ import type { LoraSettings } from "../models/lora.js";
 import { layoutOf } from "../models/model-spec.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
+import { mapAhead } from "../shared/map-ahead.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
+import { GradientMemory } from "./gradient-memory.js";
 import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./parameter-round.js";
 import { tasksOf, type ShardDropout, type Denominators, type StageSettings } from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
@@ -97,8 +99,6 @@ export interface ExportStateRequest {
 
 /** `engine.microBatchTokens` of the config. */
 const DEFAULT_MICRO_BATCH_TOKENS = 1024;
-/** One to compute a shard in, one to be added to another. */
-const MAX_SPARE = 2;
 
 export class LearnerCompute {
   private constructor(
@@ -109,6 +109,7 @@ export class LearnerCompute {
     private appliedStep: number,
     private readonly pool: VectorPool,
   ) {
+    this.memory = new GradientMemory(engine, models, pool);
     const { round } = settings;
     if (round) {
       const compute = { models, computeShards: this.computeShards.bind(this), adamw: this.adamw.bind(this) };
@@ -118,8 +119,7 @@ export class LearnerCompute {
 
   private readonly openRound: ParameterRound | undefined;
 
-  /** Gradients no longer needed: at a large model's size, touching fresh memory costs more than writing it. */
-  private readonly spare: Float32Array[] = [];
+  private readonly memory: GradientMemory;
 
   /** Opens the engine and loads the models. */
   static async open(settings: LearnerSettings): Promise<LearnerCompute> {
@@ -149,7 +149,7 @@ export class LearnerCompute {
 
   /** float32 elements of a gradient: what is trained of all models together. */
   get parameterCount(): number {
-    return this.models.reduce((sum, { layout }) => sum + layout.size, 0);
+    return this.memory.elementCount;
   }
 
   get engineDescription(): string {
@@ -158,40 +158,64 @@ export class LearnerCompute {
 
   /** Gradients of the loss on micro-shards, added up along the fixed tree; changes no parameter. */
   async computeShards({ shards, shardCount, denominators }: ShardsRequest): Promise<ShardsResult> {
+    const sum = new TreeSum(this.settings.wire, (values) => this.memory.keep(values));
+    const stats: ShardStats[] = [];
+    // Several shards at a time, added up in their order: bits do not depend on which is ready first.
+    const gradients = mapAhead(shards, this.engine.lanes ?? 1, (shard) =>
+      this.gradientOf(shard, { shardCount, denominators }),
+    );
+    for await (const { index, values, sums } of gradients) {
+      sum.push({ level: 0, index, values });
+      stats.push({ shard: index, values: sums });
+    }
+    const nodes = sum.nodes.map(({ level, index, values }) => ({ level, index, gradients: values }));
+    return { nodes, elementCount: this.parameterCount, stats };
+  }
+
+  /** The gradient of a micro-shard's loss, every model's by its own tasks, and the sums over its rows. */
+  private async gradientOf(
+    { index, rows }: MicroShard,
+    minibatch: Pick<ShardsRequest, "shardCount" | "denominators">,
+  ): Promise<{ index: number; values: Float32Array; sums: Record<string, number> }> {
     const { settings } = this;
-    const context = {
+    const tasks = tasksOf(rows, {
+      ...minibatch,
       settings,
       specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
       padId: settings.padId,
       microBatchTokens: this.microBatchTokens,
       recompute: settings.recompute,
-      denominators,
-      shardCount,
-    };
-    const sum = new TreeSum(settings.wire, (values) => this.keep(values));
-    const stats: ShardStats[] = [];
-    for (const { index, rows } of shards) {
-      const values: Record<string, number> = { rows: rows.rows.length };
-      const written = new Set<string>();
-      for (const { role, program, inputs, statName } of tasksOf(rows, {
-        ...context,
-        dropout: this.dropoutOf(index),
-      })) {
-        const { weights, grads } = this.modelOf(role);
+      dropout: this.dropoutOf(index),
+    });
+    const sideBySide = this.sharesThreads(minibatch.shardCount);
+    const gradient = this.memory.take();
+    const runAll = async ({ role, weights }: TrainedModel): Promise<Record<string, number>> => {
+      const grads = gradient.arenas.get(role)!;
+      const sums: Record<string, number> = {};
+      let isFirst = true;
+      for (const { program, inputs, statName } of tasks.filter((task) => task.role === role)) {
         // The first run of a shard overwrites the gradient; those after it add to it.
-        const executable = await this.engine.compile(written.has(role) ? program : program.overwriting);
-        written.add(role);
+        const executable = await this.engine.compile(isFirst ? program.overwriting : program, { sideBySide });
+        isFirst = false;
         const outputs = await executable.run({ ...weights, grads }, inputs);
         for (const [output, [value]] of Object.entries(outputs)) {
-          values[statName(output)] = (values[statName(output)] ?? 0) + value;
+          sums[statName(output)] = (sums[statName(output)] ?? 0) + value;
         }
       }
-      for (const { role, grads } of this.models) if (!written.has(role)) await grads.clear();
-      sum.push({ level: 0, index, values: await this.readGradients() });
-      stats.push({ shard: index, values });
-    }
-    const nodes = sum.nodes.map(({ level, index, values }) => ({ level, index, gradients: values }));
-    return { nodes, elementCount: this.parameterCount, stats };
+      if (isFirst) await grads.clear();
+      return sums;
+    };
+    const sumsOfModels = await Promise.all(this.models.map(runAll));
+    const sums = Object.assign({ rows: rows.rows.length }, ...sumsOfModels) as Record<string, number>;
+    return { index, values: await gradient.read(), sums };
+  }
+
+  /**
+   * True where a minibatch has work for every thread if each makes a run of its own; else all of them share one run. Asks
+   * nothing but the config, so that all learners compute the same bits.
+   */
+  private sharesThreads(shardCount: number): boolean {
+    return shardCount * this.models.length >= (this.engine.lanes ?? 1);
   }
 
   /** What a micro-shard's adapters drop in the next optimizer step. PPO trains the policy that sampled: nothing. */
@@ -237,7 +261,7 @@ export class LearnerCompute {
     if (gradients.length !== this.parameterCount) {
       throw shapeError(`applyGradients: expected ${this.parameterCount} elements, got ${gradients.length}`);
     }
-    const parts = this.partsOf(gradients);
+    const parts = this.memory.partsOf(gradients);
     const gradNorms: Record<string, number> = {};
     for (const [model, part] of parts) {
       if (learningRates[model.role] === undefined)
@@ -251,7 +275,7 @@ export class LearnerCompute {
     }
     for (const [model, part] of parts)
       await model.adamw(part, gradNorms[model.role], learningRates[model.role], optimizerStep, this.pool);
-    this.keep(gradients);
+    this.memory.keep(gradients);
     return gradNorms;
   }
 
@@ -312,25 +336,5 @@ export class LearnerCompute {
         `no model in role ${role}; expected one of ${this.models.map((m) => m.role).join(", ")}`,
       );
     return model;
-  }
-
-  private keep(gradients: Float32Array): void {
-    if (this.spare.length < MAX_SPARE) this.spare.push(gradients);
-  }
-
-  private async readGradients(): Promise<Float32Array> {
-    const gradients = this.spare.pop() ?? this.pool.allocate(this.parameterCount);
-    for (const [model, part] of this.partsOf(gradients)) part.set(await model.grads.read());
-    return gradients;
-  }
-
-  /** Views of a concatenated gradient, by model. */
-  private partsOf(gradients: Float32Array): [TrainedModel, Float32Array][] {
-    let offset = 0;
-    return this.models.map((model) => {
-      const part = gradients.subarray(offset, offset + model.layout.size);
-      offset += model.layout.size;
-      return [model, part];
-    });
   }
 }

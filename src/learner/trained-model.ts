@@ -46,6 +46,8 @@ export interface TrainingSettings {
 export type MemoryName = "ema" | "m" | "outer" | "param" | "v";
 
 export class TrainedModel {
+  private ownGradient: Arena | undefined;
+
   private constructor(
     readonly role: string,
     readonly spec: ModelSpec,
@@ -56,7 +58,6 @@ export class TrainedModel {
     private readonly engine: Engine,
     private readonly optimizer: AdamwOptions,
     private readonly emaDecay: number | null,
-    readonly grads: Arena,
     /** In name order; what a checkpoint stores. */
     readonly memories: ReadonlyMap<MemoryName, Arena>,
   ) {}
@@ -94,9 +95,13 @@ export class TrainedModel {
       engine,
       optimizer,
       emaDecay,
-      engine.createArena(layout),
       memories,
     );
+  }
+
+  /** A gradient of its own, for engines that cannot write one where it is needed. */
+  get grads(): Arena {
+    return (this.ownGradient ??= this.engine.createArena(this.layout));
   }
 
   get params(): Arena {
@@ -151,7 +156,7 @@ export class TrainedModel {
   }
 
   dispose(): void {
-    this.grads.dispose();
+    this.ownGradient?.dispose();
     this.frozen?.dispose();
     for (const arena of this.memories.values()) arena.dispose();
   }

@@ -1,5 +1,6 @@
-/** A learner's optimizer step in stage ppo: actor and critic gradients of one micro-shard, clip, AdamW. */
+/** A learner's optimizer step in stage ppo: actor and critic gradients of its micro-shards, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
+import { cutMicroShards } from "../../stages/micro-shards.js";
 import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
 
@@ -38,11 +39,16 @@ export async function open(config: PpoUpdateConfig): Promise<Side> {
     values: perToken((i) => 0.1 * Math.cos(row + i)),
     returns: perToken((i) => Math.cos(row * i)),
   }));
+  // One micro-shard a thread, which is what makes a learner use its threads.
+  const parts = cutMicroShards(rows, threads, () => promptTokens + responseTokens).map((part, index) => ({
+    index,
+    rows: { kind: "ppo" as const, rows: part },
+  }));
   let optimizerStep = 0;
   const repeat = async (): Promise<number> => {
     const { nodes } = await compute.computeShards({
-      shards: [{ index: 0, rows: { kind: "ppo", rows } }],
-      shardCount: 1,
+      shards: parts,
+      shardCount: threads,
       denominators: { main: batch * responseTokens, ptx: 0 },
     });
     optimizerStep++;

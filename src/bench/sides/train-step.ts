@@ -1,4 +1,4 @@
-/** A learner's optimizer step in stage sft: gradients of one micro-shard, clip, AdamW. */
+/** A learner's optimizer step in stage sft: gradients of its micro-shards, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
 import { BENCH_OPTIMIZER, benchConfigJson, benchIds } from "./bench-model.js";
@@ -10,12 +10,12 @@ export interface TrainStepConfig extends ModelShape {
   readonly length: number;
   /** Tokens of each row. @default `length` for all */
   readonly lengths?: readonly number[];
-  /** Micro-shards of the step. @default 1 */
+  /** Micro-shards of the step. @default one a thread, which is what makes a learner use its threads */
   readonly shards?: number;
 }
 
 export async function open(config: TrainStepConfig): Promise<Side> {
-  const { batch, length, vocabulary, threads, shards = 1 } = config;
+  const { batch, length, vocabulary, threads, shards = config.threads } = config;
   const compute = await LearnerCompute.open({
     stage: "sft",
     hyper: {},

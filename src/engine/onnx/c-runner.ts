@@ -4,14 +4,14 @@ import { ONNX_TYPE_CODE, type Graph, type ValueInfo } from "../trace/graph.js";
 import { OrtCApi, type Pointer, type SessionConstant } from "./c-api.js";
 import type { BoundRun, HostMemory, Runner, RunnerOptions, Session } from "./runner.js";
 
-/** A run shorter than this holds up the event loop less than handing it to another thread would hold up the run. */
+/** A run shorter than this holds up its caller less than handing it to another thread would hold up the run. */
 const SHORT_MS = 5;
 
 let api: OrtCApi | null = null;
 
 /**
  * The C API: values are bound once, inputs and outputs are used where they are, and an output may overwrite an
- * input. On the main thread a run leaves the event loop free.
+ * input. On the main thread, or when asked to, a run leaves the event loop free.
  */
 export class CRunner implements Runner {
   readonly description: string;
@@ -39,7 +39,8 @@ export class CRunner implements Runner {
       constants,
       packed: this.#packed,
     });
-    return new CSession(api!, session, graph, constants);
+    const { leavesCaller = false } = this.options;
+    return new CSession(api!, session, graph, constants, leavesCaller || isMainThread);
   }
 
   async dispose(): Promise<void> {
@@ -51,6 +52,8 @@ export class CRunner implements Runner {
 class CSession implements Session {
   readonly #inputNames: string[];
   readonly #outputNames: string[];
+  /** All runs of a session take about as long. */
+  #lastMs = Infinity;
 
   constructor(
     private readonly api: OrtCApi,
@@ -58,6 +61,7 @@ class CSession implements Session {
     private readonly graph: Graph,
     /** The session reads these where they are. */
     private readonly constants: readonly SessionConstant[],
+    private readonly leavesCaller: boolean,
   ) {
     this.#inputNames = graph.inputs.map(({ name }) => name);
     this.#outputNames = graph.outputs.map(({ name }) => name);
@@ -73,14 +77,13 @@ class CSession implements Session {
       outputNames: this.#outputNames,
       outputs: this.graph.outputs.map((info, i) => tensor(info, outputs[i])),
     };
-    let lastMs = Infinity;
     const kept = [inputs, outputs]; // native code holds these addresses
     return {
       run: async () => {
         const started = performance.now();
-        if (isMainThread && lastMs > SHORT_MS) await this.api.run(call);
+        if (this.leavesCaller && this.#lastMs > SHORT_MS) await this.api.run(call);
         else this.api.runSync(call);
-        lastMs = performance.now() - started;
+        this.#lastMs = performance.now() - started;
       },
       dispose: () => {
         for (const value of [...call.inputs, ...call.outputs]) this.api.releaseTensor(value);

@@ -1,31 +1,40 @@
 import { configError, describeError } from "../../shared/errors.js";
-import type { Arena, Engine, EngineOptions, Executable, Program } from "../engine.js";
+import type { Arena, Engine, EngineOptions, Executable, ExecutableUse, Program } from "../engine.js";
 import { FrozenArena, type FrozenForm } from "../frozen-weights.js";
-import { HostArena } from "../host-arena.js";
+import { HostArena, hostMemory } from "../host-arena.js";
 import type { Layout } from "../layout.js";
 import { OnnxExecutable } from "./onnx-executable.js";
 import { probe } from "./probe.js";
+import { RunOrder } from "./run-order.js";
 import type { Runner, RunnerOptions } from "./runner.js";
 
-/** Traces each program once and runs it on ONNX Runtime. Runs of one engine never overlap. */
+/** Traces each program once and runs it on ONNX Runtime. */
 export class OnnxEngine implements Engine {
   readonly name = "onnx";
   readonly description: string;
   readonly #executables = new Map<string, Promise<OnnxExecutable>>();
-  /** Runs share arenas, so each waits for the one before. */
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #order: RunOrder;
 
   constructor(
     private readonly runner: Runner,
     note = "",
-    /** Arenas may be worked on by several threads at once. */
-    private readonly sharesArenas = false,
+    /** One thread to a run, so many at once; their arenas may be worked on by several threads. */
+    private readonly beside: { readonly runner: Runner; readonly lanes: number } = { runner, lanes: 1 },
   ) {
     this.description = `onnx: ${runner.description}${note}`;
+    this.#order = new RunOrder(beside.lanes);
+  }
+
+  get lanes(): number {
+    return this.#order.lanes;
   }
 
   createArena(layout: Layout, values?: Float32Array): Arena {
-    return new HostArena(layout, values, this.sharesArenas);
+    return new HostArena(layout, values, hostMemory(layout.size, this.lanes > 1));
+  }
+
+  arenaOver(layout: Layout, memory: Float32Array): Arena {
+    return HostArena.over(layout, memory);
   }
 
   createFrozenArena(layout: Layout, form: FrozenForm): Arena {
@@ -37,34 +46,33 @@ export class OnnxEngine implements Engine {
     return new FrozenArena(layout, form);
   }
 
-  compile(program: Program): Promise<Executable> {
-    let executable = this.#executables.get(program.key);
+  compile(program: Program, { sideBySide = false }: ExecutableUse = {}): Promise<Executable> {
+    const isAlone = !sideBySide || this.lanes === 1; // the same thing on one lane
+    const key = isAlone ? program.key : `${program.key} side by side`;
+    let executable = this.#executables.get(key);
     if (executable === undefined) {
-      executable = this.#compile(program);
-      this.#executables.set(program.key, executable);
-      executable.catch(() => this.#executables.delete(program.key)); // a failed compile may be tried again
+      executable = this.#compile(program, isAlone);
+      this.#executables.set(key, executable);
+      executable.catch(() => this.#executables.delete(key)); // a failed compile may be tried again
     }
     return executable;
   }
 
   async dispose(): Promise<void> {
-    await this.#last;
+    await this.#order.idle();
     const executables = await Promise.allSettled(this.#executables.values());
     this.#executables.clear();
     for (const result of executables) if (result.status === "fulfilled") await result.value.dispose();
-    await this.runner.dispose();
+    for (const runner of new Set([this.runner, this.beside.runner])) await runner.dispose();
   }
 
-  async #compile(program: Program): Promise<OnnxExecutable> {
-    const executable = new OnnxExecutable(program, this.runner, (run) => this.#queue(run));
+  async #compile(program: Program, isAlone: boolean): Promise<OnnxExecutable> {
+    const runner = isAlone ? this.runner : this.beside.runner;
+    const executable = new OnnxExecutable(program, runner, (claim, run) =>
+      this.#order.run({ ...claim, isAlone }, run),
+    );
     await executable.load();
     return executable;
-  }
-
-  #queue<T>(run: () => Promise<T>): Promise<T> {
-    const next = this.#last.then(run);
-    this.#last = next.catch(() => {}); // its caller sees the error; the next run does not
-    return next;
   }
 }
 
@@ -77,7 +85,9 @@ export async function createOnnxEngine(options: EngineOptions = {}): Promise<Eng
   const { provider = "cpu", threads = 1 } = options;
   if (provider !== "cpu") return (await import("./device-engine.js")).createDeviceEngine(provider, options);
   const { runner, note } = await createRunner({ threads });
-  return new OnnxEngine(runner, note, threads > 1);
+  if (threads === 1) return new OnnxEngine(runner, note);
+  const { runner: single } = await createRunner({ threads: 1, leavesCaller: true });
+  return new OnnxEngine(runner, note, { runner: single, lanes: threads });
 }
 
 async function createRunner(options: RunnerOptions): Promise<{ runner: Runner; note: string }> {

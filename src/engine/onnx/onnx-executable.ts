@@ -7,9 +7,10 @@ import { sizeOf, viewOf } from "../layout.js";
 import type { ValueInfo } from "../trace/graph.js";
 import { modelProto } from "../trace/model-proto.js";
 import { traceProgram, type TracedProgram } from "../trace/trace-program.js";
+import type { Claim } from "./run-order.js";
 import type { BoundRun, HostMemory, Runner, Session } from "./runner.js";
 
-/** Bound memory sets kept per executable: one per combination of arenas it is run with. */
+/** Bound memory sets kept per executable: one per combination of arenas it is run with, and run at once. */
 const MAX_BINDINGS = 8;
 
 type ReadableArena = HostArena | FrozenArena;
@@ -22,7 +23,8 @@ const memoryOf = (arena: ReadableArena, tensorName: string, part?: FrozenPart): 
 
 /** A program traced for the CPU, its session, and the memory it has been run on. */
 export class OnnxExecutable implements Executable {
-  readonly #bindings = new Map<string, Binding>();
+  /** Those not in use, by last use. */
+  readonly #bindings: Binding[] = [];
   readonly #traced: TracedProgram;
   readonly #model: Uint8Array;
   #session: Session | null = null;
@@ -32,7 +34,10 @@ export class OnnxExecutable implements Executable {
   constructor(
     private readonly program: Program,
     private readonly runner: Runner,
-    private readonly queue: <T>(run: () => Promise<T>) => Promise<T>,
+    private readonly inOrder: <T>(
+      claim: Pick<Claim, "reads" | "writes">,
+      run: () => Promise<T>,
+    ) => Promise<T>,
   ) {
     this.#traced = traceProgram(program, "cpu", runner.freezes);
     this.#model = modelProto(this.#traced.graph);
@@ -54,14 +59,30 @@ export class OnnxExecutable implements Executable {
     const hosts = Object.fromEntries(
       Object.keys(this.program.arenas).map((alias) => [alias, hostArena(arenas[alias])]),
     );
-    return this.queue(async () => {
+    return this.inOrder(this.#claim(hosts), async () => {
       const session = await this.#freshSession(hosts);
-      const results = await this.#binding(session, hosts).run(inputs, borrows);
-      for (const [alias, { access }] of Object.entries(this.program.arenas)) {
-        if (access === "update") hosts[alias].revision++;
+      const binding = this.#takeBinding(session, hosts);
+      try {
+        return await binding.run(inputs, borrows);
+      } finally {
+        this.#keepBinding(binding);
+        for (const alias of this.#updated) hosts[alias].revision++;
       }
-      return results;
     });
+  }
+
+  /** With frozen values also the session, which a run may have to load again. */
+  #claim(hosts: HostArenas): Pick<Claim, "reads" | "writes"> {
+    const writes = this.#updated.map((alias) => hosts[alias]);
+    return {
+      reads: Object.values(hosts),
+      writes: this.#traced.frozen.length === 0 ? writes : [...writes, this],
+    };
+  }
+
+  get #updated(): string[] {
+    const { arenas } = this.program;
+    return Object.keys(arenas).filter((alias) => arenas[alias].access === "update");
   }
 
   async dispose(): Promise<void> {
@@ -85,25 +106,25 @@ export class OnnxExecutable implements Executable {
   }
 
   #unbind(): void {
-    for (const binding of this.#bindings.values()) binding.dispose();
-    this.#bindings.clear();
+    for (const binding of this.#bindings.splice(0)) binding.dispose();
   }
 
-  #binding(session: Session, hosts: HostArenas): Binding {
+  #takeBinding(session: Session, hosts: HostArenas): Binding {
+    this.#dropDisposed();
     const key = Object.values(hosts).map(arenaId).join();
-    let binding = this.#bindings.get(key);
-    if (binding === undefined) {
-      binding = new Binding(this.#traced, session, hosts, this.runner.writesInPlace);
-      const oldest = this.#bindings.keys().next();
-      if (this.#bindings.size >= MAX_BINDINGS && !oldest.done) {
-        this.#bindings.get(oldest.value)!.dispose();
-        this.#bindings.delete(oldest.value);
-      }
-    } else {
-      this.#bindings.delete(key); // re-inserted below: the map is ordered by last use
-    }
-    this.#bindings.set(key, binding);
-    return binding;
+    const index = this.#bindings.findIndex((binding) => binding.key === key);
+    if (index >= 0) return this.#bindings.splice(index, 1)[0];
+    return new Binding(key, this.#traced, session, hosts, this.runner.writesInPlace);
+  }
+
+  #dropDisposed(): void {
+    for (let i = this.#bindings.length - 1; i >= 0; i--)
+      if (this.#bindings[i].isStale) this.#bindings.splice(i, 1)[0].dispose();
+  }
+
+  #keepBinding(binding: Binding): void {
+    this.#bindings.push(binding);
+    if (this.#bindings.length > MAX_BINDINGS) this.#bindings.shift()!.dispose();
   }
 }
 
@@ -114,7 +135,14 @@ class Binding {
   readonly #copies: { readonly from: HostArray; readonly to: Float32Array }[] = [];
   readonly #bound: BoundRun;
 
-  constructor(traced: TracedProgram, session: Session, arenas: HostArenas, writesInPlace: boolean) {
+  constructor(
+    /** Names the arenas. */
+    readonly key: string,
+    traced: TracedProgram,
+    session: Session,
+    private readonly arenas: HostArenas,
+    writesInPlace: boolean,
+  ) {
     const inputs = traced.inputs.map((input) => {
       if (input.kind === "arena") return memoryOf(arenas[input.alias], input.tensorName, input.part);
       const values = allocate(input.info);
@@ -145,6 +173,11 @@ class Binding {
     return Object.fromEntries(
       this.#results.map(({ name, values }) => [name, borrows ? values : values.slice()]),
     );
+  }
+
+  /** One of its arenas is gone. */
+  get isStale(): boolean {
+    return Object.values(this.arenas).some((arena) => arena instanceof HostArena && arena.isDisposed);
   }
 
   dispose(): void {

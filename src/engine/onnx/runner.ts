@@ -39,5 +39,8 @@ export interface BoundRun {
 }
 
 export interface RunnerOptions {
+  /** Threads one operation may use. */
   readonly threads: number;
+  /** Longer runs are made on another thread, so that the caller can start the next. @default false */
+  readonly leavesCaller?: boolean;
 }
