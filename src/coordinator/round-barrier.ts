@@ -7,7 +7,9 @@
 const MIN_PATIENCE_MS = 1_000;
 
 export interface RoundBarrierOptions {
-  /** At least 1 s; null: nobody is told to stop. */
+  /** The least that the others get, ms. @default 1000 */
+  readonly minPatienceMs?: number;
+  /** Times what half of the members took; null: nobody is told to stop. */
   readonly patience: number | null;
   /** From being told to stop to the answer: as long as one optimizer step may take. */
   readonly answerLimitMs: number;
@@ -59,7 +61,8 @@ export class RoundBarrier {
     }
     if (this.pacedAtMs === undefined || options.patience === null)
       return { action: "wait", untilMs: Infinity };
-    const extraMs = Math.max(MIN_PATIENCE_MS, options.patience * (this.pacedAtMs - this.startedMs));
+    const { minPatienceMs = MIN_PATIENCE_MS } = options;
+    const extraMs = Math.max(minPatienceMs, options.patience * (this.pacedAtMs - this.startedMs));
     const untilMs = this.pacedAtMs + extraMs;
     if (nowMs < untilMs) return { action: "wait", untilMs };
     this.stoppedAtMs = nowMs;

@@ -20,6 +20,7 @@ import {
   shardGradient,
 } from "./toy-model.js";
 import { checkLedger } from "./ledger-check.js";
+import { checkRounds } from "./round-check.js";
 import { checkSteps } from "./step-check.js";
 
 export interface Violation {
@@ -36,9 +37,11 @@ export function checkRun(scenario: Scenario, history: History): Violation[] {
   checkMembership(history, report);
   const ledger = checkLedger(scenario, history, report);
   checkSteps(scenario, history, report);
+  if (scenario.rounds !== null) checkRounds(scenario, history, report);
   checkPayloads(history, report);
   if (
     history.isFinished &&
+    scenario.rounds === null &&
     scenario.maxStalenessVersions === 0 &&
     !ledger.hasLosses &&
     scenario.nonFiniteSteps.length === 0

@@ -50,12 +50,45 @@ export type HistoryEntry =
       readonly hash: string;
       readonly durable: number;
     }
+  /** A learner of a round trained its rows of one minibatch. */
+  | {
+      readonly type: "part";
+      readonly workerId: string;
+      readonly incarnation: number;
+      readonly generation: number;
+      readonly step: number;
+      readonly optimizerStep: number;
+      /** Place of the minibatch in its round. */
+      readonly index: number;
+      readonly firstShard: number;
+      readonly shardCount: number;
+      readonly experienceIds: readonly string[];
+      /** Parameters that the round started from. */
+      readonly start: number;
+    }
+  /** The coordinator told the members of a round their weights. */
+  | {
+      readonly type: "averaging";
+      readonly generation: number;
+      readonly step: number;
+      readonly members: readonly {
+        readonly workerId: string;
+        readonly incarnation: number;
+        readonly weight: number;
+      }[];
+    }
   /** A task was given to a second worker. */
   | { readonly type: "hedged"; readonly taskId: string; readonly workerId: string }
   /** Somebody needed a payload that is gone. */
   | { readonly type: "unreadable"; readonly experienceId: string }
   /** A learner changed its parameters. */
-  | { readonly type: "applied"; readonly workerId: string; readonly step: number; readonly hash: string }
+  | {
+      readonly type: "applied";
+      readonly workerId: string;
+      readonly generation: number;
+      readonly step: number;
+      readonly hash: string;
+    }
   /** The ledger as the product reports it. */
   | {
       readonly type: "ledger";

@@ -1,6 +1,7 @@
 /** I1, I2, I3, I8, I9, I12, I13: every experience, from the durable records alone. */
 import type { Report } from "./checker.js";
-import type { History } from "./history.js";
+import type { DurableRecord } from "../coordinator/core/index.js";
+import type { History, HistoryEntry } from "./history.js";
 import type { Scenario } from "./scenario.js";
 
 interface Fate {
@@ -8,9 +9,10 @@ interface Fate {
   admissions: number;
   policyVersion: number;
   bytes: number;
-  /** Committed and skipped steps that listed it. */
+  /** Minibatches of finished steps, committed or skipped, that listed it. */
+  listings: number;
+  /** Committed steps that took it in: not those of which it was left out. */
   uses: number;
-  skips: number;
   isFinal: boolean;
   dropped: number;
   abandoned: number;
@@ -24,6 +26,7 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
   let prepared: {
     readonly step: number;
     readonly ids: readonly string[];
+    readonly listings: readonly (readonly number[])[];
     readonly isFinalUse: boolean;
   } | null = null;
   let hasLosses = false;
@@ -48,8 +51,8 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
             admissions: 0,
             policyVersion: -1,
             bytes: 0,
+            listings: 0,
             uses: 0,
-            skips: 0,
             isFinal: false,
             dropped: 0,
             abandoned: 0,
@@ -102,7 +105,12 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
         policyVersion = record.policyVersion;
         return;
       case "StepPrepared":
-        prepared = { step: record.step, ids: record.experienceIds, isFinalUse: record.isFinalUse };
+        prepared = {
+          step: record.step,
+          ids: record.experienceIds,
+          listings: minibatchesOf(record),
+          isFinalUse: record.isFinalUse,
+        };
         for (const id of record.experienceIds) {
           if (fates.get(id)?.iteration !== committedIteration + 1)
             report("I13", `${id} trained in iteration ${committedIteration + 1}`);
@@ -112,12 +120,17 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
         }
         return;
       case "StepCommitted":
-      case "StepSkipped":
+      case "StepSkipped": {
+        const leftOut = new Set(record.type === "StepCommitted" ? record.leftOut : []);
+        if (leftOut.size > 0) hasLosses = true;
+        for (const place of prepared?.listings.flat() ?? []) {
+          const fate = fates.get(prepared!.ids[place]);
+          if (fate !== undefined) fate.listings += 1;
+        }
         for (const id of prepared?.ids ?? []) {
           const fate = fateOf(id, "used");
           if (fate === undefined) continue;
-          if (record.type === "StepCommitted") fate.uses += 1;
-          else fate.skips += 1;
+          if (record.type === "StepCommitted" && !leftOut.has(id)) fate.uses += 1;
           if (fate.isFinal || fate.dropped > 0 || fate.admissions === 0)
             report("I3", `${id} used by step ${record.step} after its end`);
           if (!prepared?.isFinalUse) continue;
@@ -125,12 +138,13 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
           leave(fate);
         }
         return;
+      }
       default:
     }
   });
   checkFates(scenario, history, fates, report);
   checkAcks(history, firstAdmitted, report);
-  checkCounts(history, report);
+  checkCounts(history, fates, report);
   return { hasLosses };
 }
 
@@ -147,11 +161,20 @@ function checkFates(
   for (const [id, fate] of fates) {
     const ends = (fate.isFinal ? 1 : 0) + fate.dropped + fate.abandoned;
     if (ends !== 1) report("I3", `${id} ended ${ends} times: ${JSON.stringify(fate)}`);
-    if (fate.isFinal && fate.uses + fate.skips !== scenario.ppoEpochs) {
-      report("I3", `${id} was in ${fate.uses + fate.skips} steps, not ${scenario.ppoEpochs}`);
+    if (fate.isFinal && fate.listings !== scenario.ppoEpochs) {
+      report("I3", `${id} was in ${fate.listings} minibatches, not ${scenario.ppoEpochs}`);
     }
     if (fate.abandoned > 0 && fate.uses > 0) report("I3", `${id} given up and trained`);
   }
+}
+
+/** Places in the step's list: of every minibatch of a round, or of the only one. */
+function minibatchesOf({
+  experienceIds,
+  input,
+}: Extract<DurableRecord, { type: "StepPrepared" }>): readonly (readonly number[])[] {
+  const round = input as { readonly minibatches?: readonly (readonly number[])[] } | null;
+  return round?.minibatches ?? [experienceIds.map((_, i) => i)];
 }
 
 /** An answer is only as good as the journal behind it; a refusal changes nothing. */
@@ -176,10 +199,16 @@ function checkAcks(history: History, firstAdmitted: ReadonlyMap<string, number>,
 }
 
 /** The product's own books balance at all times. */
-function checkCounts(history: History, report: Report): void {
+function checkCounts(history: History, fates: ReadonlyMap<string, Fate>, report: Report): void {
+  let last: Extract<HistoryEntry, { type: "ledger" }> | undefined;
   for (const entry of history.entries) {
     if (entry.type !== "ledger") continue;
+    last = entry;
     if (entry.admitted !== entry.trained + entry.dropped + entry.buffered)
       report("I3", `ledger does not balance: ${JSON.stringify(entry)}`);
   }
+  if (!history.isFinished || last === undefined) return;
+  const trained = [...fates.values()].filter(({ isFinal, uses }) => isFinal && uses > 0).length;
+  if (last.trained !== trained)
+    report("I3", `${trained} experiences were trained, ${last.trained} are counted`);
 }

@@ -18,6 +18,8 @@ export const PLANTED_BUGS = [
   "no-fence",
   "no-staleness-bound",
   "forget-skipped",
+  "forget-left-out",
+  "count-departed",
 ] as const;
 export type Planted = "none" | (typeof PLANTED_BUGS)[number];
 
@@ -38,6 +40,10 @@ export function reduceWith(
       return reduce(state, asLiveMember(state, event), nowMs);
     case "forget-skipped":
       return forgetSkipped(state, reduce(state, event, nowMs));
+    case "forget-left-out":
+      return reduce(state, event.type === "RoundTrained" ? { ...event, leftOut: [] } : event, nowMs);
+    case "count-departed":
+      return reduce(state, asIfPresent(state, event), nowMs).filter(({ type }) => type !== "LeaveRound");
     case "no-staleness-bound":
       return reduce(unbounded(state), fromAnyPolicy(event), nowMs);
     case "none":
@@ -71,6 +77,13 @@ function forgetSkipped(state: CoordinatorState, effects: Effect[]): Effect[] {
     const manifest = state.durable.manifests.find((finished) => finished.step === step);
     return { ...effect, deletePayloads: manifest?.isFinalUse ? manifest.experienceIds : [] };
   });
+}
+
+/** Nobody says that a learner left, and a round's end that counts on it is taken for good: its rows are not left out. */
+function asIfPresent(state: CoordinatorState, event: CoordinatorEvent): CoordinatorEvent {
+  if (event.type !== "RoundTrained") return event;
+  const present = new Set(state.volatile.activeStep?.members.map(({ workerId }) => workerId));
+  return { ...event, workerIds: event.workerIds.filter((workerId) => present.has(workerId)) };
 }
 
 /** Votes count whatever generation they were cast in. */

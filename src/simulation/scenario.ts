@@ -66,8 +66,19 @@ export interface Scenario {
   readonly nonFiniteIds: readonly string[];
   /** Steps whose gradient is not finite. */
   readonly nonFiniteSteps: readonly number[];
+  /** Learners average parameters; null: they sum gradients. */
+  readonly rounds: RoundScenario | null;
   readonly network: NetworkProfile;
   readonly faults: readonly Fault[];
+}
+
+export interface RoundScenario {
+  /** Minibatches of a round at most. */
+  readonly every: number;
+  /** Slow learners get this many times what half of them took; null: as long as they need. */
+  readonly patience: number | null;
+  /** Until the second learner joins, ms. */
+  readonly lateMs: number;
 }
 
 /** No fault starts after this; the network is clean from here on, so the run must then finish. */
@@ -88,7 +99,7 @@ export function makeScenario(seed: number): Scenario {
   const isHarsh = random.chance(0.4);
   // A damaged state is noticed by comparison: this fault needs company, and nothing that takes it away.
   const isComparison = learners >= 2 && random.chance(0.05);
-  return {
+  const scenario: Scenario = {
     seed,
     rollouts,
     learners,
@@ -117,8 +128,47 @@ export function makeScenario(seed: number): Scenario {
     faults: isComparison ? [makeCorruption(random)] : makeFaults(random),
     ...makeKeeping(random),
     hedgeFactor: random.pick([0, 1, 2]),
+    rounds: null,
+  };
+  // Averaging is refused with staleness; a lone learner averages with nobody.
+  return random.chance(0.3) ? withRounds(scenario, random) : scenario;
+}
+
+/** With more faults of learners, while most rounds are trained. */
+function withRounds(scenario: Scenario, random: Random): Scenario {
+  const rounds = {
+    every: random.pick([1, 2, 4, 4]),
+    patience: random.pick([0.5, 1, null]),
+    lateMs: random.pick([0, 0, 200, 700]),
+  };
+  const learners = Math.max(scenario.learners, random.pick([1, 2, 3, 3]));
+  const isCalm = scenario.faults.some(({ kind }) => kind === "corruptLearner");
+  const more = Array.from({ length: isCalm ? 0 : random.between(1, 4) }, (): Fault => {
+    const kind = random.pick(LEARNER_KINDS);
+    const durationMs = random.pick([10, 300, 1_500]);
+    return { kind, atMs: random.between(100, 1_800), target: random.between(0, 5), durationMs, point: "now" };
+  });
+  return {
+    ...scenario,
+    maxStalenessVersions: 0,
+    rounds,
+    learners,
+    shardCount: random.pick([1, 2, 4, 4]),
+    ppoEpochs: random.pick([1, 2, 3]),
+    faults: [...scenario.faults, ...more].sort((a, b) => a.atMs - b.atMs),
   };
 }
+
+const LEARNER_KINDS: readonly FaultKind[] = [
+  "killLearner",
+  "killLearner",
+  "killLearner",
+  "pauseLearner",
+  "partitionLearner",
+  "slowLearner",
+  "slowLearner",
+  "drainLearner",
+];
 
 const KINDS: readonly FaultKind[] = [
   "killRollout",

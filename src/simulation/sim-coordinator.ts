@@ -17,6 +17,7 @@ import { reduceWith } from "./planted.js";
 import type { Fault } from "./scenario.js";
 import type { ToWorker } from "./sim-process.js";
 import { SimReduction } from "./sim-reduction.js";
+import { SimRounds } from "./sim-rounds.js";
 import { SimTrainLoop } from "./sim-train-loop.js";
 import { Witness } from "./witness.js";
 import type { World } from "./world.js";
@@ -41,12 +42,14 @@ export class SimCoordinator {
   private isBusy = false;
   private tickAtMs = Infinity;
   private readonly reduction: SimReduction;
+  private readonly rounds: SimRounds;
   private readonly witness: Witness;
   private dieAt: { point: Fault["point"]; downMs: number } | null = null;
   private recordsSinceSnapshot = 0;
 
   constructor(private readonly world: World) {
     this.reduction = new SimReduction(world, this);
+    this.rounds = new SimRounds(world, this);
     this.witness = new Witness(world);
   }
 
@@ -56,7 +59,7 @@ export class SimCoordinator {
     this.queue = [];
     this.isBusy = false;
     this.tickAtMs = Infinity;
-    this.reduction.close();
+    this.closeStep();
     this.state = makeState(this.world.config, this.log.recoverNow());
     this.trainLoop = new SimTrainLoop(this.world, this);
     this.dispatch({ type: "CoordinatorStarted" });
@@ -111,7 +114,7 @@ export class SimCoordinator {
   }
 
   sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
-    if (!this.isAlive || this.reduction.generation !== generation) return;
+    if (!this.isAlive || (this.rounds.generation ?? this.reduction.generation) !== generation) return;
     // Advantages are whitened over the whole collection, so all of it is read.
     for (const collection of this.collectionsOf(experienceIds)) this.readContents(collection.split(" "));
     const contents = this.readContents(experienceIds);
@@ -137,6 +140,20 @@ export class SimCoordinator {
 
   receiveContribution(...contribution: Parameters<SimReduction["receive"]>): void {
     if (this.isAlive) this.reduction.receive(...contribution);
+  }
+
+  /** A learner has trained its part of a round. */
+  receiveTrained(...trained: Parameters<SimRounds["finish"]>): void {
+    if (this.isAlive) this.rounds.finish(...trained);
+  }
+
+  openSum(of: Parameters<SimReduction["open"]>[0]): void {
+    this.reduction.open(of);
+  }
+
+  private closeStep(): void {
+    this.rounds.close();
+    this.reduction.close();
   }
 
   receiveParameters(step: number, parameters: number): void {
@@ -293,7 +310,7 @@ export class SimCoordinator {
           collections: this.collectionsOf(effect.experienceIds),
         });
         for (const member of members) this.send(member.workerId, effect);
-        return this.reduction.open(effect);
+        return this.world.scenario.rounds === null ? this.reduction.open(effect) : this.rounds.start(effect);
       }
       case "CommitStep":
         entries.push({
@@ -303,12 +320,13 @@ export class SimCoordinator {
           hash: effect.hash,
           durable: records.length,
         });
-        this.reduction.close();
+        this.world.noteCommitted(effect.step, effect.hash);
+        this.closeStep();
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "SkipStep":
       case "AbortStep":
-        this.reduction.close();
+        this.closeStep();
         for (const member of effect.members) this.send(member.workerId, effect);
         return;
       case "AnnounceVersion":
@@ -329,9 +347,11 @@ export class SimCoordinator {
       case "PauseLearning":
       case "ResumeLearning":
       case "DesiredScaleChanged":
-      case "LeaveRound":
-      case "AverageRound":
         return;
+      case "LeaveRound":
+        return this.rounds.leave(effect);
+      case "AverageRound":
+        return this.rounds.average(effect);
       default:
         effect satisfies never;
     }

@@ -1,13 +1,36 @@
 /** A simulated learner: computes its shards, votes, applies what is committed, copies state when told to. */
 import type { HealLearner, LearnerPosition, StartStep } from "../coordinator/core/index.js";
+import { updatesOf, type RoundUpdate } from "../coordinator/round-manifest.js";
 import { SimProcess, type ToWorker } from "./sim-process.js";
-import { applyGradient, hashOf, INITIAL_PARAMETERS, shardGradient } from "./toy-model.js";
+import {
+  applyGradient,
+  hashOf,
+  idsOfShards,
+  INITIAL_PARAMETERS,
+  localStep,
+  shardGradient,
+  weighted,
+} from "./toy-model.js";
 import type { World } from "./world.js";
 
 const COMPUTE_MS = 10;
+/** Of a round: most of a learner's time, so that faults find it there. */
+const LOCAL_STEP_MS = 40;
 const RESEND_MS = 120;
 const COPY_RETRY_MS = 150;
 const COPY_RETRIES = 4;
+
+/** Its own optimizer steps of a round. */
+interface LocalTraining {
+  readonly updates: readonly RoundUpdate[];
+  readonly contents: ReadonlyMap<string, number>;
+  parameters: number;
+  done: number;
+  /** Sum of its shares of the minibatches it trained. */
+  minibatches: number;
+  isStopped: boolean;
+  isOver: boolean;
+}
 
 export class SimLearner extends SimProcess {
   private stage = "";
@@ -15,6 +38,7 @@ export class SimLearner extends SimProcess {
   parameters = 0;
   private computing: StartStep | null = null;
   private contribution: readonly number[] | null = null;
+  private local: LocalTraining | null = null;
   /** The update it voted for. */
   private prepared: { generation: number; step: number; parameters: number; isFinite: boolean } | null = null;
   /** The same when it lost the coordinator before it heard the decision. */
@@ -42,6 +66,7 @@ export class SimLearner extends SimProcess {
     this.lastHealId = 0;
     this.computing = null;
     this.contribution = null;
+    this.local = null;
     if (this.prepared?.isFinite) this.voted = this.prepared;
     this.prepared = null;
     this.healing = null;
@@ -50,6 +75,8 @@ export class SimLearner extends SimProcess {
   protected position(): LearnerPosition | null {
     const { stage, step, parameters, voted } = this;
     if (step < 0) return null;
+    // The journal cannot tell the history of a state when rounds may come out differently.
+    if (this.world.scenario.rounds !== null) return { stage, step, hash: "" };
     return {
       stage,
       step,
@@ -75,8 +102,16 @@ export class SimLearner extends SimProcess {
       case "StartStep":
         return this.startStep(message);
       case "BatchContents":
-        if (message.generation === this.computing?.generation) this.compute(this.computing, message.contents);
+        if (message.generation !== this.computing?.generation) return;
+        if (this.world.scenario.rounds === null) this.compute(this.computing, message.contents);
+        else this.train(this.computing, message.contents);
         return;
+      case "StopTraining":
+        if (message.generation === this.computing?.generation && this.local !== null)
+          this.local.isStopped = true;
+        return;
+      case "Average":
+        return this.average(message.generation, message.weight);
       case "Reduced":
         return this.reduced(message.generation, message.step, message.gradient, message.isFinite);
       case "CommitStep":
@@ -154,6 +189,74 @@ export class SimLearner extends SimProcess {
     });
   }
 
+  /** Optimizer steps of its own, one after the other; what they make is kept apart from the shared parameters. */
+  private train(message: StartStep, contents: readonly number[]): void {
+    if (this.local !== null) return;
+    this.local = {
+      updates: updatesOf(message),
+      contents: new Map(message.experienceIds.map((id, i) => [id, contents[i]])),
+      parameters: this.parameters,
+      done: 0,
+      minibatches: 0,
+      isStopped: false,
+      isOver: false,
+    };
+    this.trainNext(message, this.local);
+  }
+
+  private trainNext(message: StartStep, local: LocalTraining): void {
+    const isFirst = local.done === 0;
+    if (local.done === local.updates.length || (local.isStopped && !isFirst)) {
+      local.isOver = true;
+      return this.reportTrained();
+    }
+    this.later(LOCAL_STEP_MS * this.slowness, () => {
+      if (this.local !== local) return;
+      const { generation, step, shardCount } = message;
+      const { scenario, history } = this.world;
+      if (scenario.nonFiniteSteps.includes(step) && (scenario.seed + step) % 2 === 0) {
+        this.prepared = { generation, step, parameters: this.parameters, isFinite: false };
+        return this.vote();
+      }
+      const me = message.members.find((member) => member.workerId === this.workerId)!;
+      const { experienceIds, optimizerStep } = local.updates[local.done];
+      const contents = experienceIds.map((id) => local.contents.get(id)!);
+      local.parameters = localStep(local.parameters, optimizerStep, contents, me, shardCount);
+      local.minibatches += me.shardCount / shardCount;
+      history.entries.push({
+        type: "part",
+        workerId: this.workerId,
+        incarnation: me.incarnation,
+        generation,
+        step,
+        optimizerStep,
+        index: local.done,
+        firstShard: me.firstShard,
+        shardCount: me.shardCount,
+        experienceIds: idsOfShards(experienceIds, me, shardCount),
+        start: this.parameters,
+      });
+      local.done += 1;
+      this.trainNext(message, local);
+    });
+  }
+
+  private reportTrained(): void {
+    const { computing, local, workerId } = this;
+    if (computing === null || local === null) return;
+    const { generation, step } = computing;
+    this.world.network.fromWorker(workerId, () =>
+      this.world.coordinator.receiveTrained(workerId, generation, step, local.minibatches),
+    );
+  }
+
+  private average(generation: number, weight: number): void {
+    const { local } = this;
+    if (this.computing?.generation !== generation || !local?.isOver || this.contribution !== null) return;
+    this.contribution = weight > 0 ? [weighted(local.parameters, weight)] : [];
+    this.contribute();
+  }
+
   private contribute(): void {
     const { computing, contribution, workerId, incarnation } = this;
     if (computing === null || contribution === null || incarnation === null) return;
@@ -202,6 +305,7 @@ export class SimLearner extends SimProcess {
     this.world.history.entries.push({
       type: "applied",
       workerId: this.workerId,
+      generation,
       step,
       hash: hashOf(this.parameters),
     });
@@ -211,13 +315,15 @@ export class SimLearner extends SimProcess {
   private forgetStep(): void {
     this.computing = null;
     this.contribution = null;
+    this.local = null;
     this.prepared = null;
   }
 
   private resend(): void {
     if (this.prepared !== null) this.vote();
     else if (this.contribution !== null) this.contribute();
-    else if (this.computing !== null) this.fetchBatch(this.computing);
+    else if (this.local?.isOver) this.reportTrained();
+    else if (this.computing !== null && this.local === null) this.fetchBatch(this.computing);
   }
 
   private applyVoted(order: HealLearner): void {
@@ -274,7 +380,7 @@ export class SimLearner extends SimProcess {
     const position = {
       stage: order.stage,
       step: order.step,
-      hash: order.step === 0 ? "" : hashOf(parameters),
+      hash: order.step === 0 || this.world.scenario.rounds !== null ? "" : hashOf(parameters),
     };
     // A lost report is found out by the heal's deadline.
     this.signed((me) => ({ type: "LearnerHealed", ...me, healId: order.healId, position }));

@@ -16,6 +16,8 @@ export type ToWorker =
       readonly gradient: number;
       readonly isFinite: boolean;
     }
+  | { readonly type: "Average"; readonly generation: number; readonly weight: number }
+  | { readonly type: "StopTraining"; readonly generation: number }
   | { readonly type: "ReadParameters"; readonly step: number }
   | { readonly type: "BatchContents"; readonly generation: number; readonly contents: readonly number[] };
 

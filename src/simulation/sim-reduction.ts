@@ -27,7 +27,7 @@ export class SimReduction {
     return this.sum?.generation;
   }
 
-  open({ generation, step, members }: StartStep): void {
+  open({ generation, step, members }: Pick<StartStep, "generation" | "step" | "members">): void {
     this.sum = { generation, step, members, gradients: members.map(() => null), result: null };
     this.coordinator.later(TIMEOUT_MS, () => this.expire(generation));
   }

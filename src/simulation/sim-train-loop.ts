@@ -1,5 +1,7 @@
 /** A miniature train loop: collect, ppoEpochs × minibatches, publish, checkpoint, commit; resumes from the journal. */
 import type { DurableState, Effect } from "../coordinator/core/index.js";
+import type { StepRequest } from "../coordinator/optimizer-steps.js";
+import { intoRounds, roundRequest } from "../coordinator/round-manifest.js";
 import type { SimCoordinator } from "./sim-coordinator.js";
 import { hashOf, INITIAL_PARAMETERS } from "./toy-model.js";
 import type { World } from "./world.js";
@@ -12,8 +14,8 @@ export class SimTrainLoop {
   private nextStep = 1;
   private policyVersion = 0;
   private ids: string[] = [];
-  /** Minibatches of the iteration still to do; null while collecting. */
-  private minibatches: { ids: string[]; isFinalUse: boolean }[] | null = null;
+  /** Minibatches of the iteration, or rounds of them, still to do; null while collecting. */
+  private steps: Pick<StepRequest, "experienceIds" | "input" | "isFinalUse">[] | null = null;
   private readingStep: number | null = null;
   private reads = 0;
   /** Voted for the last finished step; "" when it was skipped. */
@@ -39,13 +41,13 @@ export class SimTrainLoop {
       case "CollectCompleted":
         // An answer from before the last version may list what that version dropped; it was asked for again since.
         if (effect.iteration !== this.iteration || effect.policyVersion !== this.policyVersion) return;
-        if (this.minibatches === null) this.train(effect.experienceIds);
+        if (this.steps === null) this.train(effect.experienceIds);
         return;
       case "CollectRefused":
         throw new Error(`collection ${effect.iteration} refused: ${effect.reason}`);
       case "StepFinished":
-        if (this.minibatches === null || effect.step !== this.nextStep) return;
-        this.minibatches.shift();
+        if (this.steps === null || effect.step !== this.nextStep) return;
+        this.steps.shift();
         this.lastHash = effect.hash;
         this.nextStep += 1;
         return this.advance();
@@ -58,9 +60,16 @@ export class SimTrainLoop {
   receiveParameters(step: number, parameters: number): void {
     if (this.readingStep !== step) return;
     // Nothing becomes a policy or a checkpoint that is not what the learners voted for.
-    if (this.lastHash !== "" && hashOf(parameters) !== this.lastHash) return;
+    if (!this.isAgreed(step, parameters)) return;
     this.readingStep = null;
     this.close(step, parameters);
+  }
+
+  /** A round that was done again may stand at something else than the journal's hash. */
+  private isAgreed(step: number, parameters: number): boolean {
+    const hash = hashOf(parameters);
+    if (this.lastHash === "" || hash === this.lastHash) return true;
+    return this.world.scenario.rounds !== null && this.world.wasCommitted(step, hash);
   }
 
   private begin(): void {
@@ -75,7 +84,7 @@ export class SimTrainLoop {
       iteration: this.iteration,
       promptCursor: this.iteration * scenario.prompts,
     });
-    this.minibatches = null;
+    this.steps = null;
     for (let ahead = 0; ahead <= scenario.maxStalenessVersions; ahead++) this.collect(ahead);
   }
 
@@ -99,23 +108,34 @@ export class SimTrainLoop {
   }
 
   private train(ids: readonly string[]): void {
-    const { ppoEpochs, minibatchSize } = this.world.scenario;
+    const { ppoEpochs, minibatchSize, prompts, shardCount, rounds } = this.world.scenario;
     this.ids = [...ids];
     this.coordinator.readContents(ids);
-    this.minibatches = [];
+    const minibatches = [];
     for (let epoch = 0; epoch < ppoEpochs; epoch++) {
       for (let first = 0; first < this.ids.length; first += minibatchSize) {
-        this.minibatches.push({
-          ids: this.ids.slice(first, first + minibatchSize),
+        minibatches.push({
+          experienceIds: this.ids.slice(first, first + minibatchSize),
+          input: { iteration: this.iteration },
+          shardCount,
           isFinalUse: epoch === ppoEpochs - 1,
         });
       }
+    }
+    if (rounds === null) this.steps = minibatches;
+    else {
+      let next = 1 + this.iteration * ppoEpochs * Math.ceil(prompts / minibatchSize);
+      this.steps = intoRounds(minibatches, rounds.every).map((group, i) => {
+        const request = roundRequest(group, this.nextStep + i, next);
+        next += group.length;
+        return request;
+      });
     }
     this.advance();
   }
 
   private advance(): void {
-    const next = this.minibatches![0];
+    const next = this.steps![0];
     if (next === undefined) {
       this.readingStep = this.nextStep - 1;
       return this.read();
@@ -124,8 +144,8 @@ export class SimTrainLoop {
       type: "StepRequested",
       stage: STAGE,
       step: this.nextStep,
-      experienceIds: next.ids,
-      input: { iteration: this.iteration },
+      experienceIds: next.experienceIds,
+      input: next.input,
       shardCount: this.world.scenario.shardCount,
       isFinalUse: next.isFinalUse,
     });

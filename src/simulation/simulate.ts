@@ -54,6 +54,12 @@ function* smaller(scenario: Scenario): Iterable<Scenario> {
   if (scenario.nonFiniteSteps.length > 0) yield { ...scenario, nonFiniteSteps: [] };
   if (scenario.compactEvery > 0) yield { ...scenario, compactEvery: 0 };
   if (scenario.checkpointEvery > 0) yield { ...scenario, checkpointEvery: 0 };
+  if (scenario.rounds !== null) {
+    const { every, lateMs } = scenario.rounds;
+    yield { ...scenario, rounds: null };
+    if (lateMs > 0) yield { ...scenario, rounds: { ...scenario.rounds, lateMs: 0 } };
+    if (every > 1) yield { ...scenario, rounds: { ...scenario.rounds, every: every - 1 } };
+  }
   if (scenario.iterations > 1) yield { ...scenario, iterations: scenario.iterations - 1 };
   if (scenario.ppoEpochs > 1) yield { ...scenario, ppoEpochs: 1 };
   if (scenario.rollouts > 1) yield { ...scenario, rollouts: scenario.rollouts - 1 };

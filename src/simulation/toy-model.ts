@@ -37,6 +37,35 @@ export function shardGradient(
   return gradient;
 }
 
+/** The experiences of a minibatch that lie in these micro-shards. */
+export const idsOfShards = (
+  experienceIds: readonly string[],
+  { firstShard, shardCount: own }: { readonly firstShard: number; readonly shardCount: number },
+  shardCount: number,
+): string[] =>
+  experienceIds.filter((_, i) => {
+    const shard = Math.floor((i * shardCount) / experienceIds.length);
+    return shard >= firstShard && shard < firstShard + own;
+  });
+
+/** One optimizer step of a learner on its own micro-shards of a minibatch. */
+export function localStep(
+  parameters: number,
+  optimizerStep: number,
+  contents: readonly number[],
+  { firstShard, shardCount: own }: { readonly firstShard: number; readonly shardCount: number },
+  shardCount: number,
+): number {
+  if (own === 0) return parameters;
+  const gradients = Array.from({ length: own }, (_, i) =>
+    shardGradient(parameters, optimizerStep, contents, firstShard + i, shardCount),
+  );
+  return applyGradient(parameters, reduceShards(gradients));
+}
+
+/** A learner's part in the average of a round. */
+export const weighted = (local: number, weight: number): number => mix(local, Math.round(weight * 1e6));
+
 /** Order matters, as it does for floating-point sums. */
 export function reduceShards(gradients: readonly number[]): number {
   let sum = 0;

@@ -25,6 +25,8 @@ export class World {
   readonly weights = new Map<number, number>();
   /** Checkpoints that cannot be read any more. */
   readonly damaged = new Set<string>();
+  /** What learners agreed to be after a step; a round that is done again may come out differently. */
+  private readonly committed = new Map<number, Set<string>>();
   /** Wall clock minus true time; only a planted bug reads the wall clock. */
   wallOffsetMs = 0;
   private readonly processes = new Map<string, SimProcess>();
@@ -49,13 +51,23 @@ export class World {
   run(): History {
     this.coordinator.start();
     for (const process of this.processes.values()) {
-      this.scheduler.after(this.random.between(0, 50), () => process.start());
+      const lateMs = process.workerId === "learner-1" ? (this.scenario.rounds?.lateMs ?? 0) : 0;
+      this.scheduler.after(this.random.between(0, 50) + lateMs, () => process.start());
     }
     for (const fault of this.scenario.faults) this.scheduler.after(fault.atMs, () => this.inject(fault));
     const isOver = (): boolean => this.history.isFinished || this.coordinator.isStopped;
     this.scheduler.run(RUN_LIMIT_MS, isOver);
     this.history.endedAtMs = this.scheduler.nowMs;
     return this.history;
+  }
+
+  noteCommitted(step: number, hash: string): void {
+    if (!this.committed.has(step)) this.committed.set(step, new Set());
+    this.committed.get(step)!.add(hash);
+  }
+
+  wasCommitted(step: number, hash: string): boolean {
+    return this.committed.get(step)?.has(hash) ?? false;
   }
 
   isPoison(experienceId: string): boolean {
@@ -136,13 +148,15 @@ export class World {
   }
 }
 
+const STEP_TIMEOUT_MS = 900;
+
 /** Real proportions, shorter times. */
 function coreConfig(scenario: Scenario): CoreConfig {
   return {
     leaseTtlMs: 1_000,
     taskTimeoutMs: 1_500,
-    stepTimeoutMs: 900,
-    round: null,
+    stepTimeoutMs: STEP_TIMEOUT_MS,
+    round: scenario.rounds && { timeoutMs: STEP_TIMEOUT_MS * scenario.rounds.every },
     healTimeoutMs: 1_000,
     regroupMs: 200,
     waitForWorkersMs: 60_000,

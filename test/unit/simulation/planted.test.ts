@@ -11,6 +11,8 @@ const EXPECTED: Record<Exclude<Planted, "none">, string> = {
   "no-fence": "I6",
   "no-staleness-bound": "I8",
   "forget-skipped": "I10",
+  "forget-left-out": "I3",
+  "count-departed": "I3",
 };
 const SEEDS = 600;
 

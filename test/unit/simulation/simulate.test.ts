@@ -90,12 +90,28 @@ describe("simulation", () => {
       const faults = [...base.faults.filter(isKill), ...killsAround(seed)].sort((a, b) => a.atMs - b.atMs);
       kills += faults.length;
       const quiet = { drop: 0, duplicate: 0, delayMs: base.network.delayMs, jitterMs: 0 }; // one stream keeps its order
-      const scenario = { ...base, network: quiet, faults, damagesCheckpoints: false, nonFiniteSteps: [] };
+      const calm = { damagesCheckpoints: false, nonFiniteSteps: [], rounds: null };
+      const scenario = { ...base, network: quiet, faults, ...calm };
       const { entries } = new World(scenario, "none").run();
       const repeated = entries.filter((entry) => entry.type === "started" && entry.isReplay);
       expect(repeated, `seed ${seed}`).toEqual([]);
     }
     expect(kills).toBeGreaterThan(600);
+  });
+
+  it("averages parameters in some runs, and some of their rounds leave rows out", () => {
+    let rounds = 0;
+    let leftOut = 0;
+    for (let seed = 1; seed <= 60; seed++) {
+      const scenario = makeScenario(seed);
+      if (scenario.rounds === null) continue;
+      rounds += 1;
+      const { records } = new World(scenario, "none").run();
+      if (records.some((record) => record.type === "StepCommitted" && record.leftOut !== undefined))
+        leftOut += 1;
+    }
+    expect(rounds).toBeGreaterThan(10);
+    expect(leftOut).toBeGreaterThan(1);
   });
 
   it("survives a coordinator that dies at every point of the journal protocol, again and again", () => {
@@ -119,8 +135,8 @@ describe("checker", () => {
     nonFiniteSteps: [],
   };
   const honest = () => new World(scenario, "none").run();
-  const invariantsOf = (history: ReturnType<typeof honest>): string[] =>
-    checkRun(scenario, history).map((violation) => violation.invariant);
+  const invariantsOf = (history: ReturnType<typeof honest>, of: Scenario = scenario): string[] =>
+    checkRun(of, history).map((violation) => violation.invariant);
 
   it("finds nothing in an honest history", () => {
     expect(invariantsOf(honest())).toEqual([]);
@@ -143,7 +159,7 @@ describe("checker", () => {
   it("notices a learner that applied something else", () => {
     const history = honest();
     const index = history.entries.findIndex((entry) => entry.type === "applied");
-    history.entries[index] = { type: "applied", workerId: "learner-0", step: 1, hash: "0" };
+    history.entries[index] = { type: "applied", workerId: "learner-0", generation: 1, step: 1, hash: "0" };
     expect(invariantsOf(history)).toContain("I5");
   });
 
@@ -172,6 +188,49 @@ describe("checker", () => {
       bufferedBytes: 10,
     });
     expect(invariantsOf(history)).toContain("I3");
+  });
+
+  describe("of averaged parameters", () => {
+    const averaging: Scenario = {
+      ...scenario,
+      learners: 2,
+      minLearners: 2,
+      shardCount: 2,
+      ppoEpochs: 2,
+      rounds: { every: 2, patience: null, lateMs: 0 },
+    };
+    const honestRounds = () => new World(averaging, "none").run();
+    const indexOf = ({ entries }: ReturnType<typeof honest>, type: string) =>
+      entries.findIndex((entry) => entry.type === type);
+
+    it("finds nothing in an honest history", () => {
+      expect(invariantsOf(honestRounds(), averaging)).toEqual([]);
+    });
+
+    it("notices rows that are left out without a word, and ones that are said to be and are not", () => {
+      const silent = honestRounds();
+      // The learner has trained less than was prepared: what it did not train appears in no record.
+      silent.entries.splice(indexOf(silent, "part"), 1);
+      expect(invariantsOf(silent, averaging)).toContain("I5");
+      const wrong = honestRounds();
+      const at = wrong.records.findIndex((record) => record.type === "StepCommitted");
+      const record = wrong.records[at] as Extract<(typeof wrong.records)[number], { type: "StepCommitted" }>;
+      wrong.records[at] = { ...record, leftOut: ["0/0/0"] };
+      expect(invariantsOf(wrong, averaging)).toContain("I3");
+    });
+
+    it("notices a row that two learners trained, and one that weighs more than it trained", () => {
+      const doubled = honestRounds();
+      const at = indexOf(doubled, "part");
+      doubled.entries.splice(at, 0, doubled.entries[at]);
+      expect(invariantsOf(doubled, averaging)).toContain("I3");
+      const heavy = honestRounds();
+      const average = heavy.entries.findIndex((entry) => entry.type === "averaging");
+      const entry = heavy.entries[average] as Extract<(typeof heavy.entries)[number], { type: "averaging" }>;
+      const members = entry.members.map((member, i) => ({ ...member, weight: i === 0 ? 0.75 : 0.25 }));
+      heavy.entries[average] = { ...entry, members };
+      expect(invariantsOf(heavy, averaging)).toContain("I5");
+    });
   });
 
   it("notices a run that never ends", () => {
