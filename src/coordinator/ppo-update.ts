@@ -4,6 +4,7 @@
  * The first pass is in order, later ones shuffle the minibatches (as DeepSpeed-Chat). What a learner does within a
  * step is in src/learner/optimizer-step.ts; the losses are src/rl/policy-loss.ts and src/rl/value-loss.ts.
  */
+import { ppoDenominator } from "../rl/loss-denominator.js";
 import { shuffled } from "../rl/shuffle.js";
 import type { Experience } from "../rl/types.js";
 import type { StepRequest, StepResult } from "./optimizer-steps.js";
@@ -35,13 +36,6 @@ export interface PpoUpdateOptions {
   readonly shardCountOf: (rows: number) => number;
 }
 
-/** Tokens that count in the losses. */
-export function countedTokens(rows: readonly Pick<Experience, "actionMask">[]): number {
-  let tokens = 0;
-  for (const { actionMask } of rows) for (let i = 0; i < actionMask.length; i++) tokens += actionMask[i];
-  return tokens;
-}
-
 export async function ppoUpdate(
   minibatches: readonly (readonly Experience[])[],
   optimizerStep: (request: StepRequest) => Promise<StepResult>,
@@ -57,7 +51,7 @@ export async function ppoUpdate(
   const updates = Array.from({ length: ppoEpochs }, (_, epoch) => {
     const order = epoch === 0 ? minibatches : shuffled(minibatches, { seed, iteration, epoch });
     return order.map((minibatch) => ({
-      tokens: countedTokens(minibatch),
+      tokens: ppoDenominator(minibatch),
       experienceIds: minibatch.map((experience) => experience.experienceId),
       input: { iteration, klCoef },
       shardCount: shardCountOf(minibatch.length),

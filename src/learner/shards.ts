@@ -1,5 +1,6 @@
 /** Rows of a micro-shard and what can be counted of them. How they become tensors is in ./packed-rows. */
 import type { PreferencePair, SftRow } from "../data/types.js";
+import { ppoDenominator, rewardDenominator, sftDenominator } from "../rl/loss-denominator.js";
 import type { MicroShard, PpoRow, ShardRows } from "../rpc/codec/shard.js";
 import { shapeError } from "../shared/errors.js";
 
@@ -12,16 +13,15 @@ export const lengthOf = {
   ppo: ({ promptIds, responseIds }: PpoRow): number => promptIds.length + responseIds.length,
 };
 
-/** What a row adds to the loss denominator: target tokens (sft), 1 (reward), counted response tokens (ppo). */
+/** What the rows add to the denominator of their loss; those of the ptx term not included. */
 export function denominatorOf(rows: ShardRows): number {
-  const ones = (mask: Uint8Array) => mask.reduce((sum, bit) => sum + bit, 0);
   switch (rows.kind) {
     case "sft":
-      return rows.rows.reduce((sum, row) => sum + ones(row.lossMask.subarray(1)), 0);
+      return sftDenominator(rows.rows);
     case "reward":
-      return rows.rows.length;
+      return rewardDenominator(rows.rows);
     case "ppo":
-      return rows.rows.reduce((sum, row) => sum + ones(row.actionMask), 0);
+      return ppoDenominator(rows.rows);
   }
 }
 

@@ -27,13 +27,8 @@ export function actionMaskOf(responseIds: Int32Array, eosGap: EosGap | null): Ui
 }
 
 /** Number of tokens with mask 1. */
-export function countedTokens(actionMask: Uint8Array): number {
+export function countedTokens(mask: Uint8Array): number {
   let count = 0;
-  for (let i = 0; i < actionMask.length; i++) count += actionMask[i];
+  for (let i = 0; i < mask.length; i++) count += mask[i];
   return count;
-}
-
-/** DeepSpeed-Chat drops sequences with at most one counted answer token before scoring them. */
-export function isTooShortForDeepSpeedChat(responseIds: Int32Array, eosGap: EosGap): boolean {
-  return countedTokens(actionMaskOf(responseIds, eosGap)) <= 1;
 }

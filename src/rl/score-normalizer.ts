@@ -4,6 +4,7 @@
  */
 import { dataError, numericError } from "../shared/errors.js";
 
+/** Applied by `sequenceReward`. */
 export interface ScoreNormalizer {
   readonly scoreShift: number;
   readonly scoreScale: number;
@@ -39,8 +40,4 @@ export function fitScoreNormalizer(scores: ArrayLike<number>): ScoreNormalizer {
     );
   }
   return { scoreShift: mean, scoreScale: deviation };
-}
-
-export function normalizeScore(normalizer: ScoreNormalizer, score: number): number {
-  return (score - normalizer.scoreShift) / normalizer.scoreScale;
 }

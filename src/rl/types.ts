@@ -50,7 +50,7 @@ export interface ScoredRollout extends Rollout {
 }
 
 export interface Experience extends ScoredRollout {
-  /** `[R]` −klCoef·kl_i, plus the clipped score at the last counted token. */
+  /** `[R]` −klCoef·kl_i, plus `sequenceReward` of the score at the last token, counted or not. */
   readonly rewards: Float32Array;
   /** `[R]` */
   readonly advantages: Float32Array;

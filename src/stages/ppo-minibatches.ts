@@ -2,12 +2,12 @@
  * What the learners get for a PPO step: its minibatch, rebuilt from the ids in its manifest. The same ids give the same
  * micro-shards, bit for bit, also after a restart, when the experiences come from the journal's payloads.
  */
-import { countedTokens as countedResponseTokens } from "../coordinator/ppo-update.js";
 import type { JsonValue } from "../coordinator/core/index.js";
 import type { StepInputs } from "../coordinator/optimizer-steps.js";
 import { intoBatches, type TrainLoopOptions } from "../coordinator/train-loop.js";
 import type { SftRow } from "../data/types.js";
 import { importanceOf } from "../learner/stage-settings.js";
+import { ppoDenominator, sftDenominator } from "../rl/loss-denominator.js";
 import { makingExperience } from "../rl/make-experience.js";
 import { IDENTITY_SCORE_NORMALIZER, type ScoreNormalizer } from "../rl/score-normalizer.js";
 import { shuffled } from "../rl/shuffle.js";
@@ -19,7 +19,6 @@ import { cutMicroShards, shardCountOf } from "./micro-shards.js";
 import type { PpoSchedule } from "./ppo-schedule.js";
 import type { ProximalPolicy } from "./proximal-policy.js";
 import type { RunContext } from "./run-context.js";
-import { countedTokens as countedLanguageTokens } from "./sft.js";
 
 export class PpoMinibatches {
   private normalizer: ScoreNormalizer = IDENTITY_SCORE_NORMALIZER;
@@ -75,8 +74,8 @@ export class PpoMinibatches {
     return {
       shards,
       experienceIds: parts.map((part) => part.map(({ experienceId }) => experienceId)),
-      denominator: countedResponseTokens(rows),
-      ptxDenominator: countedLanguageTokens(ptx),
+      denominator: ppoDenominator(rows),
+      ptxDenominator: sftDenominator(ptx),
       learningRates: this.schedule.learningRates(step),
     };
   }

@@ -1,6 +1,7 @@
 /** Stage 2, the reward model: −log σ(score(chosen) − score(rejected)), Bradley and Terry's likelihood of the choices. */
 import type { ModelSource } from "../coordinator/model-folders.js";
 import type { PreferencePair } from "../data/types.js";
+import { rewardDenominator } from "../rl/loss-denominator.js";
 import type { RunContext } from "./run-context.js";
 import { runSupervisedStage, type SupervisedResult } from "./supervised-loop.js";
 
@@ -17,7 +18,7 @@ export function runRewardStage(run: RunContext, model: ModelSource): Promise<Sup
     head: "scalar",
     lengthOf: (pair) => Math.max(pair.chosen.length, pair.rejected.length),
     wrap: (rows) => ({ kind: "reward", rows }),
-    denominatorOf: (pairs) => pairs.length,
+    denominatorOf: rewardDenominator,
     stepMetrics: (sums, pairs) => ({ loss: sums.loss ?? NaN, accuracy: (sums.correctSum ?? NaN) / pairs }),
     evalMetrics: ({ chosen_score: chosenScore, rejected_score: rejectedScore }) => {
       let correct = 0;

@@ -1,15 +1,9 @@
 /** Stage 1, supervised fine-tuning: −mean log π(token) over the answers' tokens (or all tokens, as DeepSpeed-Chat). */
 import type { ModelSource } from "../coordinator/model-folders.js";
 import type { SftRow } from "../data/types.js";
+import { sftDenominator } from "../rl/loss-denominator.js";
 import type { RunContext } from "./run-context.js";
 import { runSupervisedStage, type SupervisedResult } from "./supervised-loop.js";
-
-/** Tokens that count in the loss: masked in, and predicted at all (the first token of a row is not). */
-export function countedTokens(rows: readonly SftRow[]): number {
-  let count = 0;
-  for (const { lossMask } of rows) for (let t = 1; t < lossMask.length; t++) count += lossMask[t];
-  return count;
-}
 
 export function runSftStage(run: RunContext, model: ModelSource): Promise<SupervisedResult> {
   const { sft } = run.config;
@@ -24,7 +18,7 @@ export function runSftStage(run: RunContext, model: ModelSource): Promise<Superv
     head: "lm",
     lengthOf: (row) => row.ids.length,
     wrap: (rows) => ({ kind: "sft", rows }),
-    denominatorOf: countedTokens,
+    denominatorOf: sftDenominator,
     stepMetrics: (sums) => ({ loss: sums.loss ?? NaN }),
     evalMetrics: ({ nll, tokens }) => ({ eval_loss: total(nll) / total(tokens) }),
   });

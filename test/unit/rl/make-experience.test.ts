@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { actionMaskOf, isTooShortForDeepSpeedChat } from "../../../src/rl/action-mask.js";
+import { actionMaskOf } from "../../../src/rl/action-mask.js";
 import { makeExperience, type ExperienceOptions } from "../../../src/rl/make-experience.js";
 import { computeRewards, sequenceReward } from "../../../src/rl/rewards.js";
 import { rollout } from "./fixtures.js";
@@ -169,11 +169,5 @@ describe("the EOS gap of deepspeed-chat", () => {
     const onlyEos = rollout(1, "only", { responseIds: Int32Array.of(EOS) });
     expect(makeExperience([onlyEos], gap)[0].actionMask[0]).toBe(0);
     expect(() => makeExperience([onlyEos], { ...gap, whitenAdvantages: true })).toThrow(/0 counted tokens/);
-  });
-
-  it("drops answers with at most one counted token", () => {
-    const pair = { eosId: EOS, padId: EOS };
-    expect(isTooShortForDeepSpeedChat(Int32Array.of(7, EOS), pair)).toBe(true);
-    expect(isTooShortForDeepSpeedChat(Int32Array.of(7, 8, EOS), pair)).toBe(false);
   });
 });

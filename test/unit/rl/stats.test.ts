@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { fitScoreNormalizer, normalizeScore } from "../../../src/rl/score-normalizer.js";
+import { sequenceReward } from "../../../src/rl/rewards.js";
+import { fitScoreNormalizer } from "../../../src/rl/score-normalizer.js";
 import { experienceStats, explainedVariance, summarize } from "../../../src/rl/stats.js";
 import { makeExperience } from "../../../src/rl/make-experience.js";
 import { rollout } from "./fixtures.js";
@@ -66,7 +67,8 @@ describe("score normaliser", () => {
   it("brings the fitted scores to mean 0 and deviation 1", () => {
     const normalizer = fitScoreNormalizer([2, 4, 4, 4, 5, 5, 7, 9]);
     expect(normalizer).toEqual({ scoreShift: 5, scoreScale: 2 });
-    expect(normalizeScore(normalizer, 9)).toBe(2);
+    const options = { ...normalizer, clipRewardValue: 5, missingEosPenalty: 0 };
+    expect(sequenceReward(9, false, options)).toBe(2);
   });
 
   it("refuses scores that do not vary, too few, or not finite", () => {
