@@ -14,7 +14,7 @@ import { createEngine } from "../dist/src/engine/create-engine.js";
 import { parseModelConfig, layoutOf } from "../dist/src/models/model-spec.js";
 import { loadWeights } from "../dist/src/models/checkpoint-dir.js";
 import { weightFiles } from "../dist/src/models/model-files.js";
-import { RolloutCompute } from "../dist/src/rollout/rollout-replicas.js";
+import { RolloutCompute } from "../dist/src/rollout/rollout-compute.js";
 import { Scorer } from "../dist/src/rollout/scorer.js";
 import { frozenForm } from "../dist/src/models/frozen.js";
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { layoutOf, type ModelSpec } from "../models/model-spec.js";
 import { ModelLoader } from "../rollout/model-loader.js";
-import type * as rolloutThread from "../rollout/rollout-compute.js";
+import type * as rolloutThread from "../rollout/rollout-thread.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import { handoverName } from "../rpc/handover.js";
 import { writeSafetensors } from "../shared/safetensors.js";
@@ -80,7 +80,7 @@ function makeLearner(spec: ModelSpec) {
 
 /** Takes a version up as `RolloutSession` does: with its loader, into the memory of its compute thread. */
 async function makeRollout(shape: WeightsSettings) {
-  const compute = new ComputePool<typeof rolloutThread>("src/rollout/rollout-compute");
+  const compute = new ComputePool<typeof rolloutThread>("src/rollout/rollout-thread");
   const hfConfigJson = benchConfigJson(shape, "lm");
   await compute.run("configure", {
     engine: { name: "onnx", threads: shape.threads },

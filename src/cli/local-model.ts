@@ -8,7 +8,7 @@ import type { StopTable } from "../data/stop-table.js";
 import type { ChatMessage } from "../data/types.js";
 import { weightFiles } from "../models/model-files.js";
 import type { EngineName } from "../engine/engine.js";
-import { RolloutCompute } from "../rollout/rollout-replicas.js";
+import { RolloutCompute } from "../rollout/rollout-compute.js";
 import type { SamplingOptions } from "../rollout/sampling.js";
 import type { FinishReason } from "../rl/types.js";
 import { dataError } from "../shared/errors.js";

@@ -5,7 +5,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { subtreesOf } from "../learner/tree-sum.js";
 import type { ExportStateRequest, ShardsRequest } from "../learner/learner-compute.js";
-import type { PerformedTask, RolloutTask } from "../rollout/rollout-replicas.js";
+import type { PerformedTask, RolloutTask } from "../rollout/rollout-compute.js";
 import type { ScoredRollout } from "../rl/types.js";
 import type { ShardRows } from "../rpc/codec/shard.js";
 import { sleep } from "../shared/abort.js";

@@ -4,8 +4,8 @@ import type { ModelRef__Output } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { protocolError } from "../shared/errors.js";
 import type { ArtifactClient } from "../worker/artifact-client.js";
 import type { ComputePool } from "../worker/compute-pool.js";
-import type * as rolloutThread from "./rollout-compute.js";
-import type { Role } from "./rollout-replicas.js";
+import type * as rolloutThread from "./rollout-thread.js";
+import type { Role } from "./rollout-compute.js";
 
 export interface LoaderState {
   readonly compute: Pick<ComputePool<typeof rolloutThread>, "run">;

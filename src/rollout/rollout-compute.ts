@@ -1,65 +1,193 @@
-/**
- * The compute thread of a rollout process: one `RolloutCompute` in module state, driven by the exported functions.
- * Results move to the caller without a copy.
- */
-import { move, transferableSymbol, valueSymbol } from "piscina";
-import type { Rollout, ScoredRollout } from "../rl/types.js";
-import { configError } from "../shared/errors.js";
-import { threadFunction } from "../worker/thread-error.js";
-import {
-  RolloutCompute,
-  type LoadRequest,
-  type PerformedTask,
-  type RolloutSettings,
-  type RolloutTask,
-} from "./rollout-replicas.js";
+import type { Config } from "../config/schema.js";
+import type { StopTable } from "../data/stop-table.js";
+import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
+import type { Engine } from "../engine/engine.js";
+import type { Prompt, Rollout, ScoredRollout } from "../rl/types.js";
+import { numericError } from "../shared/errors.js";
+import { Generator } from "./generator.js";
+import { ReplicaWeights, type Role, type RolloutModel } from "./replica-weights.js";
+import type { SamplingOptions } from "./sampling.js";
+import { Scorer, type Replica } from "./scorer.js";
 
-let compute: RolloutCompute | undefined;
+export type { Role, RolloutModel } from "./replica-weights.js";
 
-/**
- * Opens the engine and makes room for the models; a second call replaces everything.
- * @returns which engine computes, for the log
- */
-export const configure = threadFunction(async (settings: RolloutSettings): Promise<string> => {
-  await compute?.close();
-  compute = undefined;
-  compute = await RolloutCompute.open(settings);
-  return compute.description;
-});
-
-/** Replaces one model's parameters, or adapters, by those of a safetensors file. */
-export const loadModel = threadFunction(async (request: LoadRequest): Promise<void> =>
-  configured().loadModel(request),
-);
-
-/** Reads the model under one model's adapters. */
-export const loadBase = threadFunction(async (request: LoadRequest): Promise<void> =>
-  configured().loadBase(request),
-);
-
-/** Generates one answer per prompt and, when `needs.score`, scores it. */
-export const perform = threadFunction(async (task: RolloutTask): Promise<PerformedTask> => {
-  const performed = await configured().perform(task);
-  return moved(performed, performed.rollouts);
-});
-
-/** Answers only; needs no model but the actor. */
-export const generateOnly = threadFunction(async (task: Omit<RolloutTask, "needs">): Promise<Rollout[]> => {
-  const rollouts = await configured().generateOnly(task);
-  return moved(rollouts, rollouts);
-});
-
-function configured(): RolloutCompute {
-  if (compute === undefined) throw configError("the rollout thread was not configured yet");
-  return compute;
+export interface RolloutSettings {
+  readonly engine: CreateEngineOptions;
+  readonly models: readonly RolloutModel[];
+  /** Tokens that end an answer. Empty: the actor's own. */
+  readonly eosIds: readonly number[];
+  /** Sequences decoded together, 1 to 64. */
+  readonly slots: number;
+  /** Longest prompt + response. @default the actor's context */
+  readonly maxSequenceTokens?: number;
+  /** See GeneratorOptions. @default 4 */
+  readonly prefillRows?: number;
+  /** How ref and reward model are held. @default "f32" */
+  readonly frozenWeights?: Config["engine"]["frozenWeights"];
 }
 
-/** Marks a result so that piscina transfers the rollouts' buffers instead of copying them. */
-function moved<T extends object>(value: T, rollouts: readonly (Rollout | ScoredRollout)[]): T {
-  const buffers = new Set<ArrayBufferLike>();
-  for (const rollout of rollouts) {
-    for (const field of Object.values(rollout)) if (ArrayBuffer.isView(field)) buffers.add(field.buffer);
+export interface RolloutTask {
+  readonly prompts: readonly Prompt[];
+  /** Written into the rollouts; the actor must have been loaded with it. */
+  readonly policyVersion: number;
+  readonly sampling: SamplingOptions;
+  /** Stop strings. @default none */
+  readonly stops?: StopTable | null;
+  readonly needs: {
+    /** Also refLogprobs, values and score: the result is then ScoredRollout[]. */
+    readonly score: boolean;
+  };
+}
+
+export interface LoadRequest {
+  readonly role: Role;
+  readonly path: string | readonly string[];
+}
+
+export interface PerformedTask<R extends Rollout = Rollout | ScoredRollout> {
+  /** In the order of the task's prompts. */
+  readonly rollouts: R[];
+  readonly generateMs: number;
+  readonly scoreMs: number;
+}
+
+/**
+ * Prompts in, scored rollouts out: the actor generates, ref, critic and reward model judge. Plain and synchronous in
+ * its order: calls run one after another, so weights never change in the middle of a sequence.
+ */
+export class RolloutCompute {
+  private readonly weights: ReplicaWeights;
+  private readonly scorer: Scorer;
+  private generator: Generator | undefined;
+  private queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    private readonly engine: Engine,
+    /** Which engine computes and why; one line for the log. */
+    readonly description: string,
+    private readonly settings: RolloutSettings,
+  ) {
+    this.scorer = new Scorer(engine);
+    this.weights = new ReplicaWeights(engine, settings.models, settings.frozenWeights);
   }
-  const transferable = { [transferableSymbol]: [...buffers], [valueSymbol]: value };
-  return move(transferable as never) as unknown as T;
+
+  /** @throws {TroupeError} CONFIG or DATA when the engine or a model's config cannot be used */
+  static async open(settings: RolloutSettings): Promise<RolloutCompute> {
+    const { engine, reason } = await createEngine(settings.engine);
+    try {
+      return new RolloutCompute(engine, `${engine.description} (${reason})`, settings);
+    } catch (error) {
+      await engine.dispose();
+      throw error;
+    }
+  }
+
+  /** Float32 memory of all models' weights. */
+  get weightBytes(): number {
+    return this.weights.bytes;
+  }
+
+  /**
+   * Replaces a model's parameters, or its adapters where it has them; compiled programs stay. The old ones stay in use
+   * unless the whole file is good.
+   * @param path safetensors file with the tensors of the role's spec or of its adapters, or the files of a sharded model
+   */
+  loadModel({ role, path }: LoadRequest): Promise<void> {
+    return this.inTurn(() => this.weights.load(role, [path].flat()));
+  }
+
+  /** Reads the whole model under a role's adapters; needless where a model that shares it was loaded. */
+  loadBase({ role, path }: LoadRequest): Promise<void> {
+    return this.inTurn(() => this.weights.loadBase(role, [path].flat()));
+  }
+
+  /**
+   * Generates one answer per prompt and, when asked, scores it.
+   * @throws {TroupeError} NUMERIC naming experience and quantity when a number is not finite
+   */
+  perform(task: RolloutTask): Promise<PerformedTask> {
+    return this.inTurn(async () => {
+      const started = performance.now();
+      const rollouts = await this.generate(task);
+      const generated = performance.now();
+      const result = task.needs.score ? await this.score(rollouts, task.sampling.temperature) : rollouts;
+      return { rollouts: result, generateMs: generated - started, scoreMs: performance.now() - generated };
+    });
+  }
+
+  /** Answers only; needs no model but the actor. */
+  generateOnly(task: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
+    return this.inTurn(() => this.generate(task));
+  }
+
+  async close(): Promise<void> {
+    await this.inTurn(async () => {
+      this.generator?.dispose();
+      this.weights.dispose();
+      await this.engine.dispose();
+    });
+  }
+
+  private async generate({
+    prompts,
+    policyVersion,
+    sampling,
+    stops = null,
+  }: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
+    const actor = this.weights.of("actor", true);
+    this.generator ??= new Generator({
+      engine: this.engine,
+      spec: actor.spec,
+      slots: this.settings.slots,
+      maxSequenceTokens: this.settings.maxSequenceTokens ?? actor.spec.contextTokens,
+      ...(this.settings.prefillRows === undefined ? {} : { prefillRows: this.settings.prefillRows }),
+      ...(this.settings.eosIds.length === 0 ? {} : { eosIds: this.settings.eosIds }),
+    });
+    const requests = prompts.map(({ experienceId, promptIds }) => ({ key: experienceId, promptIds }));
+    const answers = await this.generator.generate(requests, sampling, weightsOf(actor), stops);
+    return answers.map(({ responseIds, logprobs, finishReason }, i) => {
+      const { promptIndex, sampleIndex, experienceId, promptIds } = prompts[i];
+      requireFinite(experienceId, "logprobs", logprobs);
+      return {
+        promptIndex,
+        sampleIndex,
+        experienceId,
+        promptIds,
+        policyVersion,
+        responseIds,
+        logprobs,
+        finishReason,
+      };
+    });
+  }
+
+  private async score(rollouts: readonly Rollout[], temperature: number): Promise<ScoredRollout[]> {
+    const refLogprobs = await this.scorer.logprobs(this.weights.of("ref", true), rollouts, temperature);
+    const values = await this.scorer.values(this.weights.of("critic", true), rollouts);
+    const scores = await this.scorer.scores(this.weights.of("reward", true), rollouts);
+    return rollouts.map((rollout, i) => {
+      requireFinite(rollout.experienceId, "refLogprobs", refLogprobs[i]);
+      requireFinite(rollout.experienceId, "values", values[i]);
+      requireFinite(rollout.experienceId, "score", [scores[i]]);
+      return { ...rollout, refLogprobs: refLogprobs[i], values: values[i], score: scores[i] };
+    });
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(work);
+    this.queue = result.catch(() => undefined); // the caller has the error; the next call must not inherit it
+    return result;
+  }
+}
+
+const weightsOf = ({ params, base }: Replica) => (base === undefined ? params : { params, base });
+
+function requireFinite(experienceId: string, quantity: string, values: ArrayLike<number>): void {
+  for (let i = 0; i < values.length; i++) {
+    if (!Number.isFinite(values[i])) {
+      throw numericError(
+        `experience ${experienceId}: ${quantity}[${i}] is ${values[i]}; expected a finite number`,
+      );
+    }
+  }
 }

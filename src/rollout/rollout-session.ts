@@ -24,8 +24,8 @@ import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
 import { ExperienceUplink } from "./experience-uplink.js";
 import { ModelLoader, baseName } from "./model-loader.js";
-import type * as rolloutThread from "./rollout-compute.js";
-import type { Role } from "./rollout-replicas.js";
+import type * as rolloutThread from "./rollout-thread.js";
+import type { Role } from "./rollout-compute.js";
 import type { Head } from "../models/model-spec.js";
 
 /** Tasks held at once: one in work, one waiting. */

@@ -2,12 +2,12 @@
 import { ComputePool } from "../worker/compute-pool.js";
 import { startWorker } from "../worker/start-worker.js";
 import type { WorkerOptions } from "../worker/worker-options.js";
-import type * as rolloutThread from "./rollout-compute.js";
+import type * as rolloutThread from "./rollout-thread.js";
 import { RolloutSession, type RolloutState } from "./rollout-session.js";
 
 /** Runs until the run is over, the process is told to stop, or an error ends it. */
 export async function runRollout(options: WorkerOptions): Promise<void> {
-  const compute = new ComputePool<typeof rolloutThread>("src/rollout/rollout-compute");
+  const compute = new ComputePool<typeof rolloutThread>("src/rollout/rollout-thread");
   const state: RolloutState = { compute, loaded: new Map(), configuredFor: "", policyVersion: undefined };
   try {
     await startWorker("rollout", options, {

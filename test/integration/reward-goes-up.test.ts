@@ -10,7 +10,7 @@ import { LearnerCompute } from "../../src/learner/learner-compute.js";
 import { freshGpt2Spec, toHfConfig } from "../../src/models/model-spec.js";
 import { makeExperience } from "../../src/rl/make-experience.js";
 import type { Prompt, ScoredRollout } from "../../src/rl/types.js";
-import { RolloutCompute } from "../../src/rollout/rollout-replicas.js";
+import { RolloutCompute } from "../../src/rollout/rollout-compute.js";
 import { cutMicroShards } from "../../src/stages/micro-shards.js";
 
 const LIKED = 7;

@@ -13,7 +13,7 @@ import { IDENTITY_SCORE_NORMALIZER } from "../../rl/score-normalizer.js";
 import type { Experience, ScoredRollout } from "../../rl/types.js";
 import { MAX_SLOTS } from "../../rollout/generator.js";
 import { ROLES } from "../../rollout/replica-weights.js";
-import { RolloutCompute } from "../../rollout/rollout-replicas.js";
+import { RolloutCompute } from "../../rollout/rollout-compute.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
 import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";

@@ -21,7 +21,7 @@ import {
 import type { Prompt, ScoredRollout } from "../../../src/rl/types.js";
 import { Generator } from "../../../src/rollout/generator.js";
 import type { Role } from "../../../src/rollout/replica-weights.js";
-import { RolloutCompute, type RolloutSettings } from "../../../src/rollout/rollout-replicas.js";
+import { RolloutCompute, type RolloutSettings } from "../../../src/rollout/rollout-compute.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
 import { fillNormal, streamOf } from "../../../src/shared/rng.js";
 import { SAMPLING, tinyParams, tinyPrompts, tinySpec } from "../rollout/tiny-models.js";

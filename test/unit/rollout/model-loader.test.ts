@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { layoutOf, toHfConfig } from "../../../src/models/model-spec.js";
 import { ModelLoader } from "../../../src/rollout/model-loader.js";
-import type * as thread from "../../../src/rollout/rollout-compute.js";
+import type * as thread from "../../../src/rollout/rollout-thread.js";
 import { dataError } from "../../../src/shared/errors.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
 import { ComputePool } from "../../../src/worker/compute-pool.js";
@@ -13,7 +13,7 @@ import { SAMPLING, tinyParams, tinyPrompts, tinySpec } from "./tiny-models.js";
 const folder = mkdtempSync(join(tmpdir(), "troupe-loader-"));
 const spec = tinySpec();
 const hfConfigJson = JSON.stringify(toHfConfig(spec));
-const pool = new ComputePool<typeof thread>("src/rollout/rollout-compute");
+const pool = new ComputePool<typeof thread>("src/rollout/rollout-thread");
 const fetched: string[] = [];
 let isDamaged = false;
 const artifacts = {

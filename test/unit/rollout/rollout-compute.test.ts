@@ -1,57 +1,132 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { layoutOf, toHfConfig } from "../../../src/models/model-spec.js";
-import type * as thread from "../../../src/rollout/rollout-compute.js";
-import { RolloutCompute, type RolloutSettings } from "../../../src/rollout/rollout-replicas.js";
+import { layoutOf, toHfConfig, type Head } from "../../../src/models/model-spec.js";
+import type { Prompt, ScoredRollout } from "../../../src/rl/types.js";
+import { RolloutCompute, type Role, type RolloutSettings } from "../../../src/rollout/rollout-compute.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
-import { ComputePool } from "../../../src/worker/compute-pool.js";
 import { SAMPLING, tinyParams, tinyPrompts, tinySpec } from "./tiny-models.js";
 
-const folder = mkdtempSync(join(tmpdir(), "troupe-thread-"));
-const spec = tinySpec();
+const HEADS: Readonly<Record<Role, Head>> = { actor: "lm", ref: "lm", reward: "scalar", critic: "scalar" };
+const SEEDS: Readonly<Record<Role, number>> = { actor: 1, ref: 1, reward: 2, critic: 3 };
+const roles = Object.keys(HEADS) as Role[];
+
+const prompts: Prompt[] = tinyPrompts(6).map(({ key, promptIds }, promptIndex) => ({
+  promptIndex,
+  sampleIndex: 0,
+  experienceId: key,
+  promptIds,
+}));
+const task = {
+  prompts,
+  policyVersion: 7,
+  sampling: { ...SAMPLING, temperature: 0.9 },
+  needs: { score: true },
+};
+
+const folder = mkdtempSync(join(tmpdir(), "troupe-rollout-"));
+const fileOf = (role: Role) => join(folder, `${role}.safetensors`);
 const settings: RolloutSettings = {
   engine: { name: "onnx", threads: 1 },
-  models: [{ role: "actor", head: "lm", hfConfigJson: JSON.stringify(toHfConfig(spec)) }],
+  models: roles.map((role) => ({
+    role,
+    head: HEADS[role],
+    hfConfigJson: JSON.stringify(toHfConfig(tinySpec(HEADS[role]))),
+  })),
   eosIds: [1],
   slots: 4,
   maxSequenceTokens: 48,
 };
-const path = join(folder, "actor.safetensors");
-const task = {
-  prompts: tinyPrompts(5).map(({ key, promptIds }, promptIndex) => ({
-    promptIndex,
-    sampleIndex: 0,
-    experienceId: key,
-    promptIds,
-  })),
-  policyVersion: 1,
-  sampling: SAMPLING,
-  needs: { score: false },
-};
 
-beforeAll(() => writeSafetensors(path, layoutOf(spec).entries, tinyParams(spec, 1)));
+async function openLoaded(): Promise<RolloutCompute> {
+  const compute = await RolloutCompute.open(settings);
+  for (const role of roles) await compute.loadModel({ role, path: fileOf(role) });
+  return compute;
+}
+
+beforeAll(async () => {
+  for (const role of roles) {
+    const spec = tinySpec(HEADS[role]);
+    await writeSafetensors(fileOf(role), layoutOf(spec).entries, tinyParams(spec, SEEDS[role]));
+  }
+  const spec = tinySpec("scalar");
+  // Finite weights whose products are not.
+  await writeSafetensors(
+    join(folder, "huge.safetensors"),
+    layoutOf(spec).entries,
+    tinyParams(spec, 2).fill(3e38),
+  );
+});
 afterAll(() => rmSync(folder, { recursive: true }));
 
-describe("rollout thread", () => {
-  it("answers like the same computation without a thread, and its errors keep their message", async () => {
-    const here = await RolloutCompute.open(settings);
-    await here.loadModel({ role: "actor", path });
-    const expected = (await here.perform(task)).rollouts;
-    await here.close();
-
-    const pool = new ComputePool<typeof thread>("src/rollout/rollout-compute");
-    try {
-      await expect(pool.run("perform", task)).rejects.toThrow(/not configured yet/);
-      expect(await pool.run("configure", settings)).toMatch(/^onnx: /);
-      await expect(pool.run("perform", task)).rejects.toThrow(/the actor model has no weights yet/);
-      await pool.run("loadModel", { role: "actor", path });
-      const { rollouts } = await pool.run("perform", task);
-      expect(rollouts).toEqual(expected);
-      expect(await pool.run("generateOnly", task)).toEqual(expected);
-    } finally {
-      await pool.close();
+describe("rollout compute", () => {
+  it("returns scored rollouts in the prompts' order, KL to an equal reference below 1e-5 per token", async () => {
+    const compute = await openLoaded();
+    const { rollouts, generateMs, scoreMs } = await compute.perform(task);
+    expect(rollouts.map(({ experienceId }) => experienceId)).toEqual(
+      prompts.map(({ experienceId }) => experienceId),
+    );
+    for (const rollout of rollouts as ScoredRollout[]) {
+      expect(rollout.policyVersion).toBe(7);
+      const { length } = rollout.responseIds;
+      expect([rollout.logprobs, rollout.refLogprobs, rollout.values].map((array) => array.length)).toEqual([
+        length,
+        length,
+        length,
+      ]);
+      // actor and ref hold the same weights: two code paths, one distribution
+      rollout.logprobs.forEach((value, i) =>
+        expect(Math.abs(value - rollout.refLogprobs[i])).toBeLessThan(1e-5),
+      );
     }
+    expect(generateMs).toBeGreaterThan(0);
+    expect(scoreMs).toBeGreaterThan(0);
+    await compute.close();
+  });
+
+  it("answers without scores when none are needed, with the same tokens", async () => {
+    const compute = await openLoaded();
+    const plain = (await compute.perform({ ...task, needs: { score: false } })).rollouts;
+    expect(plain.every((rollout) => !("score" in rollout))).toBe(true);
+    const only = await compute.generateOnly(task);
+    expect(only).toEqual(plain);
+    await compute.close();
+  });
+
+  it("keeps calls in order: weights loaded during a task serve the next one", async () => {
+    const compute = await openLoaded();
+    const before = compute.generateOnly(task);
+    const swap = compute.loadModel({ role: "actor", path: fileOf("ref") });
+    expect(await compute.generateOnly(task)).toEqual(await before);
+    await swap;
+    await compute.close();
+  });
+
+  it("keeps the old weights when a file is bad", async () => {
+    const compute = await openLoaded();
+    const before = await compute.generateOnly(task);
+    const cut = join(folder, "cut.safetensors");
+    writeFileSync(cut, readFileSync(fileOf("critic")).subarray(0, -4));
+    await expect(compute.loadModel({ role: "actor", path: cut })).rejects.toThrow(
+      /cut.safetensors: file is cut off/,
+    );
+    expect(await compute.generateOnly(task)).toEqual(before);
+    await compute.close();
+  });
+
+  it("refuses a number that is not finite, naming experience and quantity", async () => {
+    const compute = await openLoaded();
+    await compute.loadModel({ role: "critic", path: join(folder, "huge.safetensors") });
+    await expect(compute.perform(task)).rejects.toThrow(
+      /experience 0\/0\/0: values\[0\] is (NaN|-?Infinity)/,
+    );
+    await compute.close();
+  });
+
+  it("says which model has no weights yet", async () => {
+    const compute = await RolloutCompute.open(settings);
+    await expect(compute.generateOnly(task)).rejects.toThrow(/the actor model has no weights yet/);
+    await compute.close();
   });
 });
