@@ -4,7 +4,8 @@ import type { FrozenForm } from "../engine/frozen-weights.js";
 import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
-import { bucketOf, groupByShape, PASS_TOKENS, type RowShape } from "./token-buckets.js";
+import { mapAhead } from "../shared/map-ahead.js";
+import { bucketOf, groupByShape, PASS_TOKENS, type RowGroup, type RowShape } from "./token-buckets.js";
 
 /** Sequences are padded to a multiple of this many tokens. */
 const SEQUENCE_BUCKET = 32;
@@ -122,20 +123,23 @@ export class Scorer {
       return { tokens, listed: reading.listed(reading.of(sequence).count, tokens) };
     });
     const results = new Array<Float32Array>(sequences.length);
-    for (const { shape, members } of groupByShape(shapes, (tokens) => this.rowsOf(tokens))) {
+    // Sessions with int8 matrices hold them themselves and are run one at a time, on all threads.
+    const sideBySide = replica.form === undefined;
+    const pass = async ({ shape, members }: RowGroup): Promise<void> => {
       const rows = Array.from(
         { length: this.rowsOf(shape.tokens) },
         (_, row) => sequences[members[row] ?? members[0]],
       );
-      const executable = await this.engine.compile(programOf(replica, reading, shape, rows.length));
-      const { listed } = await executable.run(arenas, inputsOf(rows, reading, shape), {
-        borrows: true,
-      });
+      const program = programOf(replica, reading, shape, rows.length);
+      const executable = await this.engine.compile(program, { sideBySide });
+      const { listed } = await executable.run(arenas, inputsOf(rows, reading, shape));
       members.forEach((member, row) => {
         const first = row * shape.listed;
         results[member] = (listed as Float32Array).slice(first, first + reading.of(rows[row]).count);
       });
-    }
+    };
+    const passes = groupByShape(shapes, (tokens) => this.rowsOf(tokens));
+    for await (const _ of mapAhead(passes, this.engine.lanes ?? 1, pass));
     return results;
   }
 }

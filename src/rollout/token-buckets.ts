@@ -18,11 +18,14 @@ export interface RowShape {
   readonly listed: number;
 }
 
+/** Rows of one pass. */
+export interface RowGroup {
+  readonly shape: RowShape;
+  readonly members: readonly number[];
+}
+
 /** Indices of `shapes`, in order, grouped by shape and cut into groups of at most `rowsOf(tokens)`. */
-export function groupByShape(
-  shapes: readonly RowShape[],
-  rowsOf: (tokens: number) => number,
-): { readonly shape: RowShape; readonly members: readonly number[] }[] {
+export function groupByShape(shapes: readonly RowShape[], rowsOf: (tokens: number) => number): RowGroup[] {
   const byShape = new Map<string, { shape: RowShape; indices: number[] }>();
   shapes.forEach((shape, index) => {
     const key = `${shape.tokens}/${shape.listed}`;

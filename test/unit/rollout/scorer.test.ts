@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createOnnxEngine } from "../../../src/engine/onnx/onnx-engine.js";
 import { createReferenceEngine } from "../../../src/engine/reference.js";
 import type { Arena, Engine } from "../../../src/engine/engine.js";
 import { Scorer, type ScorableSequence } from "../../../src/rollout/scorer.js";
@@ -64,6 +65,21 @@ describe("scorer", () => {
       expect(alone).toEqual(together[i]);
       expect(reversed[sequences.length - 1 - i]).toEqual(together[i]);
     }
+  });
+
+  it("bits do not depend on how many passes run side by side", async () => {
+    const scoresWith = async (threads: number) => {
+      const onnx = await createOnnxEngine({ threads });
+      const scorer = new Scorer(onnx, 64);
+      const logprobs = await scorer.logprobs(
+        { spec: lm, params: tinyArena(onnx, lm, 3) },
+        [...sequences, ...sequences],
+        0.8,
+      );
+      await onnx.dispose();
+      return logprobs;
+    };
+    expect(await scoresWith(3)).toEqual(await scoresWith(1));
   });
 
   it("refuses a sequence longer than the context", async () => {
