@@ -171,7 +171,7 @@ export class Dispatcher {
       return await this.options.store.getAll(ids);
     } finally {
       this.collections.delete(iteration);
-      this.forget(tasks);
+      if (!signal.aborted) this.forget(tasks);
     }
   }
 
@@ -207,8 +207,10 @@ export class Dispatcher {
         return rollout;
       });
     } finally {
-      this.evaluations.delete(evaluationId);
-      this.forget(tasks);
+      if (!signal.aborted) {
+        this.evaluations.delete(evaluationId);
+        this.forget(tasks);
+      }
     }
   }
 
@@ -331,7 +333,10 @@ export class Dispatcher {
     return tasks;
   }
 
-  /** Results that were never decided on are of attempts nobody waits for. */
+  /**
+   * Results that were never decided on are of attempts nobody waits for. Not when the run is stopped: until its workers
+   * have left, the core hands out what waits, and a worker that was given a task it never gets could not leave.
+   */
   private forget(tasks: readonly [string, Task][]): void {
     for (const [taskId] of tasks) {
       this.tasks.delete(taskId);

@@ -23,10 +23,13 @@ export interface Services {
   readonly control: ControlServiceHandlers;
 }
 
+/** A peer that is stopped never closes its side of a connection; nobody waits longer for it. */
+const UNANSWERED_MS = 500;
+
 export interface RpcServer {
   /** host:port */
   readonly address: string;
-  /** Ends open calls after `graceMs`. Idempotent. */
+  /** Takes no more calls; ends open ones after `graceMs`. Idempotent. */
   close(graceMs: number): Promise<void>;
 }
 
@@ -72,14 +75,17 @@ export async function startRpcServer(services: Services, options: RpcServerOptio
       } else resolve(bound);
     });
   });
+  const address = `${options.host}:${port}`;
   let closing: Promise<void> | undefined;
   return {
-    address: `${options.host}:${port}`,
+    address,
     close(graceMs) {
       closing ??= new Promise((resolve) => {
-        const force = setTimeout(() => server.forceShutdown(), graceMs);
+        // `forceShutdown` knows only the connections that channelz counts, and channelz is off.
+        server.drain(address, graceMs);
+        const giveUp = setTimeout(resolve, graceMs + UNANSWERED_MS);
         server.tryShutdown(() => {
-          clearTimeout(force);
+          clearTimeout(giveUp);
           resolve();
         });
       });

@@ -123,6 +123,29 @@ describe("a collection", () => {
   });
 });
 
+describe("a run that is stopped", () => {
+  it("lets a worker leave once it has answered what it was given, and keeps its answers", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 8);
+    const stopping = new AbortController();
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, stopping.signal);
+    await settle();
+    stopping.abort(new Error("told to stop"));
+    await expect(collected).rejects.toThrow("told to stop");
+    const stream = await stage.join("rollout-0", 2); // it had asked for work, and hears of the end a heartbeat later
+    await settle();
+    expect(stream.tasks).toHaveLength(2);
+    stream.say({ draining: {} });
+    await settle();
+    expect(stream.writableEnded).toBe(false);
+    answerAll(stream, prompts);
+    await settle();
+    expect(stream.writableEnded).toBe(true);
+    expect(stage.host.state.durable.counts.admitted).toBe(4);
+    await stage.close();
+  });
+});
+
 describe("a worker that samples from a policy that has become too old", () => {
   it("is told to stop and gets the newer weights by name, and what it still sends is refused as stale", async () => {
     const stage = await openStage();
