@@ -98,6 +98,8 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
   };
   host.on("AckHeartbeat", settleBeat(true));
   host.on("FenceWorker", settleBeat(false));
+  // What it still sends on its way out comes from nobody's worker, and is no loss.
+  host.on("ReleaseWorker", ({ workerId, incarnation }) => directory.left(workerId, incarnation));
   host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
     const role = directory.get(workerId)?.role;
     if (role !== undefined && reason === LEASE_EXPIRED) metrics.workerLeaseExpirations.inc({ role });

@@ -18,7 +18,7 @@ export interface DurabilityOptions {
   readonly runDir: string;
   /** Wait until the coordinator that leads is gone, then go on with its run. */
   readonly standby: boolean;
-  /** Go on with a run that another directory began. */
+  /** Go on with a run that exists: the one in the directory, or with NATS one that another directory began. */
   readonly mayContinue: boolean;
   readonly signal: AbortSignal;
 }
@@ -47,6 +47,12 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await mkdir(runDir, { recursive: true });
     const log = await openLevelLog(join(runDir, "journal"));
     const recovered = await recover(log, config);
+    if (recovered.epoch > 0 && !options.mayContinue) {
+      await log.close();
+      throw configError(
+        `run directory ${runDir} holds a run already; continue it with --resume auto, or name another --run-dir`,
+      );
+    }
     return {
       log,
       recovered,

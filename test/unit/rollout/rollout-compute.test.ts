@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { layoutOf, toHfConfig, type Head } from "../../../src/models/model-spec.js";
-import type { Prompt, ScoredRollout } from "../../../src/rl/types.js";
+import type { Prompt, Rollout, ScoredRollout } from "../../../src/rl/types.js";
 import { RolloutCompute, type Role, type RolloutSettings } from "../../../src/rollout/rollout-compute.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
 import { SAMPLING, tinyParams, tinyPrompts, tinySpec } from "./tiny-models.js";
@@ -50,6 +50,12 @@ beforeAll(async () => {
     const spec = tinySpec(HEADS[role]);
     await writeSafetensors(fileOf(role), layoutOf(spec).entries, tinyParams(spec, SEEDS[role]));
   }
+  const actor = tinySpec("lm");
+  await writeSafetensors(
+    join(folder, "other-actor.safetensors"),
+    layoutOf(actor).entries,
+    tinyParams(actor, 4),
+  );
   const spec = tinySpec("scalar");
   // Finite weights whose products are not.
   await writeSafetensors(
@@ -94,12 +100,17 @@ describe("rollout compute", () => {
     await compute.close();
   });
 
-  it("keeps calls in order: weights loaded during a task serve the next one", async () => {
+  it("keeps calls in order: weights loaded during a task serve the next one, not this one", async () => {
     const compute = await openLoaded();
+    const alone = { old: await compute.generateOnly(task), new: [] as Rollout[] };
     const before = compute.generateOnly(task);
-    const swap = compute.loadModel({ role: "actor", path: fileOf("ref") });
-    expect(await compute.generateOnly(task)).toEqual(await before);
+    const swap = compute.loadModel({ role: "actor", path: join(folder, "other-actor.safetensors") });
+    const after = compute.generateOnly(task);
+    expect(await before).toEqual(alone.old);
     await swap;
+    alone.new = await compute.generateOnly(task);
+    expect(await after).toEqual(alone.new);
+    expect(alone.new).not.toEqual(alone.old);
     await compute.close();
   });
 
