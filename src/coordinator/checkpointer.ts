@@ -278,8 +278,12 @@ export class Checkpointer {
   private async isOneOfEvery(folder: string): Promise<boolean> {
     const { keepEvery } = this.options;
     if (keepEvery === 0) return false;
-    const { completedUnits } = await readManifest(folder);
-    return completedUnits % keepEvery === 0;
+    try {
+      const { completedUnits } = await readManifest(folder);
+      return completedUnits % keepEvery === 0;
+    } catch {
+      return true; // damaged: what it was after cannot be told, and nothing that is not understood is deleted
+    }
   }
 }
 
@@ -324,8 +328,11 @@ async function hashFile(path: string): Promise<{ sizeBytes: number; sha256: stri
 
 async function sealFile(path: string): Promise<{ sizeBytes: number; sha256: string }> {
   const file = await open(path, "r+");
-  await file.sync();
-  await file.close();
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
   return hashFile(path);
 }
 

@@ -5,8 +5,11 @@ import { z } from "zod";
 
 const coordinatorFileSchema = z.looseObject({
   pid: z.int().min(1),
-  /** host:port */
-  grpcAddress: z.string().regex(/:\d+$/),
+  /** host:port; one that listens on all addresses is reached, and known by its certificate, on this one */
+  grpcAddress: z
+    .string()
+    .regex(/:\d+$/)
+    .transform((address) => address.replace(/^(0\.0\.0\.0|\[?::\]?):/, "127.0.0.1:")),
   /** host:port or a URL */
   httpAddress: z.string(),
   runId: z.string(),

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parseConfig } from "../../../src/config/load.js";
 import { ArtifactStore } from "../../../src/coordinator/artifact-store.js";
 import { Checkpointer, verify, type CheckpointRequest } from "../../../src/coordinator/checkpointer.js";
@@ -26,6 +26,12 @@ import { createLogger } from "../../../src/observability/logger.js";
 import { createMetrics } from "../../../src/observability/metrics.js";
 import { EventBus, type PublishedEvent } from "../../../src/observability/progress.js";
 import { storageError } from "../../../src/shared/errors.js";
+import { dieAtChange, liveAgain } from "./dying-file-system.js";
+
+vi.mock("node:fs/promises", async (importOriginal) => {
+  const { dyingFileSystem } = await import("./dying-file-system.js");
+  return dyingFileSystem(await importOriginal());
+});
 
 let runDir: string;
 let artifacts: ArtifactStore;
@@ -52,8 +58,8 @@ const learners = {
   },
 } as unknown as LearnerGroup;
 
-beforeEach(async () => {
-  runDir = mkdtempSync(join(tmpdir(), "troupe-checkpoints-"));
+async function begin() {
+  runDir = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "troupe-checkpoints-"));
   mkdirSync(join(runDir, "checkpoints"));
   writeFileSync(join(runDir, "tokenizer.json"), "{}");
   events.length = 0;
@@ -103,11 +109,13 @@ beforeEach(async () => {
     signal: stopping.signal,
   });
   await host.settled();
-});
-afterEach(async () => {
+}
+async function end() {
   await host.close();
   rmSync(runDir, { recursive: true, force: true });
-});
+}
+beforeEach(begin);
+afterEach(end);
 
 const request = (step: number): CheckpointRequest => ({
   stage: "ppo",
@@ -169,6 +177,9 @@ describe("a checkpoint", () => {
   it("stays for good after every so many units", async () => {
     for (const step of [8, 10, 12, 14, 20, 22, 24]) await save(step);
     expect(checkpoints()).toEqual(["latest", "ppo-000010", "ppo-000020", "ppo-000022", "ppo-000024"]);
+    writeFileSync(join(folderOf("ppo-000010"), "manifest.json"), "x");
+    expect(await save(26)).toBe(true); // nobody can tell any more what it was after
+    expect(checkpoints()).toEqual(["latest", "ppo-000010", "ppo-000020", "ppo-000024", "ppo-000026"]);
   });
 
   it("that is damaged is moved out of the way, told and counted; `latest` names the one before", async () => {
@@ -222,6 +233,35 @@ describe("a checkpoint", () => {
     expect(existsSync(join(runDir, "artifacts", "checkpoint", "ppo-000002", "state.safetensors"))).toBe(
       false,
     );
+  });
+});
+
+describe("a coordinator that is killed while it saves", () => {
+  it("leaves the old checkpoint or the new one, whole and named, at every change of the file system", async () => {
+    const outcomes: string[] = [];
+    for (let change = 1, wasKilled = true; wasKilled; change++) {
+      await end();
+      await begin();
+      for (const step of [2, 4]) await save(step);
+      dieAtChange(change);
+      await save(6);
+      wasKilled = liveAgain();
+      await checkpointer.clean();
+      const { checkpoint, olderCheckpoints } = host.state.durable;
+      for (const { checkpointId, step } of [checkpoint!, ...olderCheckpoints]) {
+        await expect(verify(folderOf(checkpointId))).resolves.toMatchObject({ step });
+        const state = await checkpointer.stateOf(checkpointId);
+        expect(readFileSync(state.localPath, "utf8")).toBe(`state after step ${step}`);
+      }
+      const latest = readFileSync(folderOf("latest"), "utf8");
+      await expect(verify(folderOf(latest))).resolves.toBeDefined();
+      expect(checkpoints().filter((name) => name.startsWith(".tmp-"))).toEqual([]);
+      outcomes.push(`${checkpoint!.step} ${latest}`);
+      expect(await save(8)).toBe(true);
+      expect(readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000008");
+    }
+    expect([...new Set(outcomes)]).toEqual(["4 ppo-000004", "4 ppo-000006", "6 ppo-000006"]);
+    expect(outcomes.length).toBeGreaterThan(30);
   });
 });
 

@@ -130,6 +130,10 @@ describe("coordinator.json", () => {
     writeFileSync(join(path, "coordinator.json"), JSON.stringify(facts));
     expect(await addressOf(undefined, path)).toBe("127.0.0.1:5000");
     expect(await addressOf("other:1", path)).toBe("other:1");
+    for (const everywhere of ["0.0.0.0:5000", "[::]:5000", ":::5000"]) {
+      writeFileSync(join(path, "coordinator.json"), JSON.stringify({ ...facts, grpcAddress: everywhere }));
+      expect(await addressOf(undefined, path)).toBe("127.0.0.1:5000");
+    }
     await expect(addressOf(undefined, undefined)).rejects.toThrow(/--coordinator HOST:PORT or --run-dir DIR/);
   });
 
