@@ -219,6 +219,8 @@ export class OptimizerSteps {
       logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
       metrics.allreduceAborts.inc({ reason });
       if (this.earlyStep?.generation === generation) this.earlyStep = undefined;
+      // What is still being packed for it must not follow the word that it is over.
+      if (this.active?.generation === generation) this.active = undefined;
       this.rounds?.close();
       this.allReduce.close(reason);
       for (const { workerId } of members) streams.send(workerId, { abort: { generation, step, reason } });

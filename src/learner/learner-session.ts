@@ -45,7 +45,11 @@ export class LearnerSession {
     call.on("error", () => undefined);
     const closed = new Promise<void>((resolve) => call.once("close", resolve));
     const askToLeave = () => this.send({ draining: {} });
-    const cancel = () => call.cancel();
+    const cancel = () => {
+      call.cancel();
+      // The loop below may be waiting for the step, and hears of nothing before it is over.
+      this.steps.interrupt("the session ended");
+    };
     session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
     try {

@@ -84,6 +84,11 @@ export class TrainSteps {
     throw protocolError("LearnerDirective: expected a directive, got none");
   }
 
+  /** Ends the step under way, unless it is decided: then it ends by itself. */
+  interrupt(reason: string): void {
+    if (this.running?.isDecided === false) this.running.abort.abort(new TroupeError("CANCELLED", reason));
+  }
+
   async close(): Promise<void> {
     const { running } = this;
     running?.abort.abort();
@@ -99,7 +104,9 @@ export class TrainSteps {
       const update = { ...order, optimizerStep: round.optimizerStep };
       return this.inRound(message, (feed) => feed.push(update));
     }
-    await this.running?.finished;
+    const { running } = this;
+    if (running !== undefined && running.generation < generation) this.interrupt("a later generation began");
+    await running?.finished;
     const { position } = this.state;
     if (position?.stage !== stage) {
       const message = `step ${step} of ${stage}: this learner was not set up for that stage`;

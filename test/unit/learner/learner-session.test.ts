@@ -1,8 +1,9 @@
 /** Real learners, a real coordinator over loopback: what survives a coordinator, and what a flipped bit comes to. */
 import { afterEach, expect, it } from "vitest";
 import type { StageSetup } from "../../../src/coordinator/optimizer-steps.js";
+import type { StepKey } from "../../../src/learner/gradient-sync.js";
 import { denominatorOf } from "../../../src/learner/shards.js";
-import { sleep } from "../../../src/shared/abort.js";
+import { makeDeferred, sleep } from "../../../src/shared/abort.js";
 import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
 import { PAD, sftRows, sftSettings, shardsOf, VOCABULARY } from "./fixtures.js";
 import { InProcessLearner } from "./in-process-learner.js";
@@ -155,4 +156,95 @@ it("a step whose commit no learner heard is applied from their votes under the n
   const calm = await open(2);
   for (const number of [1, 2, 3]) await step(calm, number);
   expect((await calm.learners.publish(STATE, never)).stateSha256).toBe(stateSha256);
+});
+
+/** What a test reaches into: the directives on their way to learners, and the votes on their way back. */
+interface Inside {
+  readonly streams: {
+    send: (workerId: string, directive: object) => boolean;
+    deliver: (workerId: string, incarnation: number, directive: object) => Promise<boolean>;
+  };
+  readonly steps: { receiveVote: (...vote: unknown[]) => void };
+}
+const insideOf = ({ learners }: RealCoordinator): Inside => learners as unknown as Inside;
+
+/** Resolves when the first vote came, which is lost: its learner waits for a decision. */
+function loseOneVote(coordinator: RealCoordinator): Promise<void> {
+  const { steps } = insideOf(coordinator);
+  const receive = steps.receiveVote.bind(steps);
+  return new Promise((resolve) => {
+    steps.receiveVote = () => {
+      steps.receiveVote = receive;
+      resolve();
+    };
+  });
+}
+
+it("a step that is given up while it is packed is not sent after the word that it is over", async () => {
+  const coordinator = await coordinate({ maxArtifactBytes: 1 << 24 });
+  const packed = makeDeferred<void>();
+  coordinator.learners.startStage({
+    ...setup,
+    materialize: async (ids, input, number) => {
+      if (number === 2) await packed.promise;
+      return setup.materialize(ids, input, number);
+    },
+  });
+  for (const name of ["learner-0", "learner-1"])
+    learners.push(new InProcessLearner(name, coordinator.address));
+  await joined(coordinator, 2);
+  await step(coordinator, 1);
+  const { streams } = insideOf(coordinator);
+  const told: string[] = [];
+  const deliver = streams.deliver.bind(streams);
+  streams.deliver = (workerId, incarnation, directive) => {
+    if ("train" in directive) told.push(`${workerId} train ${(directive.train as StepKey).generation}`);
+    return deliver(workerId, incarnation, directive);
+  };
+  const { volatile } = coordinator.host.state;
+  const done = step(coordinator, 2);
+  while (volatile.activeStep?.manifest.step !== 2) await sleep(1);
+  const { generation } = volatile.activeStep;
+  const { workerId, incarnation } = volatile.members.get("learner-1")!;
+  // It is brought to the group's step first, so the next generation is some time away.
+  coordinator.host.dispatch({ type: "LearnerBehind", workerId, incarnation, generation, appliedStep: 0 });
+  packed.resolve();
+  await done;
+  expect(told.sort()).toEqual([`learner-0 train ${generation + 1}`, `learner-1 train ${generation + 1}`]);
+  expect(coordinator.failures).toEqual([]);
+});
+
+it("a step whose end a learner never heard of is given up when a later one comes", async () => {
+  const coordinator = await open(1);
+  const { streams } = insideOf(coordinator);
+  const send = streams.send.bind(streams);
+  streams.send = (workerId, directive) => "abort" in directive || send(workerId, directive);
+  const voted = loseOneVote(coordinator);
+  const done = step(coordinator, 1);
+  await voted;
+  const { generation } = coordinator.host.state.volatile.activeStep!;
+  coordinator.host.dispatch({ type: "ReduceFailed", generation, step: 1, workerId: null, reason: "a test" });
+  await done;
+  expect(coordinator.failures).toEqual([]);
+});
+
+it("a learner that waits for its step comes back when its session ends", async () => {
+  const coordinator = await open(1);
+  const { streams } = insideOf(coordinator);
+  const trains: object[] = [];
+  const deliver = streams.deliver.bind(streams);
+  streams.deliver = (workerId, incarnation, directive) => {
+    trains.push(directive);
+    return deliver(workerId, incarnation, directive);
+  };
+  const voted = loseOneVote(coordinator);
+  const done = step(coordinator, 1);
+  await voted;
+  const { host } = coordinator;
+  const { workerId, incarnation } = host.state.volatile.members.get("learner-0")!;
+  await deliver(workerId, incarnation, trains[0]); // twice: what follows on the stream waits for the first
+  await sleep(50);
+  host.dispatch({ type: "WorkerLeft", workerId, incarnation });
+  await done;
+  expect(host.state.volatile.members.get(workerId)!.incarnation).toBeGreaterThan(incarnation);
 });
