@@ -104,8 +104,9 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
  *   moments      2 per trained parameter, and the actor's average and the outer momentum if kept
  *   round        with averaged parameters: what is exchanged (parameters and, if averaged, moments) as it was at the
  *                round's start, and its average
- *   gradients    per trained parameter: the arena, one micro-shard's, the pending sums of the tree, the sum of all learners
- *   programs     what forward and backward keep for one micro-shard; gradients are written where they stay
+ *   gradients    per trained parameter: those of micro-shards under way and the pending sums of the tree, the sum of all
+ *                learners; and an arena where programs cannot write them into host memory
+ *   programs     what forward and backward keep for each micro-shard under way; gradients are written where they stay
  */
 function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Config): LearnerEstimate {
   const { data, generation, sft, reward, ppo, cluster, model, engine } = config;
@@ -125,10 +126,12 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
   const frozen = sizeOf(models, (spec) => frozenLayout(spec)?.size ?? 0);
   const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
   const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
-  const pendingSums = Math.log2(shardsEach) / 2 + 1;
+  const underWay = Math.min(lanesOf(config), shardsEach);
+  const pendingSums = Math.max(Math.log2(shardsEach) / 2 + 1, underWay);
+  const arenas = isInHostMemory(config) ? 0 : 1;
   const averages = cluster.sync === "parameters";
   const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
-  const programs = sizeOf(models, (spec) => activations(spec, rows, tokens, engine.recompute));
+  const programs = underWay * sizeOf(models, (spec) => activations(spec, rows, tokens, engine.recompute));
   return {
     stage,
     gradientBytes: FLOAT_BYTES * exchanged,
@@ -137,13 +140,19 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
       { name: "parameters", bytes: FLOAT_BYTES * (trained + frozen) },
       { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average + (averages ? trained : 0)) },
       ...(averages ? [{ name: "round", bytes: FLOAT_BYTES * 2 * exchanged }] : []),
-      { name: "gradients", bytes: FLOAT_BYTES * trained * ((averages ? 1 : 2) + pendingSums) },
+      { name: "gradients", bytes: FLOAT_BYTES * trained * (arenas + (averages ? 0 : 1) + pendingSums) },
       { name: "programs", bytes: FLOAT_BYTES * programs },
       // Frozen weights are never replaced by an optimizer step: what splitting and merging them took stays on top.
       ...(frozen > 0 ? [{ name: "merging", bytes: FLOAT_BYTES * 2 * layoutOf(scalar).size }] : []),
     ],
   };
 }
+
+const isInHostMemory = ({ engine: { name, provider } }: Config): boolean =>
+  (name === "auto" || name === "onnx") && provider === "cpu";
+
+/** Micro-shards or scoring passes that a worker computes side by side. */
+const lanesOf = (config: Config): number => (isInHostMemory(config) ? (config.engine.threads ?? 1) : 1);
 
 /** ref and reward model as int8 stand there twice: as they were rounded, and arranged for integer products. */
 function frozenModelBytes(spec: ModelSpec, { engine }: Config): number {
@@ -174,7 +183,9 @@ function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
     : frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
   const passes =
     forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
-    2 * forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
+    2 *
+      lanesOf(config) *
+      forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
     generation.slots * spec.vocabularySize * 2;
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },

@@ -501,7 +501,7 @@ const engineSchema = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      "threads per process; null = 1. Results are bit-identical only between equal numbers: the kernels differ",
+      "threads per process; null = 1. On the CPU a learner computes as many micro-shards side by side, a rollout worker as many scoring passes, with the bits of one thread; generation, and a learner with fewer runs in a minibatch than threads, splits products over them, which may change last bits",
     ),
   microBatchTokens: positiveInt
     .default(1024)
