@@ -23,7 +23,7 @@ import type { BulkServer } from "../reduce/bulk-server.js";
 import { Reduction, type Contribution, type MemberPort, type ReductionFailure } from "../reduce/reduction.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
 import type { StepMember } from "./core/index.js";
-import { checkSender } from "./membership-service.js";
+import { checkSender } from "./sender.js";
 
 /** As long as a TLS 1.3 key of SHA-256. */
 const SECRET_BYTES = 32;

@@ -6,7 +6,7 @@ import { toServiceError } from "../rpc/status.js";
 import { protocolError } from "../shared/errors.js";
 import type { ArtifactRef, ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
-import { checkSender, checkSpeaksAs } from "./membership-service.js";
+import { checkSender, checkSpeaksAs } from "./sender.js";
 
 export interface ArtifactOptions {
   readonly store: ArtifactStore;

@@ -7,6 +7,7 @@ import { CHUNK_BYTES } from "../rpc/channel-options.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
 import { isHandoverName } from "../rpc/handover.js";
 import { dataError, protocolError } from "../shared/errors.js";
+import { digestOfFile } from "../shared/file-digest.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 export type ArtifactRef = ArtifactRef__Output;
@@ -120,13 +121,7 @@ export class ArtifactStore {
 
   /** Takes a file that already lies on this host (a user's model directory, a checkpoint) as it is. */
   async adopt(name: string, path: string): Promise<ArtifactRef> {
-    const hash = createHash("sha256");
-    let sizeBytes = 0;
-    for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
-      hash.update(chunk as Buffer);
-      sizeBytes += (chunk as Buffer).length;
-    }
-    return this.remember({ name, sizeBytes, sha256: hash.digest("hex"), localPath: resolve(path) });
+    return this.remember({ name, ...(await digestOfFile(path)), localPath: resolve(path) });
   }
 
   /** Takes up a file an earlier process of this run stored under the name. @returns whether there was one */

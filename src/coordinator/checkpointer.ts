@@ -3,9 +3,7 @@
  * sha256 sums, renamed, then named by `latest`. A crash at any moment leaves the old one or the new one, never a part.
  * Every checkpoint is also a Hugging Face model directory, with the whole training state beside it.
  */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { copyFile, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, open, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
@@ -13,6 +11,8 @@ import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
 import { dataError, describeError } from "../shared/errors.js";
+import { digestOfFile, type FileDigest } from "../shared/file-digest.js";
+import { replaceSynced, syncFolder, writeSynced } from "../shared/synced-files.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { keptCheckpoints, type JsonValue } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
@@ -199,8 +199,7 @@ export class Checkpointer {
 
   /** Lets `latest` name the checkpoint. */
   private async name(checkpointId: string): Promise<void> {
-    await writeSynced(join(this.folder, "latest.tmp"), checkpointId);
-    await rename(join(this.folder, "latest.tmp"), join(this.folder, "latest"));
+    await replaceSynced(join(this.folder, "latest"), checkpointId);
     await syncFolder(this.folder);
   }
 
@@ -211,54 +210,6 @@ export class Checkpointer {
     if (!files.some(({ name }) => name === STATE_FILE))
       throw dataError(`checkpoint ${folder}: its manifest names no ${STATE_FILE}; ${RESTORE}`);
     return this.options.artifacts.adopt(`checkpoint/${checkpointId}/resumed`, join(folder, STATE_FILE));
-  }
-
-  /** What `remember` stored under the name, if it did. */
-  async recall<T>(name: string): Promise<T | undefined> {
-    const path = this.resultPath(name);
-    try {
-      return JSON.parse(await readFile(path, "utf8")) as T;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-      throw dataError(`${path}: cannot be read`, { cause: error });
-    }
-  }
-
-  /** A value computed once per run directory: after a restart the stored one is used. */
-  async remember<T>(name: string, compute: () => Promise<T>): Promise<T> {
-    const known = await this.recall<T>(name);
-    if (known !== undefined) return known;
-    const path = this.resultPath(name);
-    const value = await compute();
-    await mkdir(join(path, ".."), { recursive: true });
-    await writeSynced(`${path}.tmp`, JSON.stringify(value));
-    await rename(`${path}.tmp`, path);
-    await this.options.files.keep(path);
-    return value;
-  }
-
-  /** Names of what `remember` stored in a folder, without it. */
-  async remembered(folder: string): Promise<string[]> {
-    const names = await readdir(join(this.options.runDir, "results", folder)).catch(() => []);
-    return names.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -".json".length));
-  }
-
-  /** Takes away what `remember` stored. */
-  async forget(name: string): Promise<void> {
-    const path = this.resultPath(name);
-    await rm(path, { force: true });
-    await this.options.files.drop(path);
-  }
-
-  /** Takes away all that `remember` stored in a folder, and the folder. */
-  async forgetAll(folder: string): Promise<void> {
-    const path = join(this.options.runDir, "results", folder);
-    await rm(path, { recursive: true, force: true });
-    await this.options.files.drop(path);
-  }
-
-  private resultPath(name: string): string {
-    return join(this.options.runDir, "results", `${name}.json`);
   }
 
   /** What is neither among the newest, nor named by the journal, nor one of every so many. */
@@ -313,44 +264,19 @@ export async function verify(
       throw unusable(`its manifest is that of ${manifest[key]}, expected ${expected[key]}`);
   }
   for (const { name, sha256 } of manifest.files) {
-    const found = await hashFile(join(folder, name)).catch(() => undefined);
+    const found = await digestOfFile(join(folder, name)).catch(() => undefined);
     if (found === undefined) throw unusable(`${name} is missing`);
     if (found.sha256 !== sha256) throw unusable(`${name} does not match its sha256`);
   }
   return manifest;
 }
 
-async function hashFile(path: string): Promise<{ sizeBytes: number; sha256: string }> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
-  return { sizeBytes: (await stat(path)).size, sha256: hash.digest("hex") };
-}
-
-async function sealFile(path: string): Promise<{ sizeBytes: number; sha256: string }> {
+async function sealFile(path: string): Promise<FileDigest> {
   const file = await open(path, "r+");
   try {
     await file.sync();
   } finally {
     await file.close();
   }
-  return hashFile(path);
-}
-
-export async function writeSynced(path: string, text: string): Promise<void> {
-  const file = await open(path, "w");
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+  return digestOfFile(path);
 }

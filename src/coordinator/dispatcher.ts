@@ -22,7 +22,7 @@ import type { AssignTask } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { ExperienceIntake } from "./experience-intake.js";
 import type { ExperienceStore } from "./experience-store.js";
-import { checkSender, checkSpeaksAs } from "./membership-service.js";
+import { checkSender, checkSpeaksAs } from "./sender.js";
 import { StreamRegistry, isOpen } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 

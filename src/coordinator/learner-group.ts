@@ -12,7 +12,7 @@ import { toServiceError } from "../rpc/status.js";
 import { abortable, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
-import { checkSender, checkSpeaksAs } from "./membership-service.js";
+import { checkSender, checkSpeaksAs } from "./sender.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests } from "./learner-requests.js";
 import {

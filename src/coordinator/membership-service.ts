@@ -7,47 +7,13 @@ import { callerRoles } from "../rpc/auth.js";
 import { PermissionError, toServiceError } from "../rpc/status.js";
 import type { MembershipHandlers } from "../rpc/generated/troupe/v1/Membership.js";
 import type { RegisterRequest__Output } from "../rpc/generated/troupe/v1/RegisterRequest.js";
-import type { Sender__Output } from "../rpc/generated/troupe/v1/Sender.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import { LEASE_EXPIRED, type AcceptWorker, type LearnerPosition } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
+import { checkSender, checkSpeaksAs } from "./sender.js";
 import type { WorkerDirectory, WorkerRole } from "./worker-directory.js";
 
 type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
-
-/** Refuses messages of another run; older epochs and incarnations are the core's business. */
-export function checkSender(sender: Sender__Output | null, runId: string): Sender__Output {
-  if (sender === null) throw protocolError("sender: expected a value, got none");
-  if (sender.runId !== runId) {
-    throw new TroupeError(
-      "FENCED",
-      `sender.run_id: expected ${runId}, got ${sender.runId}; this worker belongs to another run`,
-    );
-  }
-  return sender;
-}
-
-/**
- * Refuses a sender that is registered under another role than the one it speaks as. Who is not registered at all, or
- * was replaced, is the core's business.
- */
-export function checkSpeaksAs(
-  allowed: readonly string[],
-  { workerId, incarnation }: Sender__Output,
-  { state }: CoreHost,
-): void {
-  const member = state.volatile.members.get(workerId);
-  if (member === undefined) return;
-  if (!allowed.includes(member.role))
-    throw new PermissionError(
-      `${workerId} is registered as ${member.role}; this call is for ${allowed.join(" or ")} workers`,
-    );
-  if (incarnation > member.incarnation)
-    throw new TroupeError(
-      "FENCED",
-      `sender.incarnation: ${workerId} never got ${incarnation}; register first`,
-    );
-}
 
 /** A repeated round of parameter averaging may come out differently: the journal cannot tell its history. */
 function positionOf({ position }: RegisterRequest__Output, { cluster }: Config): LearnerPosition | null {

@@ -2,11 +2,11 @@
  * How long coordinators have directed a run: the sum over all of its coordinator processes, without the time between
  * them. Kept in DIR/results/seconds.json, because the next process starts its own clock at 0.
  */
-import { mkdir, readFile, rename } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Logger } from "../observability/logger.js";
 import { dataError } from "../shared/errors.js";
-import { writeSynced } from "./checkpointer.js";
+import { replaceSynced } from "../shared/synced-files.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 /** A coordinator that is killed loses at most this much of its time. */
@@ -77,8 +77,7 @@ export class RunClock {
   private async write(): Promise<void> {
     const partial = `${this.path}.${process.pid}.tmp`;
     try {
-      await writeSynced(partial, JSON.stringify(this.seconds));
-      await rename(partial, this.path);
+      await replaceSynced(this.path, JSON.stringify(this.seconds), partial);
       await this.options.files.keep(this.path);
       this.hasFailed = false;
     } catch (error) {

@@ -26,12 +26,12 @@ export const outcomeName = (stage: StageName): string => `${stage}.outcome`;
 
 /** @throws {TroupeError} CONFIG or DATA when a stage could not start */
 export async function planStages(run: RunContext): Promise<StagePlan> {
-  const { config, checkpointer, models } = run;
+  const { config, results, models } = run;
   const stages = stagesOf(config);
   const earlier = new Map<StageName, StageOutcome>();
   for (const stage of STAGE_ORDER) {
     if (config.stages.includes(stage)) continue;
-    const outcome = await checkpointer.recall<StageOutcome>(outcomeName(stage));
+    const outcome = await results.recall<StageOutcome>(outcomeName(stage));
     if (outcome !== undefined) earlier.set(stage, outcome);
   }
   checkModels(run, stages, earlier);

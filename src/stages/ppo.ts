@@ -52,7 +52,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     completedUnits: start.iteration,
   });
   await versions.recover(start.policyVersion);
-  const before = await checkpointer.remember("ppo.before", () =>
+  const before = await run.results.remember("ppo.before", () =>
     evaluatePolicy(run, "before", start.policyVersion, brief),
   );
   const canNormalize = ppo.normalizeScores && before.scores.length > 1;

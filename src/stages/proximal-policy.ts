@@ -23,7 +23,7 @@ const nameOf = (iteration: number): string => `${FOLDER}/${iteration}`;
 const tokensOf = ({ promptIds, responseIds }: ScoredRollout): number => promptIds.length + responseIds.length;
 
 export class ProximalPolicy {
-  constructor(private readonly run: Pick<RunContext, "checkpointer" | "host" | "learners" | "signal">) {}
+  constructor(private readonly run: Pick<RunContext, "results" | "host" | "learners" | "signal">) {}
 
   /**
    * @param policyVersion what the learners hold; experience of that version needs nothing
@@ -34,7 +34,7 @@ export class ProximalPolicy {
     policyVersion: number,
     rollouts: readonly ScoredRollout[],
   ): Promise<ScoredRollout[]> {
-    const stored = await this.run.checkpointer.remember(nameOf(iteration), () =>
+    const stored = await this.run.results.remember(nameOf(iteration), () =>
       this.compute(rollouts.filter((rollout) => rollout.policyVersion < policyVersion)),
     );
     return attach(rollouts, stored);
@@ -42,24 +42,24 @@ export class ProximalPolicy {
 
   /** As `measure` stored it; rollouts of an iteration that was trained without stay as they are. */
   async recall(iteration: number, rollouts: readonly ScoredRollout[]): Promise<ScoredRollout[]> {
-    return attach(rollouts, (await this.run.checkpointer.recall<Stored>(nameOf(iteration))) ?? {});
+    return attach(rollouts, (await this.run.results.recall<Stored>(nameOf(iteration))) ?? {});
   }
 
   /** Deletes what no repeated step can need: that of committed iterations whose experiences are gone as well. */
   async prune(): Promise<void> {
-    const { checkpointer, host } = this.run;
+    const { results, host } = this.run;
     const { retained, committedIteration } = host.state.durable;
     const repeated = new Set([...retained].map(iterationOf));
-    for (const name of await checkpointer.remembered(FOLDER)) {
+    for (const name of await results.namesIn(FOLDER)) {
       const iteration = Number(name);
       if (iteration <= committedIteration && !repeated.has(iteration))
-        await checkpointer.forget(nameOf(iteration));
+        await results.forget(nameOf(iteration));
     }
   }
 
   /** Deletes all of it: the stage is over, no step of it is ever repeated. */
   async clear(): Promise<void> {
-    await this.run.checkpointer.forgetAll(FOLDER);
+    await this.run.results.forgetFolder(FOLDER);
   }
 
   private async compute(stale: readonly ScoredRollout[]): Promise<Stored> {

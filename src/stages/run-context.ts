@@ -9,6 +9,7 @@ import type { Dispatcher } from "../coordinator/dispatcher.js";
 import type { ExperienceStore } from "../coordinator/experience-store.js";
 import type { LearnerGroup } from "../coordinator/learner-group.js";
 import { ModelFolders } from "../coordinator/model-folders.js";
+import { RunResults } from "../coordinator/run-results.js";
 import type { WorkerDirectory } from "../coordinator/worker-directory.js";
 import { loadRlhfData, type RlhfData } from "../data/datasets.js";
 import type { TokenizerPool } from "../data/tokenizer-pool.js";
@@ -38,6 +39,7 @@ export interface RunContext {
   readonly artifacts: ArtifactStore;
   readonly models: ModelFolders;
   readonly checkpointer: Checkpointer;
+  readonly results: RunResults;
   readonly bus: EventBus;
   readonly metrics: Metrics<"coordinator">;
   readonly logger: Logger;
@@ -70,6 +72,7 @@ export async function openRunContext(
   const { stopStrings } = config.generation;
   return {
     ...{ config, runDir, data, tokenizer, host, learners, dispatcher, directory, store, artifacts },
+    results: new RunResults(runDir, files),
     ...{ models, checkpointer, bus, metrics, logger, signal },
     tokens: { vocabularySize: vocabSize, eosIds: [eosId], padId },
     stops: stopStrings.length === 0 ? null : toStopTable(await tokenizer.stopTable(stopStrings)),

@@ -49,7 +49,7 @@ export async function runStages(run: RunContext, clock: RunClock): Promise<RunSu
 
   for (const stage of STAGE_ORDER) {
     const outcome = plan.stages.includes(stage)
-      ? await run.checkpointer.remember(outcomeName(stage), async () => {
+      ? await run.results.remember(outcomeName(stage), async () => {
           run.logger.info(`stage ${stage} starts`);
           run.metrics.stageActive.set({ stage }, 1);
           const done = await runStage(run, stage, { base: plan.base, policy, reward });

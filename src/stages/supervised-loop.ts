@@ -105,7 +105,7 @@ export async function runSupervisedStage<Row>(
     totalUnits: totalSteps,
     completedUnits: Math.min((firstStep - 1) * every, totalSteps),
   });
-  const before = await checkpointer.remember(`${name}.before`, evaluate);
+  const before = await run.results.remember(`${name}.before`, evaluate);
 
   for (let step = firstStep; (step - 1) * every < totalSteps; step++) {
     const stepStartedMs = performance.now();

@@ -16,17 +16,8 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { Sender } from "../rpc/generated/troupe/v1/Sender.js";
 import { fromServiceError } from "../rpc/status.js";
 import { dataError, errorCodeOf, protocolError } from "../shared/errors.js";
+import { digestOfFile } from "../shared/file-digest.js";
 import type { Clients } from "./coordinator-link.js";
-
-export async function sha256OfFile(path: string): Promise<{ sha256: string; sizeBytes: number }> {
-  const hash = createHash("sha256");
-  let sizeBytes = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
-    hash.update(chunk as Buffer);
-    sizeBytes += (chunk as Buffer).length;
-  }
-  return { sha256: hash.digest("hex"), sizeBytes };
-}
 
 export class ArtifactClient {
   private cacheDir: string | undefined;
@@ -65,7 +56,7 @@ export class ArtifactClient {
 
   /** Uploads a file; resolves when the coordinator has stored and verified it. */
   async publish(name: string, path: string): Promise<ArtifactRef__Output> {
-    const { sha256, sizeBytes } = await sha256OfFile(path);
+    const { sha256, sizeBytes } = await digestOfFile(path);
     const ref = await this.send({ name, sha256, sizeBytes, localPath: "" }, path);
     if (ref === undefined) throw protocolError("PublishReply.ref: expected a value, got none");
     return ref;
@@ -157,7 +148,7 @@ export class ArtifactClient {
 async function isOnThisHost({ localPath, sizeBytes, sha256 }: ArtifactRef__Output): Promise<boolean> {
   if (localPath === "") return false;
   try {
-    return (await stat(localPath)).size === sizeBytes && (await sha256OfFile(localPath)).sha256 === sha256;
+    return (await stat(localPath)).size === sizeBytes && (await digestOfFile(localPath)).sha256 === sha256;
   } catch {
     return false; // no such file here, or none that can be read
   }

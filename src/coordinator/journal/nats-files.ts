@@ -6,12 +6,12 @@
  * Bytes are stored before the index names them and removed after it has ceased to, so a loss at any moment leaves
  * bytes that nobody names, which the next coordinator to open it sweeps away.
  */
-import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { randomUUID } from "node:crypto";
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { storageError } from "../../shared/errors.js";
+import { digestOfFile } from "../../shared/file-digest.js";
 import type { DurableFiles } from "./durable-files.js";
 import { frame, unframe } from "./encoding.js";
 import { NatsBlobs, type BlobPlace } from "./nats-blobs.js";
@@ -152,10 +152,10 @@ export class NatsFiles implements DurableFiles {
   /** Stores the bytes, unless some file has the same. */
   private async store(path: string): Promise<KeptFile> {
     const absolute = join(this.options.runDir, path);
-    const facts = await factsOf(absolute);
+    const digest = await digestOfFile(absolute);
     const known = this.files.get(path);
-    if (known?.sha256 === facts.sha256) return known;
-    return { path, ...facts, ...(await this.blobs.put(randomUUID(), absolute)) };
+    if (known?.sha256 === digest.sha256) return known;
+    return { path, ...digest, ...(await this.blobs.put(randomUUID(), absolute)) };
   }
 
   private async fetch(file: KeptFile): Promise<void> {
@@ -167,7 +167,7 @@ export class NatsFiles implements DurableFiles {
         throw storageError(
           `${file.path} is gone from NATS, or a part of it: ${this.blobs.name} was changed by others; start the run anew`,
         );
-      const { sha256 } = await factsOf(partial);
+      const { sha256 } = await digestOfFile(partial);
       if (sha256 !== file.sha256) throw storageError(`${file.path} in NATS does not match its sha256`);
       await rename(partial, target);
     } finally {
@@ -250,17 +250,7 @@ async function filesIn(runDir: string, path: string): Promise<string[]> {
     .sort();
 }
 
-async function factsOf(path: string): Promise<{ sizeBytes: number; sha256: string }> {
-  const hash = createHash("sha256");
-  let sizeBytes = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
-    hash.update(chunk as Buffer);
-    sizeBytes += (chunk as Buffer).length;
-  }
-  return { sizeBytes, sha256: hash.digest("hex") };
-}
-
 async function isSame(path: string, { sizeBytes, sha256 }: KeptFile): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
-  return found?.size === sizeBytes && (await factsOf(path)).sha256 === sha256;
+  return found?.size === sizeBytes && (await digestOfFile(path)).sha256 === sha256;
 }

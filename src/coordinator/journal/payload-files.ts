@@ -10,6 +10,7 @@ import { dirname, join } from "node:path";
 import { crc32 } from "node:zlib";
 import type { ExperienceId } from "../../rl/types.js";
 import { storageError } from "../../shared/errors.js";
+import { syncFolder } from "../../shared/synced-files.js";
 
 /** A file that has grown to this gets no more payloads. */
 const FILE_BYTES = 64 << 20;
@@ -169,12 +170,6 @@ export class PayloadFiles {
     this.current = Object.assign(file, { size: 0 });
     if (before?.live === 0) await this.sweep();
   }
-}
-
-/** What was created in it survives a power cut. */
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, "r");
-  await folder.sync().finally(() => folder.close());
 }
 
 async function writeAll(handle: FileHandle, pieces: readonly Uint8Array[], at: number): Promise<void> {

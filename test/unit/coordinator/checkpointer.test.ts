@@ -345,17 +345,3 @@ describe("verify", () => {
     );
   });
 });
-
-describe("remember", () => {
-  it("computes a value once for the run directory, also for later processes, and never stores a failure", async () => {
-    let calls = 0;
-    const compute = () => Promise.resolve({ scores: [0.1 + 0.2, 1e-300, ++calls] });
-    await expect(
-      checkpointer.remember("ppo.before", () => Promise.reject(new Error("stopped"))),
-    ).rejects.toThrow("stopped");
-    const first = await checkpointer.remember("ppo.before", compute);
-    expect(await checkpointer.remember("ppo.before", compute)).toEqual(first);
-    expect(await checkpointer.recall("ppo.before")).toEqual({ scores: [0.1 + 0.2, 1e-300, 1] });
-    expect(await checkpointer.recall("ppo.after")).toBeUndefined();
-  });
-});

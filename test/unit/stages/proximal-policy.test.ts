@@ -23,13 +23,13 @@ class Recorder {
       return Promise.resolve({ logprobs: new Float64Array(tokens).fill(CURRENT) });
     },
   };
-  readonly checkpointer = {
+  readonly results = {
     remember: async (name: string, compute: () => Promise<unknown>) => {
       if (!this.stored.has(name)) this.stored.set(name, await compute());
       return this.stored.get(name);
     },
     recall: (name: string) => Promise.resolve(this.stored.get(name)),
-    remembered: (folder: string) =>
+    namesIn: (folder: string) =>
       Promise.resolve([...this.stored.keys()].map((name) => name.slice(folder.length + 1))),
     forget: (name: string) => Promise.resolve(this.stored.delete(name)),
   };
