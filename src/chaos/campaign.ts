@@ -73,11 +73,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
       gapMs: options.gapMs,
       signal,
     });
-    const violations = [
-      ...run.violations,
-      ...compareWithTwin(twin, run, training.plan),
-      ...redone(run, training.plan),
-    ];
+    const violations = [...run.violations, ...compareWithTwin(twin, run, training.plan), ...redone(run)];
     const compared = { ...run, violations };
     runs.push(compared);
     fruitless = done === before ? fruitless + 1 : 0;
@@ -102,7 +98,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Campaign> {
  * At most the step in flight is begun again by a kill, and no committed one while a learner lives that holds it: one
  * always does (injector.ts). Whoever was only stopped may be given up while it holds the newest state.
  */
-function redone({ journal, faults }: ChaosRun, { hasRounds }: TrainingPlan): Violation[] {
+function redone({ journal, faults }: ChaosRun): Violation[] {
   if (journal === undefined || faults.some(({ planned }) => planned.signal !== "SIGKILL")) return [];
   const { stepsBegunAgain, stepsReplayed } = journal;
   const violations: Violation[] = [];
@@ -111,8 +107,7 @@ function redone({ journal, faults }: ChaosRun, { hasRounds }: TrainingPlan): Vio
       invariant: "redone",
       detail: `${stepsBegunAgain} steps begun again by ${faults.length} kills`,
     });
-  // A round's vote is not held: one that is committed while its coordinator dies is averaged again.
-  if (stepsReplayed > 0 && !hasRounds)
+  if (stepsReplayed > 0)
     violations.push({ invariant: "redone", detail: `${stepsReplayed} committed steps were computed again` });
   return violations;
 }

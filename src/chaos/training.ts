@@ -44,8 +44,6 @@ export interface TrainingPlan {
   readonly isReproducible: boolean;
   /** Why admitted experiences may go untrained by design; with any of them steps may be fewer. */
   readonly mayDrop: readonly DropReason[];
-  /** Learners average parameters: who loses the result of a committed round does it again, perhaps differently. */
-  readonly hasRounds: boolean;
 }
 
 const ROWS = 144;
@@ -125,6 +123,5 @@ function planOf({ ppo, cluster }: Config, derived: DerivedSizes): TrainingPlan {
       ...(hasRounds ? (["leftOut"] as const) : []),
       ...(ppo.staleness > 0 ? (["stale"] as const) : []),
     ],
-    hasRounds,
   };
 }

@@ -19,8 +19,8 @@ type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
 function positionOf({ position }: RegisterRequest__Output, { cluster }: Config): LearnerPosition | null {
   if (position === null) return null;
   const { stage, step, digest, voted } = position;
-  if (cluster.sync === "parameters") return { stage, step, hash: "" };
-  return { stage, step, hash: digest, voted: voted && { step: voted.step, hash: voted.digest } };
+  const hash = cluster.sync === "parameters" ? "" : digest;
+  return { stage, step, hash, voted: voted && { step: voted.step, hash: voted.digest } };
 }
 
 /** The machine of a worker that registers, and the workers started there together. */

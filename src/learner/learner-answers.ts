@@ -79,9 +79,13 @@ export class LearnerAnswers {
 
   /** The commit that this learner could not hear. */
   private async applyVoted({ stage, step, digest, healId }: ApplyVoted__Output): Promise<Answer> {
-    const { gradients, learningRates } = this.state.takeVoted({ stage, step, digest });
-    const order = { gradients, learningRates, optimizerStep: step };
-    await this.state.compute.run("applyGradients", order, [gradients]);
+    const held = this.state.takeVoted({ stage, step, digest });
+    if ("total" in held) await this.state.compute.run("outerStep", held, [held.total]);
+    else {
+      const { gradients, learningRates } = held;
+      const order = { gradients, learningRates, optimizerStep: step };
+      await this.state.compute.run("applyGradients", order, [gradients]);
+    }
     this.state.moveTo({ stage, step, digest });
     this.context.logger.info({ stage, step }, "committed step applied late, from its vote");
     return { setupDone: { healId, appliedStep: step, digest } };

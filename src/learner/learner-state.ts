@@ -4,6 +4,7 @@ import type { Holdings } from "../worker/coordinator-link.js";
 import { protocolError } from "../shared/errors.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { VotedUpdate } from "./optimizer-step.js";
+import type { OuterStepRequest } from "./parameter-round.js";
 
 /** Where the parameters stand: after the last optimizer step applied in a stage; `digest` see ./state-digest. */
 export interface LearnerPosition {
@@ -14,8 +15,11 @@ export interface LearnerPosition {
 
 interface HeldVote {
   readonly about: { readonly step: number; readonly digest: string };
-  readonly update: VotedUpdate;
+  readonly update: HeldUpdate;
 }
+
+/** Summed gradients, or the average of a round. */
+export type HeldUpdate = VotedUpdate | OuterStepRequest;
 
 export class LearnerState {
   private where: LearnerPosition | null = null;
@@ -50,7 +54,7 @@ export class LearnerState {
     this.where = position;
   }
 
-  keepVote(about: HeldVote["about"], update: VotedUpdate): void {
+  keepVote(about: HeldVote["about"], update: HeldUpdate): void {
     this.voted = { about, update };
   }
 
@@ -62,7 +66,7 @@ export class LearnerState {
    * The update voted for, to be applied now; nothing is held until `moveTo`.
    * @throws {TroupeError} PROTOCOL when no such vote is held
    */
-  takeVoted({ stage, step, digest }: LearnerPosition): VotedUpdate {
+  takeVoted({ stage, step, digest }: LearnerPosition): HeldUpdate {
     const { where, voted } = this;
     if (where?.stage !== stage || voted?.about.step !== step || voted.about.digest !== digest)
       throw protocolError(`step ${step} of ${stage}: this learner holds no update it voted for`);

@@ -10,6 +10,7 @@ import type { GradientSync, StepKey } from "./gradient-sync.js";
 import type { ShardStats } from "./learner-compute.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { Decision, StepOrder, Vote } from "./optimizer-step.js";
+import type { OuterStepRequest } from "./parameter-round.js";
 import { nextDigest } from "./state-digest.js";
 import type { TreePosition } from "./tree-sum.js";
 
@@ -74,7 +75,7 @@ export interface RoundDependencies {
   /** Digest of the state before the round. */
   readonly digest: string;
   /** Sends the vote; resolves with the decision, or rejects when the round is aborted. */
-  readonly vote: (vote: Vote) => Promise<Decision>;
+  readonly vote: (vote: Vote, round?: OuterStepRequest) => Promise<Decision>;
   /** Aborts when the coordinator gives the round up: the parameters are those from before it. */
   readonly signal: AbortSignal;
 }
@@ -134,7 +135,8 @@ async function trainAndAverage(
   } = await sync.allReduce({ generation, step }, nodes, elementCount, signal);
   // 3. Vote: the same average, and the same parameters to apply it to.
   const gradientHash = fold([startCrc32, hash], 0);
-  const decision = await vote({
+  const outer = { total, step, updates: feed.count };
+  const ballot = {
     generation,
     step,
     isFinite,
@@ -143,10 +145,11 @@ async function trainAndAverage(
     stats: stats.all(),
     computeMs,
     allReduceMs: performance.now() - averagingMs,
-  });
+  };
+  const decision = await vote(ballot, outer);
   if (decision === "skip") return undefined;
   // 4. The outer step.
-  await compute.run("outerStep", { total, step, updates: feed.count }, [total]);
+  await compute.run("outerStep", outer, [total]);
   return norms.mean();
 }
 

@@ -17,14 +17,13 @@ import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { BulkExchange } from "./bulk-exchange.js";
 import { BUCKET_ELEMENTS, GradientSync, type StepKey } from "./gradient-sync.js";
-import type { LearnerState } from "./learner-state.js";
+import type { HeldUpdate, LearnerState } from "./learner-state.js";
 import {
   optimizerStep,
   type Decision,
   type StepDependencies,
   type StepOrder,
   type Vote,
-  type VotedUpdate,
 } from "./optimizer-step.js";
 import { RoundFeed, roundStep, type RoundDependencies } from "./round-step.js";
 import { RowAssembly } from "./row-assembly.js";
@@ -186,7 +185,7 @@ export class TrainSteps {
     const { generation, step, stage } = message;
     const { logger } = this.context;
     let votedDigest = "";
-    const vote = (ballot: Vote, update?: VotedUpdate) => {
+    const vote = (ballot: Vote, update?: HeldUpdate) => {
       votedDigest = ballot.digest;
       this.cast(ballot, update);
       return decision.promise;
@@ -234,7 +233,7 @@ export class TrainSteps {
     });
   }
 
-  private cast(vote: Vote, update: VotedUpdate | undefined): void {
+  private cast(vote: Vote, update: HeldUpdate | undefined): void {
     const { step, digest, isFinite, stats } = vote;
     if (update && isFinite) this.state.keepVote({ step, digest }, update);
     const { stepDuration } = this.context.metrics;

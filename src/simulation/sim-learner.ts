@@ -76,11 +76,11 @@ export class SimLearner extends SimProcess {
     const { stage, step, parameters, voted } = this;
     if (step < 0) return null;
     // The journal cannot tell the history of a state when rounds may come out differently.
-    if (this.world.scenario.rounds !== null) return { stage, step, hash: "" };
+    const isKnown = step > 0 && this.world.scenario.rounds === null;
     return {
       stage,
       step,
-      hash: step === 0 ? "" : hashOf(parameters),
+      hash: isKnown ? hashOf(parameters) : "",
       voted: voted && { step: voted.step, hash: hashOf(voted.parameters) },
     };
   }

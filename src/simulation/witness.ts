@@ -1,5 +1,5 @@
 /** What the checker needs to know of the coordinator's events and answers; written from outside of it. */
-import type { CoordinatorEvent, CoordinatorState, Effect } from "../coordinator/core/index.js";
+import type { CoordinatorEvent, CoordinatorState, DurableRecord, Effect } from "../coordinator/core/index.js";
 import type { World } from "./world.js";
 
 export class Witness {
@@ -46,6 +46,9 @@ export class Witness {
   }
 }
 
+/** A step that waited for learners until this moment begins with whatever event comes then. */
+const DUE_BY_TIME: ReadonlySet<DurableRecord["type"]> = new Set(["StepPrepared", "GenerationOpened"]);
+
 /** Journal records of one event that name the experience, or none of those that came with it. */
 function recordsOwedTo(
   experienceId: string,
@@ -53,7 +56,7 @@ function recordsOwedTo(
   effects: readonly Effect[],
 ): number {
   return effects.filter((effect) => {
-    if (effect.type !== "journal") return false;
+    if (effect.type !== "journal" || DUE_BY_TIME.has(effect.record.type)) return false;
     const named = "experienceIds" in effect.record ? effect.record.experienceIds : [];
     return named.includes(experienceId) || !together.some((other) => named.includes(other.experienceId));
   }).length;

@@ -13,7 +13,6 @@ const plan: TrainingPlan = {
   usesPerExperience: 4,
   isReproducible: true,
   mayDrop: [],
-  hasRounds: false,
 };
 
 const indexOf = (type: DurableRecord["type"], nth = 0): number =>
@@ -116,7 +115,7 @@ describe("the audit of a journal", () => {
 });
 
 describe("the audit of a journal of rounds", () => {
-  const rounds: TrainingPlan = { ...plan, isReproducible: false, mayDrop: ["leftOut"], hasRounds: true };
+  const rounds: TrainingPlan = { ...plan, isReproducible: false, mayDrop: ["leftOut"] };
   /** The first iteration's commits, with what each of them leaves out. */
   const leavingOut = (...leftOut: (readonly string[])[]) =>
     whole.map((record) =>

@@ -8,6 +8,7 @@ import {
   type RoundReport,
 } from "../../../src/learner/round-step.js";
 import { denominatorOf } from "../../../src/learner/shards.js";
+import type { OuterStepRequest } from "../../../src/learner/parameter-round.js";
 import { TroupeError } from "../../../src/shared/errors.js";
 import { sftRows, sftSettings, shardsOf } from "./fixtures.js";
 
@@ -29,6 +30,7 @@ const update = (optimizerStep: number, learningRate = 0.02) => ({
 async function soloRound(
   count: number,
   during: (feed: RoundFeed, abort: AbortController, done: number) => void,
+  isCutOff = false,
 ) {
   const round = { outerLearningRate: 1, outerMomentum: 0, averageMoments: true };
   const learner = await LearnerCompute.open({ ...sftSettings, round });
@@ -44,6 +46,7 @@ async function soloRound(
   const abort = new AbortController();
   const reports: RoundReport[] = [];
   const votes: Vote[] = [];
+  const held: OuterStepRequest[] = [];
   let done = 0;
   const dependencies = {
     compute: { run: (name: string, argument: unknown) => calls[name](argument) },
@@ -58,13 +61,15 @@ async function soloRound(
       reports.push(report);
       feed.average.resolve({ node: { level: 0, index: 0 }, weight: 1 });
     },
-    vote: (vote: Vote) => {
+    vote: (vote: Vote, outer?: OuterStepRequest) => {
       votes.push(vote);
+      if (outer !== undefined) held.push(outer);
+      if (isCutOff) return Promise.reject(new TroupeError("CANCELLED", "the coordinator is away"));
       return Promise.resolve(vote.isFinite ? "apply" : "skip");
     },
   } as unknown as RoundDependencies;
   const isAtStart = async () => (await learner.stateSha256()) === start;
-  return { feed, run: () => roundStep(KEY, dependencies), reports, votes, isAtStart };
+  return { feed, run: () => roundStep(KEY, dependencies), reports, votes, isAtStart, learner, held };
 }
 
 describe("a learner's round", () => {
@@ -103,6 +108,18 @@ describe("a learner's round", () => {
     await expect(run()).rejects.toThrow("a member was lost");
     expect(reports).toEqual([]);
     expect(await isAtStart()).toBe(true);
+  });
+
+  it("whose decision is not heard leaves its start, and the vote it keeps leads where the others went", async () => {
+    const heard = await soloRound(2, () => undefined);
+    const cutOff = await soloRound(2, () => undefined, true);
+    for (const { feed } of [heard, cutOff]) for (const step of [1, 2]) feed.push(update(step));
+    await heard.run();
+    await expect(cutOff.run()).rejects.toThrow("the coordinator is away");
+    expect(cutOff.votes[0].digest).toBe(heard.votes[0].digest);
+    expect(await cutOff.isAtStart()).toBe(true);
+    await cutOff.learner.outerStep(cutOff.held[0]);
+    expect(await cutOff.learner.stateSha256()).toBe(await heard.learner.stateSha256());
   });
 
   it("whose parameters run away votes not finite, and is skipped without a trace", async () => {

@@ -90,7 +90,7 @@ describe("simulation", () => {
       const faults = [...base.faults.filter(isKill), ...killsAround(seed)].sort((a, b) => a.atMs - b.atMs);
       kills += faults.length;
       const quiet = { drop: 0, duplicate: 0, delayMs: base.network.delayMs, jitterMs: 0 }; // one stream keeps its order
-      const calm = { damagesCheckpoints: false, nonFiniteSteps: [], rounds: null };
+      const calm = { damagesCheckpoints: false, nonFiniteSteps: [] };
       const scenario = { ...base, network: quiet, faults, ...calm };
       const { entries } = new World(scenario, "none").run();
       const repeated = entries.filter((entry) => entry.type === "started" && entry.isReplay);
