@@ -37,6 +37,8 @@ export interface ChaosRun {
   readonly seconds: number;
   readonly summary: Summary | undefined;
   readonly journal: JournalFacts | undefined;
+  /** Learners that ended by themselves, because the coordinator was away for longer than they wait. */
+  readonly learnersGivenUp: number;
   readonly recovery: RecoveryTimes;
   readonly violations: readonly Violation[];
 }
@@ -112,7 +114,8 @@ export async function runTraining(options: ChaosRunOptions): Promise<ChaosRun> {
     violations.push({ invariant: "journal", detail: describeError(error) });
   }
   const recovery = recoveryTimes(faults, await readCoordinatorLog(runDir), observer.progress);
-  return { run, runDir, faults, seconds, summary, journal, recovery, violations };
+  const { learnersGivenUp } = processes;
+  return { run, runDir, faults, seconds, summary, journal, learnersGivenUp, recovery, violations };
 }
 
 async function stopWhenStuck(

@@ -1,5 +1,9 @@
 /** The living processes of a run, as its launcher reports them, and which of them are stopped (SIGSTOP) right now. */
+import { EXIT_CODES } from "../shared/errors.js";
 import type { ProcessRole, SupervisorEvent } from "../launcher/supervisor.js";
+
+/** What the launcher says of a worker that no coordinator answered. */
+const GAVE_UP = `exit code ${EXIT_CODES.UNREACHABLE} `;
 
 export interface RunningProcess {
   readonly role: ProcessRole;
@@ -12,9 +16,13 @@ export class ProcessTable {
   private readonly running = new Map<string, RunningProcess>();
   private readonly stopped = new Set<number>();
   private readonly timers = new Map<number, NodeJS.Timeout>();
+  /** Learners that ended because no coordinator answered for a minute: what they held in memory is gone. */
+  learnersGivenUp = 0;
 
   readonly note = (event: SupervisorEvent): void => {
     const { role, name } = event;
+    if (event.type === "died" && role === "learner" && event.cause.text.startsWith(GAVE_UP))
+      this.learnersGivenUp += 1;
     if (event.type === "started") this.running.set(name, { role, name, pid: event.pid });
     else this.forget(name);
   };

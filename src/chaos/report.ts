@@ -20,6 +20,8 @@ export interface ChaosReport {
   readonly stepsBegunAgain: number;
   /** Committed steps that were computed again: none while a learner that holds them lives. */
   readonly stepsReplayed: number;
+  /** Learners that ended by themselves: on a starved machine a coordinator may take longer to start than they wait. */
+  readonly learnersGivenUp: number;
   readonly recovery: Readonly<Record<keyof RecoveryTimes, RecoveryFigure>>;
   readonly replay: ReplayTime;
   readonly violations: readonly (Violation & { readonly run: number })[];
@@ -86,6 +88,7 @@ export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
     faults: runs.flatMap((run) => run.faults.map(faultRow)),
     stepsBegunAgain: total("stepsBegunAgain"),
     stepsReplayed: total("stepsReplayed"),
+    learnersGivenUp: runs.reduce((sum, run) => sum + run.learnersGivenUp, 0),
     recovery: Object.fromEntries(
       RECOVERY_NAMES.map((name) => [name, figure(recovery[name], limits[name])]),
     ) as ChaosReport["recovery"],
@@ -199,6 +202,11 @@ export function reportText(report: ChaosReport): string {
     ),
     "",
     `steps begun again  ${report.stepsBegunAgain} in flight (at most one per fault), ${report.stepsReplayed} committed ones repeated`,
+    ...(report.learnersGivenUp > 0
+      ? [
+          `learners ended     ${report.learnersGivenUp}: the coordinator was away for longer than they wait (60 s); what they held is repeated`,
+        ]
+      : []),
     `throughput kept    ${(100 * report.throughputKept).toFixed(0)} % (a run took ${report.secondsPerRun.toFixed(1)} s, without faults ${report.twinSeconds.toFixed(1)} s)`,
     `experiences        ${report.experiences.trained} trained${droppedText(report)}`,
     `final state        ${finalStateText(report)}`,
