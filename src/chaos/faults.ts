@@ -1,11 +1,10 @@
 /** Which faults will happen, drawn from a seed: what is hit, with what, in which phase, how long after it began. */
 import { streamOf, uniformAt } from "../shared/rng.js";
-import type { ProcessRole } from "../launcher/supervisor.js";
+import type { ProcessRole } from "../shared/roles.js";
 import { AIMED_PHASES, type AimedPhase, type Phase } from "./phase.js";
 
 export const FAULT_ROLES = ["rollout", "learner", "coordinator"] as const satisfies readonly ProcessRole[];
-export const FAULT_SIGNALS = ["SIGKILL", "SIGSTOP"] as const;
-export type FaultSignal = (typeof FAULT_SIGNALS)[number];
+export type FaultSignal = "SIGKILL" | "SIGSTOP";
 
 export interface PlannedFault {
   /** From 1. */

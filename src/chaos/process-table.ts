@@ -1,6 +1,7 @@
 /** The living processes of a run, as its launcher reports them, and which of them are stopped (SIGSTOP) right now. */
+import type { SupervisorEvent } from "../launcher/supervisor.js";
 import { EXIT_CODES } from "../shared/errors.js";
-import type { ProcessRole, SupervisorEvent } from "../launcher/supervisor.js";
+import type { ProcessRole } from "../shared/roles.js";
 
 /** What the launcher says of a worker that no coordinator answered. */
 const GAVE_UP = `exit code ${EXIT_CODES.UNREACHABLE} `;

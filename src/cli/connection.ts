@@ -7,7 +7,7 @@ import { TroupeError } from "../shared/errors.js";
 import { clientTlsOf, type ConnectionOptions } from "./options.js";
 
 /** @throws {TroupeError} CONFIG when it cannot be found, or its token not be read */
-export async function connectTo(options: ConnectionOptions): Promise<ControlClient> {
+async function connectTo(options: ConnectionOptions): Promise<ControlClient> {
   const { coordinator, runDir } = options;
   const [{ addressOf }, { ControlClient }, { clientTlsOfConfig, controlAccess }] = await Promise.all([
     import("../launcher/find-coordinator.js"),

@@ -43,7 +43,7 @@ export async function examine(options: DoctorOptions): Promise<{ lines: string[]
 }
 
 /** 20.19 is the first Node 20 that the pinned tools accept. */
-export function checkNode(version: string): Finding {
+function checkNode(version: string): Finding {
   const [major, minor] = version.split(".").map(Number);
   const isEnough = major > 20 || (major === 20 && minor >= 19);
   const text = isEnough ? version : `${version} is too old; install 20.19 or later`;

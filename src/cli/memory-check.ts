@@ -121,7 +121,7 @@ function knobsOfEach({ engine, model }: Config): string[] {
   ];
 }
 
-export const describeNeeds = ({ processes }: MemoryEstimate): string =>
+const describeNeeds = ({ processes }: MemoryEstimate): string =>
   processes
     .filter(({ role }) => role !== "launcher")
     .map(({ role, count, bytes }) => `${count} ${role}${count === 1 ? "" : "s"} of ${gib(bytes)}`)

@@ -94,7 +94,7 @@ export const PRESETS: Readonly<Record<Config["preset"], PartialConfig>> = {
 };
 
 /** The run of `npm start`: a small model, three stages, a few minutes on a laptop's CPU; examples/quickstart/config.yaml. */
-export const quickstartPreset: PartialConfig = {
+const quickstartPreset: PartialConfig = {
   name: "quickstart",
   model: { fresh: { family: "gpt2", layers: 2, hidden: 128, heads: 4, contextTokens: 48 } },
   data: { split: [2, 4, 4], evalFraction: 0.1, maxPromptTokens: 16, maxResponseTokens: 26 },
@@ -118,7 +118,7 @@ export const quickstartPreset: PartialConfig = {
 };
 
 /** The same three stages in seconds: a smoke test of the whole system, too short to learn much. */
-export const tinyPreset: PartialConfig = {
+const tinyPreset: PartialConfig = {
   ...quickstartPreset,
   name: "tiny",
   model: { fresh: { family: "gpt2", layers: 1, hidden: 32, heads: 2, contextTokens: 48 } },

@@ -2,6 +2,7 @@
  * What follows from a valid config: sizes derived by exact division, contradictions between fields (with their
  * arithmetic), and settings that work but waste something.
  */
+import { isLoopback } from "../shared/loopback.js";
 import type { Config } from "./schema.js";
 
 /** Numbers that follow from the config; all exact. One iteration = `generationBatches` collections, then training. */
@@ -34,9 +35,6 @@ export interface Resolution {
 
 const isPowerOfTwo = (n: number): boolean => n >= 1 && 2 ** Math.round(Math.log2(n)) === n;
 
-export const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
-
 /** Largest divisor of `total` that is at most `wanted`: what the user could write instead. */
 function nearestDivisor(total: number, wanted: number): number {
   for (let candidate = Math.min(wanted, total); candidate > 1; candidate--)
@@ -57,7 +55,10 @@ export function resolveConfig(config: Config): Resolution {
     checkSampling(config, contradict);
     checkStaleness(config, contradict);
   }
-  checkCluster(config, contradict);
+  checkTimes(config, contradict);
+  checkListening(config, contradict);
+  checkEngine(config, contradict);
+  checkDropout(config, contradict);
   return { derived, contradictions, warnings: findWaste(config, derived) };
 }
 
@@ -188,7 +189,7 @@ function checkStaleness({ ppo, cluster }: Config, contradict: Contradict): void 
   );
 }
 
-function checkCluster({ cluster, engine, model }: Config, contradict: Contradict): void {
+function checkTimes({ cluster }: Config, contradict: Contradict): void {
   const { heartbeatIntervalMs: beat, leaseTtlMs: ttl } = cluster;
   if (ttl < 4 * beat) {
     contradict(
@@ -203,6 +204,9 @@ function checkCluster({ cluster, engine, model }: Config, contradict: Contradict
       `cluster.${key} ${cluster[key]} must be longer than leaseTtlMs ${ttl}: a dead worker is noticed after its lease, a slow one later`,
     );
   }
+}
+
+function checkListening({ cluster }: Config, contradict: Contradict): void {
   if (!isLoopback(cluster.host)) {
     if (cluster.tokenFile === null) {
       contradict(
@@ -224,26 +228,24 @@ function checkCluster({ cluster, engine, model }: Config, contradict: Contradict
       `cluster.port and cluster.httpPort are both ${cluster.port}; they need two ports`,
     );
   }
-  if (engine.name !== "onnx" && engine.name !== "auto" && engine.provider !== "cpu") {
+}
+
+function checkEngine({ engine }: Config, contradict: Contradict): void {
+  const isOnnx = engine.name === "onnx" || engine.name === "auto";
+  if (!isOnnx && engine.provider !== "cpu") {
     contradict(
       ["engine.provider", "engine.name"],
       `engine.provider ${engine.provider} is an option of the onnx engine, but engine.name is ${engine.name}`,
     );
   }
-  if (engine.name !== "onnx" && engine.name !== "auto" && engine.recompute !== "none") {
+  if (!isOnnx && engine.recompute !== "none") {
     contradict(
       ["engine.recompute", "engine.name"],
       `engine.recompute ${engine.recompute} needs the onnx engine, but engine.name is ${engine.name}`,
     );
   }
-  if (model.lora !== null && model.lora.dropout > 0 && cluster.sync === "parameters") {
-    contradict(
-      ["model.lora.dropout", "cluster.sync"],
-      `model.lora.dropout ${model.lora.dropout} needs cluster.sync gradients: what is dropped follows the step that all learners take together`,
-    );
-  }
   if (engine.frozenWeights === "int8") {
-    if (engine.name !== "onnx" && engine.name !== "auto") {
+    if (!isOnnx) {
       contradict(
         ["engine.frozenWeights", "engine.name"],
         `engine.frozenWeights int8 needs the onnx engine, but engine.name is ${engine.name}`,
@@ -255,6 +257,15 @@ function checkCluster({ cluster, engine, model }: Config, contradict: Contradict
         `engine.frozenWeights int8 is computed on the CPU, but engine.provider is ${engine.provider}`,
       );
     }
+  }
+}
+
+function checkDropout({ cluster, model }: Config, contradict: Contradict): void {
+  if (model.lora !== null && model.lora.dropout > 0 && cluster.sync === "parameters") {
+    contradict(
+      ["model.lora.dropout", "cluster.sync"],
+      `model.lora.dropout ${model.lora.dropout} needs cluster.sync gradients: what is dropped follows the step that all learners take together`,
+    );
   }
 }
 

@@ -560,6 +560,4 @@ export type Config = z.infer<typeof configSchema>;
 /** What a user may write: every field with a default is optional. */
 export type ConfigInput = z.input<typeof configSchema>;
 export type OptimizerConfig = z.infer<ReturnType<typeof optimizerSchema>>;
-export type GenerationConfig = z.infer<typeof generationSchema>;
-export type KlControllerConfig = z.infer<typeof klControllerSchema>;
 export type StageName = Config["stages"][number];

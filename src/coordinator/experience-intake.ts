@@ -15,7 +15,7 @@ import type { CoreHost } from "./core-host.js";
 import type { ExperienceStore } from "./experience-store.js";
 
 /** Experiences that have arrived and are not durable yet; about the work of a few journal writes. */
-export const MAX_UNDECIDED_BYTES = 64 << 20;
+const MAX_UNDECIDED_BYTES = 64 << 20;
 
 /** What came in one message and the core has not answered. */
 interface Arrival {

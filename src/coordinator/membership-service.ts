@@ -11,7 +11,8 @@ import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import { LEASE_EXPIRED, type AcceptWorker, type LearnerPosition } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { checkSender, checkSpeaksAs } from "./sender.js";
-import type { WorkerDirectory, WorkerRole } from "./worker-directory.js";
+import type { WorkerDirectory } from "./worker-directory.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
 

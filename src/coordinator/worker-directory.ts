@@ -1,7 +1,6 @@
 /** What registered workers told about themselves: for people and for Prometheus. Decides nothing. */
 import type { EventBus } from "../observability/progress.js";
-
-export type WorkerRole = "rollout" | "learner";
+import type { WorkerRole } from "../shared/roles.js";
 
 export interface WorkerCard {
   readonly workerId: string;

@@ -13,7 +13,7 @@ import { dataError } from "../shared/errors.js";
 import type { SkipReason } from "./types.js";
 
 /** Longest line kept in memory, in bytes. Real rows are kilobytes; 16 MiB leaves room for whole books. */
-export const MAX_LINE_BYTES = 16 * 1024 * 1024;
+const MAX_LINE_BYTES = 16 * 1024 * 1024;
 
 export type JsonLine =
   | { readonly line: number; readonly kind: "value"; readonly value: unknown }

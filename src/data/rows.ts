@@ -79,7 +79,7 @@ function toFields(value: unknown): Fields {
 }
 
 /** @throws {TroupeError} DATA listing the columns the file has */
-export function detectFormat(fields: Fields, columns: Columns, path: string): RowFormat {
+function detectFormat(fields: Fields, columns: Columns, path: string): RowFormat {
   const [prompt, chosen, rejected, messages] = (["prompt", "chosen", "rejected", "messages"] as const).map(
     (key) => has(fields, columns[key]),
   );

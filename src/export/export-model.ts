@@ -9,8 +9,7 @@ import { configError, storageError } from "../shared/errors.js";
 import { isJsonObject } from "../shared/strict-json.js";
 import { onnxDecoder } from "./onnx-decoder.js";
 
-export const EXPORT_FORMATS = ["hf", "onnx"] as const;
-export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+export type ExportFormat = "hf" | "onnx";
 
 export interface ExportModelOptions {
   /** Hugging Face model folder. */

@@ -1,5 +1,6 @@
 /** Which GPU each process sees. */
 import { configError } from "../shared/errors.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 /** `"0,1,3"` -> [0, 1, 3]. @throws {TroupeError} CONFIG */
 export function parseGpuList(text: string): number[] {
@@ -16,7 +17,7 @@ export function parseGpuList(text: string): number[] {
  * One GPU per process, in turn: rollout workers from the front of the list, learners from its end, so that both roles
  * spread over the devices and share one only when there are more processes than GPUs.
  */
-export function gpuOf(role: "rollout" | "learner", index: number, gpus: readonly number[]): number {
+export function gpuOf(role: WorkerRole, index: number, gpus: readonly number[]): number {
   const position = index % gpus.length;
   return role === "rollout" ? gpus[position] : gpus[gpus.length - 1 - position];
 }

@@ -10,13 +10,14 @@ import { runCommand } from "./run-commands.js";
 import { parseCoordinatorAddresses } from "../worker/coordinator-addresses.js";
 import { Supervisor, type SupervisorOptions } from "./supervisor.js";
 import type { TextStream } from "./terminal.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export interface LaunchWorkersOptions {
   /** As workers take it: see worker/coordinator-addresses.ts. */
   readonly coordinator: string;
   readonly tokenFile: string | null;
   readonly tls?: ClientTls;
-  readonly counts: Readonly<Record<"rollout" | "learner", number>>;
+  readonly counts: Readonly<Record<WorkerRole, number>>;
   readonly gpus: readonly number[];
   readonly logDir: string;
   readonly policy?: Partial<RestartPolicy>;

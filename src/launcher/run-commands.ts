@@ -4,7 +4,7 @@ import type { ClientTls } from "../rpc/tls.js";
 import { packageRoot } from "../shared/paths.js";
 import type { ChildCommand } from "./child.js";
 import { gpuOf } from "./gpus.js";
-import type { ProcessRole } from "./supervisor.js";
+import type { ProcessRole, WorkerRole } from "../shared/roles.js";
 
 export interface RunCommandOptions {
   /** Folder for one log per process. */
@@ -20,7 +20,7 @@ export interface RunCommandOptions {
   /** What a worker calls itself in the run. @default its local name, e.g. "rollout-0" */
   readonly workerName?: (name: string) => string;
   /** Workers that a coordinator elsewhere must know are on this machine together. @default it is not told */
-  readonly together?: Readonly<Record<"rollout" | "learner", number>>;
+  readonly together?: Readonly<Record<WorkerRole, number>>;
   readonly env?: NodeJS.ProcessEnv;
 }
 

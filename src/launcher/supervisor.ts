@@ -8,8 +8,7 @@ import { EXIT_CODES, FATAL_EXIT_CODES, TroupeError } from "../shared/errors.js";
 import { Child, type ChildCommand } from "./child.js";
 import { errorCodeOfExit, exitCause, type ExitCause } from "./exit-cause.js";
 import { DEFAULT_RESTART_POLICY, RestartBudget, type RestartPolicy } from "./restart-budget.js";
-
-export type ProcessRole = "coordinator" | "rollout" | "learner";
+import type { ProcessRole } from "../shared/roles.js";
 
 export type SupervisorEvent =
   | {
@@ -64,7 +63,7 @@ interface Slot {
 }
 
 /** From SIGTERM to SIGKILL. */
-export const STOP_GRACE_MS = 8_000;
+const STOP_GRACE_MS = 8_000;
 /** The coordinator stops first, while workers can still answer: a last checkpoint may need their state. */
 const COORDINATOR_HEAD_START_MS = 4_000;
 

@@ -112,7 +112,7 @@ const startOf = ({ level, index }: TreePosition): number => index * 2 ** level;
 const endOf = ({ level, index }: TreePosition): number => (index + 1) * 2 ** level;
 
 /** @throws {TroupeError} CONFIG unless `shardCount` is a power of two from 1 */
-export function checkShardCount(shardCount: number): void {
+function checkShardCount(shardCount: number): void {
   if (!Number.isInteger(shardCount) || shardCount < 1 || !Number.isInteger(Math.log2(shardCount))) {
     throw configError(`cluster.microShards must be a power of two, got ${shardCount}`);
   }

@@ -1,5 +1,5 @@
 /** Entry of a process that plays workers; its parent sends what to play, and reads what they saw. */
-import type { WorkerRole } from "../worker/coordinator-link.js";
+import type { WorkerRole } from "../shared/roles.js";
 import { playCrowd, type CrowdOptions } from "./crowd.js";
 
 /** Round trips since the last report, milliseconds. */

@@ -10,15 +10,11 @@ import { createLogger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
 import { RolloutSession, type RolloutState } from "../rollout/rollout-session.js";
 import { sleep } from "../shared/abort.js";
-import {
-  serveCoordinator,
-  type LinkOptions,
-  type Session,
-  type WorkerRole,
-} from "../worker/coordinator-link.js";
+import { serveCoordinator, type LinkOptions, type Session } from "../worker/coordinator-link.js";
 import { fakeLearnerCompute, fakeRolloutCompute } from "./fake-compute.js";
 import { flood } from "./flooder.js";
 import { responseTokensFor, type LoadOptions } from "./load-options.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export interface CrowdOptions extends LoadOptions {
   readonly coordinator: string;

@@ -27,7 +27,7 @@ function adapterTensors(spec: ModelSpec): string[] {
 }
 
 /** What `PeftConfig.from_pretrained` reads. @param basePath where the adapted model is; null when it has no path */
-export function adapterConfig(spec: ModelSpec, basePath: string | null): Record<string, unknown> {
+function adapterConfig(spec: ModelSpec, basePath: string | null): Record<string, unknown> {
   const { rank, alpha, modules } = spec.lora!;
   return {
     peft_type: "LORA",

@@ -10,10 +10,10 @@ import pino, { type DestinationStream, type Logger as PinoLogger } from "pino";
 import { storageError } from "../shared/errors.js";
 import { createPrettyPrinter } from "./pretty-printer.js";
 import { escapeControlLines } from "./text.js";
-import type { Role } from "./metric-table.js";
+import type { ProcessRole } from "../shared/roles.js";
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";
-export type LogRole = Role | "launcher" | "cli";
+export type LogRole = ProcessRole | "launcher" | "cli";
 
 /** `log.info({ iteration: 3 }, "text")`, `log.child({ task: "12/0" })`; errors under `err`. */
 export interface Logger extends PinoLogger {
@@ -117,7 +117,7 @@ function openLogFile(path: string) {
 }
 
 /** Cuts secrets out of finished text. */
-export function createScrubber(secrets: readonly string[]): (text: string) => string {
+function createScrubber(secrets: readonly string[]): (text: string) => string {
   const values = secrets.filter((secret) => secret.length >= 8);
   // A secret inside a JSON line appears in its JSON-escaped form.
   const needles = [...new Set(values.flatMap((value) => [value, JSON.stringify(value).slice(1, -1)]))];

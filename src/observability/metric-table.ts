@@ -6,7 +6,7 @@
  * unbounded labels (never a prompt, an experience id or a pid). Which worker a series belongs to is a label of the
  * scrape target (`role`, `worker_id`, `run_id` from /sd/prometheus), not of the metric.
  */
-export type Role = "coordinator" | "rollout" | "learner";
+import type { ProcessRole } from "../shared/roles.js";
 
 /** Label values known in advance (exported at 0 from the start), or "open" for a set bounded elsewhere. */
 export type LabelValues = readonly string[] | "open";
@@ -14,7 +14,7 @@ export type LabelValues = readonly string[] | "open";
 export interface MetricSpec {
   readonly name: `troupe_${string}`;
   readonly type: "counter" | "gauge" | "histogram";
-  readonly roles: readonly Role[];
+  readonly roles: readonly ProcessRole[];
   readonly labels?: Readonly<Record<string, LabelValues>>;
   /** Upper bounds, histograms only. */
   readonly buckets?: readonly number[];
@@ -621,6 +621,6 @@ export type MetricTable = typeof METRIC_TABLE;
 export type MetricKey = keyof MetricTable;
 
 /** Keys of the metrics a role exports. */
-export type MetricKeyOf<R extends Role> = {
+export type MetricKeyOf<R extends ProcessRole> = {
   [K in MetricKey]: R extends MetricTable[K]["roles"][number] ? K : never;
 }[MetricKey];

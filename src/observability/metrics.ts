@@ -10,8 +10,8 @@ import {
   type MetricKeyOf,
   type MetricSpec,
   type MetricTable,
-  type Role,
 } from "./metric-table.js";
+import type { ProcessRole } from "../shared/roles.js";
 
 type LabelSet<S> = S extends { labels: infer L }
   ? { readonly [K in keyof L]: L[K] extends readonly (infer V)[] ? V : string }
@@ -53,7 +53,7 @@ export type MetricHandle<S extends MetricSpec> = S["type"] extends "counter"
       ? PlainHistogram
       : LabelledHistogram<LabelSet<S>>;
 
-export type Metrics<R extends Role = Role> = {
+export type Metrics<R extends ProcessRole = ProcessRole> = {
   readonly [K in MetricKeyOf<R>]: MetricHandle<MetricTable[K]>;
 } & {
   readonly registry: Registry;
@@ -67,7 +67,7 @@ export interface MetricsOptions {
 }
 
 /** Registers the metrics of a role and sets the build's. Every label combination whose values are all known starts at 0. */
-export function createMetrics<R extends Role>(role: R, options: MetricsOptions = {}): Metrics<R> {
+export function createMetrics<R extends ProcessRole>(role: R, options: MetricsOptions = {}): Metrics<R> {
   const registry = options.registry ?? new Registry();
   const handles: Record<string, unknown> = { registry };
   for (const key of Object.keys(METRIC_TABLE) as MetricKey[]) {

@@ -2,7 +2,7 @@
  * What a run tells the people watching it: terminal, dashboard, log, metrics.jsonl and TensorBoard all subscribe to
  * one bus of typed events. The bus only carries words about the run; no behaviour depends on a subscriber.
  */
-import type { Role } from "./metric-table.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export type ProgressStage = "sft" | "reward" | "ppo" | "eval";
 
@@ -56,7 +56,7 @@ export type ProgressEvent =
   | {
       readonly type: "worker-joined";
       readonly workerId: string;
-      readonly role: Exclude<Role, "coordinator">;
+      readonly role: WorkerRole;
       readonly pid: number;
       readonly host: string;
       /** The worker's own metrics port. */
@@ -65,13 +65,13 @@ export type ProgressEvent =
   | {
       readonly type: "worker-lost";
       readonly workerId: string;
-      readonly role: Exclude<Role, "coordinator">;
+      readonly role: WorkerRole;
       readonly reason: string;
     }
   | {
       readonly type: "worker-restarted";
       readonly workerId: string;
-      readonly role: Exclude<Role, "coordinator">;
+      readonly role: WorkerRole;
       readonly pid: number;
       readonly host: string;
       readonly port: number;

@@ -154,5 +154,3 @@ export const RUN_RECORDS = {
   eval_loss: { stages: supervised, help: "loss on held-out rows", healthy: "falls with the loss" },
   eval_accuracy: { stages: ["reward"], help: "accuracy on held-out pairs", healthy: "0.6 to 0.9" },
 } as const satisfies Readonly<Record<string, RunRecordSpec>>;
-
-export type RunRecordName = keyof typeof RUN_RECORDS;

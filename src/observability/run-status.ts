@@ -1,9 +1,9 @@
 /** What `GET /api/status` answers, and `troupe status` prints. Built by the coordinator, read by the dashboard. */
-import type { Role } from "./metric-table.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export interface WorkerStatus {
   readonly workerId: string;
-  readonly role: Exclude<Role, "coordinator">;
+  readonly role: WorkerRole;
   readonly state: "alive" | "suspect" | "draining" | "lost";
   readonly host: string;
   readonly pid: number;

@@ -10,6 +10,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import * as grpc from "@grpc/grpc-js";
 import { configError, TroupeError } from "../shared/errors.js";
+import { isLoopback } from "../shared/loopback.js";
 import { CALLER_ROLES, METHOD_RULES, type CallerRole } from "./method-rules.js";
 import { RefusedRequest } from "./request-limits.js";
 import { errorMetadata } from "./status.js";
@@ -196,8 +197,6 @@ export const callerRoles = (metadata: grpc.Metadata): readonly CallerRole[] =>
   String(metadata.get(ROLES_KEY)[0] ?? "")
     .split(",")
     .filter(isCallerRole);
-
-export const isLoopback = (host: string): boolean => /^(127(\.\d+){3}|::1|\[::1\]|localhost)$/.test(host);
 
 /** Refuses to open a port to strangers by accident. */
 export function checkListenAddress(

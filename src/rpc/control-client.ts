@@ -8,6 +8,7 @@ import type { StatusReply__Output } from "./generated/troupe/v1/StatusReply.js";
 import { troupe } from "./load-proto.js";
 import { fromServiceError, isRetryable } from "./status.js";
 import { clientChannel, explainTlsFailure, type Access } from "./tls.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export type RunStatus = StatusReply__Output;
 
@@ -29,7 +30,7 @@ export class ControlClient {
   }
 
   /** Wanted number of processes of a role; the launcher (or whatever placed the workers) follows it. */
-  async scale(role: "rollout" | "learner", count: number): Promise<Record<string, number>> {
+  async scale(role: WorkerRole, count: number): Promise<Record<string, number>> {
     const reply = await this.unary<{ desired: Record<string, number> }>("scale", (done) =>
       this.client.scale({ role, count }, { deadline: deadlineIn(CONTROL_DEADLINE_MS) }, done),
     );

@@ -9,7 +9,7 @@ import type { ProtoGrpcType as LearnerProto } from "./generated/learner.js";
 import type { ProtoGrpcType as MembershipProto } from "./generated/membership.js";
 import type { ProtoGrpcType as RolloutProto } from "./generated/rollout.js";
 
-export const PROTO_FILES = ["membership", "rollout", "learner", "artifact", "control"].map(
+const PROTO_FILES = ["membership", "rollout", "learner", "artifact", "control"].map(
   (name) => `troupe/v1/${name}.proto`,
 );
 

@@ -267,7 +267,7 @@ export function halfToFloat(bits: number): number {
  * The bytes before the data section of a float32 file: length field and padded header.
  * @param tensors contiguous in the data section, in this order; names sorted, as in every file we write
  */
-export function encodeSafetensorsHeader(
+function encodeSafetensorsHeader(
   tensors: readonly NamedShape[],
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Buffer {

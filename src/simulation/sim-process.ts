@@ -1,6 +1,7 @@
 /** What every simulated worker process shares: dying, restarting, being stopped, and joining the coordinator. */
-import type { CoordinatorEvent, Effect, LearnerPosition, Role } from "../coordinator/core/index.js";
+import type { CoordinatorEvent, Effect, LearnerPosition } from "../coordinator/core/index.js";
 import type { World } from "./world.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export const HEARTBEAT_MS = 250;
 const RETRY_MS = 300;
@@ -35,7 +36,7 @@ export abstract class SimProcess {
   constructor(
     protected readonly world: World,
     readonly workerId: string,
-    readonly role: Role,
+    readonly role: WorkerRole,
   ) {}
 
   start(): void {

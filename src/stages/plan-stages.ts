@@ -54,7 +54,7 @@ export async function planStages(run: RunContext): Promise<StagePlan> {
 }
 
 /** The stages a config asks for; a ready reward model takes the place of training one. */
-export function stagesOf({ stages, reward }: RunContext["config"]): StageName[] {
+function stagesOf({ stages, reward }: RunContext["config"]): StageName[] {
   return STAGE_ORDER.filter(
     (stage) => stages.includes(stage) && !(stage === "reward" && reward.path !== null),
   );

@@ -6,7 +6,7 @@ import type { Engine } from "../engine/engine.js";
 import type { Importance } from "../rl/policy-loss.js";
 import { OPTIMUM_DEFAULTS, verifyOptimum } from "./optimum.js";
 
-export const STALENESS_LEVELS = [0, 1, 2, 4, 8] as const;
+const STALENESS_LEVELS = [0, 1, 2, 4, 8] as const;
 
 const CORRECTIONS: readonly (Importance | null)[] = [
   null,

@@ -24,13 +24,12 @@ import { sleep } from "../shared/abort.js";
 import { parseCoordinatorAddresses, type CoordinatorAddresses } from "./coordinator-addresses.js";
 import type { WorkersTogether } from "./worker-options.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 /** Where there is more than one address, one that does not answer must not take the time of the others. */
 const OTHERS_WAIT_MS = 3_000;
 /** Between two attempts to join; short, because a coordinator that restarts is back within a second or two. */
 const LONGEST_DELAY_MS = 500;
-
-export type WorkerRole = "rollout" | "learner";
 
 export interface LinkOptions {
   readonly role: WorkerRole;

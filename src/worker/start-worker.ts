@@ -5,8 +5,9 @@ import { startHttpServer } from "../observability/http-server.js";
 import { createMetrics, type Metrics } from "../observability/metrics.js";
 import { JoinTokens } from "../rpc/auth.js";
 import { machineMemory } from "../shared/machine-memory.js";
-import { serveCoordinator, type Holdings, type Session, type WorkerRole } from "./coordinator-link.js";
+import { serveCoordinator, type Holdings, type Session } from "./coordinator-link.js";
 import type { WorkerOptions } from "./worker-options.js";
+import type { WorkerRole } from "../shared/roles.js";
 
 export interface WorkerContext<R extends WorkerRole> {
   readonly logger: Logger;

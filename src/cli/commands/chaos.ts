@@ -2,10 +2,11 @@
 import { Option, InvalidArgumentError, type Command } from "commander";
 import type { Lifetime } from "../lifetime.js";
 import { collect, wholeNumber } from "../options.js";
+import type { ProcessRole } from "../../shared/roles.js";
 
 interface ChaosOptions {
   readonly kills: number;
-  readonly roles: ("rollout" | "learner" | "coordinator")[];
+  readonly roles: ProcessRole[];
   readonly signals: ("SIGKILL" | "SIGSTOP")[];
   readonly seed: number;
   readonly rollouts: number;

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { configError } from "../../shared/errors.js";
 import { askCoordinator } from "../connection.js";
 import { addConnectionOptions, type ConnectionOptions } from "../options.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 export function registerScale(program: Command): void {
   const command = program
@@ -20,8 +21,8 @@ export function registerScale(program: Command): void {
   });
 }
 
-function parseCount(text: string): { role: "rollout" | "learner"; count: number } {
+function parseCount(text: string): { role: WorkerRole; count: number } {
   const [, role, digits] = /^(rollout|learner)s?=(\d{1,4})$/.exec(text) ?? [];
   if (role === undefined) throw configError(`expected rollout=N or learner=N, got ${JSON.stringify(text)}`);
-  return { role: role as "rollout" | "learner", count: Number(digits) };
+  return { role: role as WorkerRole, count: Number(digits) };
 }

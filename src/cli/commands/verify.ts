@@ -23,7 +23,14 @@ interface EngineChoice {
 
 export function registerVerify(program: Command, lifetime: Lifetime): void {
   const verify = program.command("verify").description("check the algorithms against known results");
+  registerGolden(verify);
+  registerOptimum(verify);
+  registerStaleness(verify);
+  registerBradleyTerry(verify);
+  registerTopology(verify, lifetime);
+}
 
+function registerGolden(verify: Command): void {
   verify
     .command("golden")
     .description(`recompute golden files; exit 0 only if every number is within ${GOLDEN_LIMIT}`)
@@ -39,7 +46,9 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
         }
       });
     });
+}
 
+function registerOptimum(verify: Command): void {
   verify
     .command("optimum")
     .description(
@@ -64,7 +73,9 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
         reportShares({ "share of the gap closed": share });
       });
     });
+}
 
+function registerStaleness(verify: Command): void {
   verify
     .command("staleness")
     .description("train PPO on the same task with stale experience, plain and corrected; prints a table")
@@ -85,7 +96,9 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
         }
       });
     });
+}
 
+function registerBradleyTerry(verify: Command): void {
   verify
     .command("bradley-terry")
     .description(
@@ -110,7 +123,9 @@ export function registerVerify(program: Command, lifetime: Lifetime): void {
         });
       });
     });
+}
 
+function registerTopology(verify: Command, lifetime: Lifetime): void {
   verify
     .command("topology")
     .description(

@@ -9,7 +9,8 @@
  *   with the permission to ask for them
  */
 import type { ExperienceId } from "../../rl/types.js";
-import type { JsonValue, Role, TaskRequest } from "./events.js";
+import type { JsonValue, TaskRequest } from "./events.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 export type ExperienceStatus = "open" | "buffered" | "trained" | "dropped" | "abandoned";
 
@@ -104,7 +105,7 @@ export interface DurableState {
   olderCheckpoints: SavedCheckpoint[];
   /** Step of the oldest state the stage can go on from: a checkpoint, or 0 for the starting model. */
   keptFrom: number;
-  desired: Record<Role, number | null>;
+  desired: Record<WorkerRole, number | null>;
 }
 
 export function emptyDurableState(): DurableState {

@@ -7,8 +7,9 @@
  */
 import type { ErrorCode } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
-import type { JsonValue, ReceivedExperience, Role } from "./events.js";
+import type { JsonValue, ReceivedExperience } from "./events.js";
 import type { DurableRecord } from "./records.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 /** Append the record; put and delete the named payloads in the same atomic batch. */
 export interface JournalEffect {
@@ -279,7 +280,7 @@ export interface AnnounceVersion {
 /** Tell whoever starts processes how many there should be. */
 export interface DesiredScaleChanged {
   readonly type: "DesiredScaleChanged";
-  readonly role: Role;
+  readonly role: WorkerRole;
   readonly desired: number;
 }
 /** The run cannot go on: end it with the exit code of `code` and show the diagnosis. Nothing follows it. */

@@ -7,8 +7,7 @@
  * everything that belongs to an older epoch.
  */
 import type { ExperienceId } from "../../rl/types.js";
-
-export type Role = "rollout" | "learner";
+import type { WorkerRole } from "../../shared/roles.js";
 
 /** Values that survive JSON unchanged; what the train loop wants kept beside a record. The core never looks inside. */
 export type JsonValue =
@@ -46,7 +45,7 @@ interface FromTask extends FromWorker {
 export interface WorkerRegistered {
   readonly type: "WorkerRegistered";
   readonly workerId: string;
-  readonly role: Role;
+  readonly role: WorkerRole;
   /** Unique per attempt to register; repeated only when the same request is sent again. */
   readonly requestId: string;
   /** Learners: the state they hold; null when they hold none. */
@@ -275,7 +274,7 @@ export interface PolicyHeld {
 /** Someone asked for another number of workers of a role. */
 export interface ScaleRequested {
   readonly type: "ScaleRequested";
-  readonly role: Role;
+  readonly role: WorkerRole;
   readonly desired: number;
 }
 

@@ -4,7 +4,8 @@
  * from its workers (members, leases, votes) is deliberately not a record.
  */
 import type { ExperienceId } from "../../rl/types.js";
-import type { JsonValue, Role, TaskRequest } from "./events.js";
+import type { JsonValue, TaskRequest } from "./events.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 /** Why an id that was asked for was never admitted. */
 export type AbandonReason = "poison" | "nonfinite" | "overCapacity" | "iterationEnd" | "stageEnd";
@@ -124,7 +125,7 @@ export interface CheckpointQuarantinedRecord {
 }
 export interface ScaleSetRecord {
   readonly type: "ScaleSet";
-  readonly role: Role;
+  readonly role: WorkerRole;
   readonly desired: number;
 }
 

@@ -9,11 +9,12 @@ import { emptyDurableState, type DurableState, type StepManifest } from "./durab
 import type { HealSource, Redelivery, StepMember, TaskKind } from "./effects.js";
 import { FreeWorkers } from "./free-workers.js";
 import { WaitingTasks } from "./waiting-tasks.js";
-import type { LearnerPosition, Role, StepRequested, CollectRequested } from "./events.js";
+import type { LearnerPosition, StepRequested, CollectRequested } from "./events.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 export interface Member {
   readonly workerId: string;
-  readonly role: Role;
+  readonly role: WorkerRole;
   readonly incarnation: number;
   readonly requestId: string;
   /** "joining": a learner that is not at the group's step yet. "ready": may be given work. */

@@ -1,11 +1,11 @@
 /** A plain snapshot of the run for `troupe status`, summary.json and the metrics. */
 import type { LedgerCounts } from "./durable.js";
-import type { Role } from "./events.js";
 import type { CoordinatorState, CoreCounters } from "./state.js";
+import type { WorkerRole } from "../../shared/roles.js";
 
 export interface MemberStatus {
   readonly workerId: string;
-  readonly role: Role;
+  readonly role: WorkerRole;
   readonly incarnation: number;
   readonly state: "joining" | "healing" | "ready" | "draining";
   /** Until the lease ends without a heartbeat. */
@@ -41,7 +41,7 @@ export interface CoordinatorStatus {
   readonly members: readonly MemberStatus[];
   readonly readyLearners: number;
   readonly rollouts: number;
-  readonly desired: Readonly<Record<Role, number | null>>;
+  readonly desired: Readonly<Record<WorkerRole, number | null>>;
   readonly checkpointId: string | null;
   readonly lastAbort: string;
   readonly stopped: { readonly code: string; readonly diagnosis: string } | null;

@@ -92,31 +92,34 @@ test.each(workloads.map((workload) => [workload.metadata.name, workload] as cons
   },
 );
 
-test.skipIf(!hasKubectl)("kustomize renders the base: namespace, hashed run file, image", () => {
-  const rendered = kustomize("deploy/kubernetes/base");
-  const kinds = rendered.map(({ kind }) => kind).sort();
-  expect(kinds).toEqual([
-    ...["ConfigMap", "Deployment", "Namespace", "NetworkPolicy", "NetworkPolicy", "PodDisruptionBudget"],
-    ...["PodDisruptionBudget", "Service", "Service", "ServiceAccount", "StatefulSet", "StatefulSet"],
-  ]);
-  for (const { kind, metadata } of rendered)
-    if (kind !== "Namespace") expect(metadata.namespace).toBe("troupe");
-  const configMap = rendered.find(({ kind }) => kind === "ConfigMap")?.metadata.name;
-  expect(configMap).toMatch(/^troupe-run-[a-z0-9]+$/);
-  const coordinator = rendered.find(
-    ({ kind, metadata }) => kind === "StatefulSet" && metadata.name === "troupe-coordinator",
-  );
-  const pod = coordinator?.spec.template.spec;
-  expect(pod?.volumes.some((volume) => volume.configMap?.name === configMap)).toBe(true);
-  expect(pod?.containers[0].image).toMatch(/^troupe:/);
-  for (const { kind, spec } of rendered) {
-    if (kind === "NetworkPolicy")
-      expect(spec.podSelector.matchLabels).toMatchObject({ "app.kubernetes.io/name": "troupe" });
-  }
-});
+test.skipIf(!hasKubectl)(
+  "(needs kubectl) kustomize renders the base: namespace, hashed run file, image",
+  () => {
+    const rendered = kustomize("deploy/kubernetes/base");
+    const kinds = rendered.map(({ kind }) => kind).sort();
+    expect(kinds).toEqual([
+      ...["ConfigMap", "Deployment", "Namespace", "NetworkPolicy", "NetworkPolicy", "PodDisruptionBudget"],
+      ...["PodDisruptionBudget", "Service", "Service", "ServiceAccount", "StatefulSet", "StatefulSet"],
+    ]);
+    for (const { kind, metadata } of rendered)
+      if (kind !== "Namespace") expect(metadata.namespace).toBe("troupe");
+    const configMap = rendered.find(({ kind }) => kind === "ConfigMap")?.metadata.name;
+    expect(configMap).toMatch(/^troupe-run-[a-z0-9]+$/);
+    const coordinator = rendered.find(
+      ({ kind, metadata }) => kind === "StatefulSet" && metadata.name === "troupe-coordinator",
+    );
+    const pod = coordinator?.spec.template.spec;
+    expect(pod?.volumes.some((volume) => volume.configMap?.name === configMap)).toBe(true);
+    expect(pod?.containers[0].image).toMatch(/^troupe:/);
+    for (const { kind, spec } of rendered) {
+      if (kind === "NetworkPolicy")
+        expect(spec.podSelector.matchLabels).toMatchObject({ "app.kubernetes.io/name": "troupe" });
+    }
+  },
+);
 
 test.skipIf(!hasKubectl)(
-  "the autoscale overlay hands the number of rollout workers to the autoscaler",
+  "(needs kubectl) the autoscale overlay hands the number of rollout workers to the autoscaler",
   () => {
     const rendered = kustomize("deploy/kubernetes/overlays/autoscale");
     const deployment = rendered.find(({ kind }) => kind === "Deployment");

@@ -134,7 +134,7 @@ test("every YAML file under deploy parses without errors or warnings", () => {
 });
 
 const hasPromtool = spawnSync("promtool", ["--version"]).status === 0;
-test.skipIf(!hasPromtool)("promtool accepts the rules and their tests pass", () => {
+test.skipIf(!hasPromtool)("(needs promtool) promtool accepts the rules and their tests pass", () => {
   const run = spawnSync("promtool", ["test", "rules", pathOf("deploy/prometheus/alerts.test.yml")], {
     encoding: "utf8",
   });

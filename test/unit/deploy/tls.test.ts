@@ -19,7 +19,7 @@ interface Workload {
 const hasKubectl = spawnSync("kubectl", ["version", "--client"]).status === 0;
 
 test.skipIf(!hasKubectl)(
-  "the tls overlay gives every role the files of its own secret, and nobody another's",
+  "(needs kubectl) the tls overlay gives every role the files of its own secret, and nobody another's",
   () => {
     const run = spawnSync("kubectl", ["kustomize", pathOf("deploy/kubernetes/overlays/tls")], {
       encoding: "utf8",

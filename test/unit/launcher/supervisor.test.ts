@@ -8,10 +8,10 @@ import type { TroupeError } from "../../../src/shared/errors.js";
 import { EXIT_CODES } from "../../../src/shared/errors.js";
 import {
   Supervisor,
-  type ProcessRole,
   type SupervisorEvent,
   type SupervisorOptions,
 } from "../../../src/launcher/supervisor.js";
+import type { ProcessRole } from "../../../src/shared/roles.js";
 
 const FOREVER = "setInterval(() => {}, 1000)";
 const QUICK = { baseDelayMs: 5, maxDelayMs: 20, leaveDelayMs: 20 };

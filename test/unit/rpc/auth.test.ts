@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { JoinTokens, callerRoles, checkListenAddress, isLoopback } from "../../../src/rpc/auth.js";
+import { JoinTokens, callerRoles, checkListenAddress } from "../../../src/rpc/auth.js";
+import { isLoopback } from "../../../src/shared/loopback.js";
 import { TroupeError } from "../../../src/shared/errors.js";
 
 let folder: string;

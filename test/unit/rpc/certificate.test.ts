@@ -139,7 +139,7 @@ describe("a folder of certificates", () => {
   });
 
   const openssl = spawnSync("openssl", ["version"], { encoding: "utf8" });
-  test.skipIf(openssl.status !== 0)("passes openssl's strict check", async () => {
+  test.skipIf(openssl.status !== 0)("(needs openssl) passes its strict check", async () => {
     const dir = join(folder, "strict");
     await writeCertificates(dir, request);
     for (const args of [
