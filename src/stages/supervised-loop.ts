@@ -47,111 +47,177 @@ export async function runSupervisedStage<Row>(
   run: RunContext,
   stage: SupervisedStage<Row>,
 ): Promise<SupervisedResult> {
-  const { config, learners, bus, signal, checkpointer } = run;
-  const { stage: name, rows, batchSize } = stage;
-  const stepsPerEpoch = Math.floor(rows.length / batchSize);
-  const totalSteps = stepsPerEpoch * stage.epochs;
+  const { learners, bus, checkpointer, host } = run;
+  const { stage: name } = stage;
   const startedMs = performance.now();
-
-  const minibatchOf = (step: number): Row[] => {
-    const epoch = Math.floor((step - 1) / stepsPerEpoch);
-    const order = minibatches(epochOrder(rows.length, name, config.seed, epoch), batchSize)[
-      (step - 1) % stepsPerEpoch
-    ];
-    return Array.from(order, (index) => rows[index]);
-  };
-  const shardCount = shardCountOf(batchSize, config.cluster.microShards);
-
+  const steps = new SupervisedSteps(run, stage);
   learners.startStage({
     stage: name,
     models: [{ ...stage.model, role: "model", head: stage.head }],
     tokenizer: run.tokens,
     checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
-    materialize: async (_ids, _input, step): Promise<StepInputs> => {
-      const batch = minibatchOf(step);
-      const shards = cutMicroShards(batch, shardCount, stage.lengthOf).map((part, index): MicroShard => ({
-        index,
-        rows: stage.wrap(part),
-      }));
-      const learningRates = { model: learningRateAt(stage.optimizer, step - 1, totalSteps) };
-      return { shards, denominator: stage.denominatorOf(batch), ptxDenominator: 0, learningRates };
-    },
+    materialize: async (_ids, _input, step) => steps.inputsOf(step),
   });
 
-  const evaluate = async () => {
-    if (stage.heldOut.length === 0) return {};
-    const shards = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map((part, index) => ({
-      index,
-      rows: stage.wrap(part),
-    }));
-    return stage.evalMetrics(await learners.evaluate(shards, signal));
-  };
-
-  /** Optimizer steps (of every learner, when they average parameters) that make one step of the run. */
-  const every = learners.minibatchesPerStep;
-  const requestOf = (step: number): StepRequest => {
-    const request = { step, experienceIds: [], input: null, shardCount, isFinalUse: true };
-    if (!learners.averagesParameters) return request;
-    const first = (step - 1) * every + 1;
-    const count = Math.min(every, totalSteps - first + 1);
-    return roundRequest(new Array<StepRequest>(count).fill(request), step, first);
-  };
-
-  const firstStep = run.host.state.durable.stage === name ? run.host.state.durable.finishedStep + 1 : 1;
+  const { stage: openStage, finishedStep } = host.state.durable;
+  const firstStep = openStage === name ? finishedStep + 1 : 1;
   bus.publish({
     type: "stage-started",
     stage: name,
     unit: "step",
-    totalUnits: totalSteps,
-    completedUnits: Math.min((firstStep - 1) * every, totalSteps),
+    totalUnits: steps.total,
+    completedUnits: steps.doneBefore(firstStep),
   });
-  const before = await run.results.remember(`${name}.before`, evaluate);
-
-  for (let step = firstStep; (step - 1) * every < totalSteps; step++) {
-    const stepStartedMs = performance.now();
-    const result = await learners.step(requestOf(step), signal);
-    const doneBefore = (step - 1) * every;
-    const done = Math.min(step * every, totalSteps);
-    const batches = Array.from({ length: done - doneBefore }, (_, i) => minibatchOf(doneBefore + i + 1));
-    const seconds = (performance.now() - stepStartedMs) / 1000;
-    const total = (of: (batch: Row[]) => number) => batches.reduce((sum, batch) => sum + of(batch), 0);
-    const tokens = total((batch) => batch.reduce((sum, row) => sum + stage.lengthOf(row), 0));
-    const trainedShare = result.minibatches / batches.length;
-    const numbers: Record<string, number> = {
-      ...stage.stepMetrics(
-        mapValues(result.sums, (sum) => sum / result.minibatches),
-        total(stage.denominatorOf) / batches.length,
-      ),
-      grad_norm: learners.gradientNorms.model ?? NaN,
-      lr: learningRateAt(stage.optimizer, done - 1, totalSteps),
-      "perf/allreduce_seconds": result.allReduceMs / 1000,
-      "perf/tokens_per_second": (tokens * trainedShare) / seconds,
-    };
-    run.metrics.optimizerStep.set(done);
-    run.metrics.stageLoss.set({ stage: name }, numbers.loss);
-    bus.publish({
-      type: "progress",
-      stage: name,
-      completedUnits: done,
-      totalUnits: totalSteps,
-      metrics: numbers,
-    });
-    const interval = config.checkpoint.everyIterations * STEPS_PER_CHECKPOINT_UNIT;
-    const isDue = Math.floor(done / interval) > Math.floor(doneBefore / interval);
-    if (interval > 0 && isDue && done < totalSteps) {
-      await checkpointer.save({
-        stage: name,
-        step,
-        completedUnits: done,
-        resume: null,
-        model: stage.model,
-        role: "model",
-        head: stage.head,
-      });
-    }
+  const before = await run.results.remember(`${name}.before`, () => evaluate(run, stage));
+  for (let step = firstStep; steps.doneBefore(step) < steps.total; step++) {
+    const done = await performStep(run, stage, steps, step);
+    await saveIfDue(run, stage, step, { before: steps.doneBefore(step), done, total: steps.total });
   }
 
-  const after = await evaluate();
+  const after = await evaluate(run, stage);
+  const saved = await saveModel(run, stage);
+  bus.publish({
+    type: "stage-finished",
+    stage: name,
+    elapsedMs: performance.now() - startedMs,
+    metrics: after,
+  });
+  return { before, after, ...saved };
+}
+
+/** The optimizer steps of the stage: which rows each takes, and which of them make one step of the run. */
+class SupervisedSteps<Row> {
+  /** Optimizer steps of the whole stage. */
+  readonly total: number;
+  private readonly stepsPerEpoch: number;
+  private readonly shardCount: number;
+  /** Optimizer steps (of every learner, when they average parameters) that make one step of the run. */
+  private readonly every: number;
+
+  constructor(
+    private readonly run: RunContext,
+    private readonly stage: SupervisedStage<Row>,
+  ) {
+    this.stepsPerEpoch = Math.floor(stage.rows.length / stage.batchSize);
+    this.total = this.stepsPerEpoch * stage.epochs;
+    this.shardCount = shardCountOf(stage.batchSize, run.config.cluster.microShards);
+    this.every = run.learners.minibatchesPerStep;
+  }
+
+  /** Optimizer steps finished before a step of the run. @param step from 1 */
+  doneBefore(step: number): number {
+    return Math.min((step - 1) * this.every, this.total);
+  }
+
+  /** The minibatches of a step of the run. */
+  minibatchesOf(step: number): Row[][] {
+    const first = this.doneBefore(step);
+    return Array.from({ length: this.doneBefore(step + 1) - first }, (_, i) => this.minibatch(first + i + 1));
+  }
+
+  requestOf(step: number): StepRequest {
+    const { shardCount } = this;
+    const request = { step, experienceIds: [], input: null, shardCount, isFinalUse: true };
+    if (!this.run.learners.averagesParameters) return request;
+    const first = this.doneBefore(step);
+    const count = this.doneBefore(step + 1) - first;
+    return roundRequest(new Array<StepRequest>(count).fill(request), step, first + 1);
+  }
+
+  /** @param optimizerStep from 1 */
+  inputsOf(optimizerStep: number): StepInputs {
+    const { stage } = this;
+    const batch = this.minibatch(optimizerStep);
+    const parts = cutMicroShards(batch, this.shardCount, stage.lengthOf);
+    return {
+      shards: parts.map((part, index): MicroShard => ({ index, rows: stage.wrap(part) })),
+      denominator: stage.denominatorOf(batch),
+      ptxDenominator: 0,
+      learningRates: { model: this.learningRate(optimizerStep) },
+    };
+  }
+
+  /** @param optimizerStep from 1 */
+  learningRate(optimizerStep: number): number {
+    return learningRateAt(this.stage.optimizer, optimizerStep - 1, this.total);
+  }
+
+  private minibatch(optimizerStep: number): Row[] {
+    const { rows, batchSize, stage: name } = this.stage;
+    const epoch = Math.floor((optimizerStep - 1) / this.stepsPerEpoch);
+    const order = epochOrder(rows.length, name, this.run.config.seed, epoch);
+    const indices = minibatches(order, batchSize)[(optimizerStep - 1) % this.stepsPerEpoch];
+    return Array.from(indices, (index) => rows[index]);
+  }
+}
+
+/** Means over all held-out rows; none without any. */
+async function evaluate<Row>(
+  { learners, signal }: RunContext,
+  stage: SupervisedStage<Row>,
+): Promise<Record<string, number>> {
+  if (stage.heldOut.length === 0) return {};
+  const shards = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map((part, index) => ({
+    index,
+    rows: stage.wrap(part),
+  }));
+  return stage.evalMetrics(await learners.evaluate(shards, signal));
+}
+
+/** One step of the run, told to whoever watches. @returns optimizer steps finished after it */
+async function performStep<Row>(
+  { learners, metrics, bus, signal }: RunContext,
+  stage: SupervisedStage<Row>,
+  steps: SupervisedSteps<Row>,
+  step: number,
+): Promise<number> {
+  const startedMs = performance.now();
+  const result = await learners.step(steps.requestOf(step), signal);
+  const done = steps.doneBefore(step + 1);
+  const batches = steps.minibatchesOf(step);
+  const seconds = (performance.now() - startedMs) / 1000;
+  const total = (of: (batch: Row[]) => number) => batches.reduce((sum, batch) => sum + of(batch), 0);
+  const tokens = total((batch) => batch.reduce((sum, row) => sum + stage.lengthOf(row), 0));
+  const trainedShare = result.minibatches / batches.length;
+  const numbers: Record<string, number> = {
+    ...stage.stepMetrics(
+      mapValues(result.sums, (sum) => sum / result.minibatches),
+      total(stage.denominatorOf) / batches.length,
+    ),
+    grad_norm: learners.gradientNorms.model ?? NaN,
+    lr: steps.learningRate(done),
+    "perf/allreduce_seconds": result.allReduceMs / 1000,
+    "perf/tokens_per_second": (tokens * trainedShare) / seconds,
+  };
+  metrics.optimizerStep.set(done);
+  metrics.stageLoss.set({ stage: stage.stage }, numbers.loss);
+  bus.publish({
+    type: "progress",
+    stage: stage.stage,
+    completedUnits: done,
+    totalUnits: steps.total,
+    metrics: numbers,
+  });
+  return done;
+}
+
+/** A checkpoint after every so many optimizer steps, but none at the end, where the model itself is written. */
+async function saveIfDue<Row>(
+  { config, checkpointer }: RunContext,
+  { stage, model, head }: SupervisedStage<Row>,
+  step: number,
+  { before, done, total }: { readonly before: number; readonly done: number; readonly total: number },
+): Promise<void> {
+  const interval = config.checkpoint.everyIterations * STEPS_PER_CHECKPOINT_UNIT;
+  if (interval === 0 || done >= total) return;
+  if (Math.floor(done / interval) === Math.floor(before / interval)) return;
+  await checkpointer.save({ stage, step, completedUnits: done, resume: null, model, role: "model", head });
+}
+
+async function saveModel<Row>(
+  { config, learners, models, signal }: RunContext,
+  { stage: name, model: source, head }: SupervisedStage<Row>,
+): Promise<Pick<SupervisedResult, "model" | "directory" | "stateSha256">> {
   const { artifacts, stateSha256 } = await learners.publish(
     [
       { what: "model:model", artifactName: `${name}/final` },
@@ -159,16 +225,10 @@ export async function runSupervisedStage<Row>(
     ],
     signal,
   );
-  const directory = await run.models.save(name, stage.model, stage.head, artifacts[0].localPath);
-  if (hasAdapters(config)) await run.models.saveAdapter(name, artifacts[1].localPath);
-  const model = await run.models.adopt(`models/${name}`, directory);
-  bus.publish({
-    type: "stage-finished",
-    stage: name,
-    elapsedMs: performance.now() - startedMs,
-    metrics: after,
-  });
-  return { before, after, model, directory, stateSha256 };
+  const directory = await models.save(name, source, head, artifacts[0].localPath);
+  if (hasAdapters(config)) await models.saveAdapter(name, artifacts[1].localPath);
+  const model = await models.adopt(`models/${name}`, directory);
+  return { model, directory, stateSha256 };
 }
 
 const mapValues = (
