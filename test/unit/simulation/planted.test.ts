@@ -33,11 +33,14 @@ describe("planted bugs", () => {
     });
   }
 
-  it("a failing run shrinks to one that still fails and is no larger", () => {
-    const failing = simulateSeed(firstCatch("ack-before-journal", "I2")!, "ack-before-journal");
-    const shrunk = shrink(failing.scenario, "ack-before-journal");
-    expect(shrunk.violations.length).toBeGreaterThan(0);
-    expect(shrunk.scenario.faults.length).toBeLessThanOrEqual(failing.scenario.faults.length);
-    expect(shrunk.scenario.iterations).toBeLessThanOrEqual(failing.scenario.iterations);
-  });
+  it.each(["ack-before-journal", "forget-left-out"] as const)(
+    "a run with %s shrinks and still fails",
+    (planted) => {
+      const failing = simulateSeed(firstCatch(planted, EXPECTED[planted])!, planted);
+      const shrunk = shrink(failing.scenario, planted);
+      expect(shrunk.violations.length).toBeGreaterThan(0);
+      expect(shrunk.scenario.faults.length).toBeLessThanOrEqual(failing.scenario.faults.length);
+      expect(shrunk.scenario.iterations).toBeLessThanOrEqual(failing.scenario.iterations);
+    },
+  );
 });
