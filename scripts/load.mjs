@@ -1,9 +1,11 @@
 // npm run load -- [--rollouts N] [--learners N] [--flooders N] [--flood-rate N]
 //                 [--experience-bytes N | --tokens N] [--elements N] [--collection N]
-//                 [--task-ms N] [--step-ms N] [--heartbeat-ms N] [--seconds N] [--growth] [--profile DIR] [--json FILE]
+//                 [--task-ms N] [--step-ms N] [--heartbeat-ms N] [--seconds N] [--idle]
+//                 [--growth] [--profile DIR] [--json FILE]
 //
 // Drives one real coordinator process with workers whose compute is faked, over loopback, and prints what it could
-// take: docs/scaling.md says how to read the numbers. --growth measures a table over numbers of workers instead of one
+// take: docs/scaling.md says how to read the numbers. --idle: no task is ever finished, so what is left are heartbeats.
+// --growth measures a table over numbers of workers instead of one
 // row; --profile leaves a CPU profile of the coordinator in DIR.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -28,6 +30,7 @@ const { values } = parseArgs({
   options: {
     ...Object.fromEntries(Object.keys(NUMBERS).map((name) => [name, { type: "string" }])),
     growth: { type: "boolean" },
+    idle: { type: "boolean" },
     profile: { type: "string" },
     "run-dir": { type: "string" },
     json: { type: "string" },
@@ -43,7 +46,7 @@ const numbers = Object.fromEntries(
 );
 
 if (process.env.TROUPE_SKIP_BUILD === undefined) await buildIfStale();
-const { measureLoad, tableOfLoads, defaultCollection } = await import("../dist/src/load/index.js");
+const { measureLoad, tableOfLoads, rowOfLoad, defaultCollection } = await import("../dist/src/load/index.js");
 
 const optionsOf = (rollouts, learners) => ({
   rollouts,
@@ -58,6 +61,7 @@ const optionsOf = (rollouts, learners) => ({
   stepMs: numbers["step-ms"],
   heartbeatMs: numbers["heartbeat-ms"],
   seconds: numbers.seconds,
+  isIdle: values.idle ?? false,
 });
 const plan = values.growth
   ? [
@@ -78,6 +82,7 @@ for (const [rollouts, learners] of plan) {
     nodeFlags: values.profile === undefined ? [] : ["--cpu-prof", "--cpu-prof-dir", values.profile],
   });
   results.push(result);
+  if (values.growth) console.error(rowOfLoad(result));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
 }
 console.log(tableOfLoads(results));

@@ -1,3 +1,3 @@
 export { measureLoad, type LoadResult, type MeasureHooks } from "./measure-load.js";
 export { defaultCollection, type LoadOptions } from "./load-options.js";
-export { tableOfLoads } from "./load-table.js";
+export { rowOfLoad, tableOfLoads } from "./load-table.js";

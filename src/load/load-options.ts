@@ -20,6 +20,8 @@ export interface LoadOptions {
   readonly heartbeatMs: number;
   /** Measured time, after every worker has joined and the first iteration is over. */
   readonly seconds: number;
+  /** Nobody ever finishes a task: what is measured is what workers cost that only live. */
+  readonly isIdle?: boolean;
 }
 
 /** An experience is a prompt of about this many tokens (4 bytes each) and an answer of 16 bytes a token. */

@@ -21,14 +21,18 @@ const COLUMNS: readonly (readonly [string, (result: LoadResult) => string])[] = 
   ["journal MB", ({ journalMb }) => journalMb.toFixed(1)],
   ["steps", ({ steps }) => String(steps)],
   ["join s", ({ joinSeconds }) => joinSeconds.toFixed(1)],
+  ["CPU ms/join", ({ cpuMillisPerJoin }) => cpuMillisPerJoin.toFixed(2)],
 ];
+
+const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+
+export const rowOfLoad = (result: LoadResult): string => row(COLUMNS.map(([, show]) => show(result)));
 
 /** A Markdown table, one row per result. */
 export function tableOfLoads(results: readonly LoadResult[]): string {
-  const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   return [
     row(COLUMNS.map(([title]) => title)),
     row(COLUMNS.map(() => "---:")),
-    ...results.map((result) => row(COLUMNS.map(([, show]) => show(result)))),
+    ...results.map(rowOfLoad),
   ].join("\n");
 }

@@ -46,6 +46,11 @@ export interface LoadResult {
   /** Refused: not asked for, or come twice. */
   readonly rejected: number;
   readonly joinSeconds: number;
+  /** Of the coordinator, from the first worker's join to the last one's. */
+  readonly cpuMillisPerJoin: number;
+  /** Answered in the measured time; with nothing else to do, what one costs the coordinator. */
+  readonly heartbeats: number;
+  readonly cpuMicrosPerHeartbeat: number;
   readonly secondsByPhase: Readonly<Record<string, number>>;
 }
 
@@ -59,6 +64,10 @@ export interface MeasureHooks {
 const WORKERS_PER_PROCESS = 1_000;
 const PATIENCE_MS = 300_000;
 const SAMPLE_MS = 1_000;
+/** Workers that have joined are left alone for so long before what they cost is measured. */
+const SETTLE_MS = 5_000;
+/** Longer than anybody measures. */
+const NEVER_MS = 86_400_000;
 /** Of prom-client's monitor of the event loop. */
 const LOOP_TIMER_MS = 10;
 
@@ -73,26 +82,33 @@ export async function measureLoad(options: LoadOptions, hooks: MeasureHooks = {}
   try {
     const { grpcAddress } = coordinator.file;
     probe = await HeartbeatProbe.start(grpcAddress, tokens.forRole("rollout"));
+    const cpuBefore = cpuOf(await coordinator.metrics());
     const startedMs = performance.now();
     crowd.start({
       ...options,
+      ...(options.isIdle ? { taskMs: NEVER_MS } : {}),
       coordinator: grpcAddress,
       tokens: { rollout: tokens.forRole("rollout"), learner: tokens.forRole("learner") },
     });
     const joined = (series: ReadonlyMap<string, number>) =>
       sumOf(series, "troupe_worker_registrations_total") >
       options.rollouts + options.learners + options.flooders;
-    const isWarm = (series: ReadonlyMap<string, number>) =>
-      joined(series) && (series.get("troupe_iteration") ?? 0) >= 1;
     let joinSeconds = NaN;
+    let cpuMillisPerJoin = NaN;
     await until(coordinator, crowd, (series) => {
-      if (Number.isNaN(joinSeconds) && joined(series)) joinSeconds = (performance.now() - startedMs) / 1000;
-      return isWarm(series);
+      if (!joined(series)) return false;
+      if (Number.isNaN(joinSeconds)) {
+        joinSeconds = (performance.now() - startedMs) / 1000;
+        cpuMillisPerJoin = ((cpuOf(series) - cpuBefore) * 1000) / (options.rollouts + options.learners);
+        hooks.onNote?.(
+          `${options.rollouts} rollouts and ${options.learners} learners joined in ${joinSeconds.toFixed(1)} s, ` +
+            `${cpuMillisPerJoin.toFixed(2)} ms of the coordinator's CPU each, ${crowd.cpuSeconds.toFixed(1)} s of theirs in all`,
+        );
+      }
+      return options.isIdle || (series.get("troupe_iteration") ?? 0) >= 1;
     });
-    hooks.onNote?.(
-      `${options.rollouts} rollouts and ${options.learners} learners joined in ${joinSeconds.toFixed(1)} s`,
-    );
-    return { ...(await watch(coordinator, crowd, probe, options, hooks)), joinSeconds };
+    if (options.isIdle) await sleep(SETTLE_MS);
+    return { ...(await watch(coordinator, crowd, probe, options, hooks)), joinSeconds, cpuMillisPerJoin };
   } finally {
     await probe?.stop();
     crowd.kill();
@@ -125,7 +141,7 @@ async function watch(
   probe: HeartbeatProbe,
   options: LoadOptions,
   { onNote }: MeasureHooks,
-): Promise<Omit<LoadResult, "joinSeconds">> {
+): Promise<Omit<LoadResult, "joinSeconds" | "cpuMillisPerJoin">> {
   crowd.takeRoundTrips();
   probe.take();
   const before = await coordinator.metrics();
@@ -190,6 +206,8 @@ async function watch(
     intakeBytesMax: Math.max(intakeBytesMax, after.get("troupe_intake_bytes") ?? 0),
     rejected:
       sumOf(after, "troupe_experiences_rejected_total") - sumOf(before, "troupe_experiences_rejected_total"),
+    heartbeats: heartbeats.length + crowdRoundTrips.length,
+    cpuMicrosPerHeartbeat: (cpuSeconds / (heartbeats.length + crowdRoundTrips.length)) * 1e6,
     secondsByPhase: Object.fromEntries(phases.map((name) => [name, phase(name)])),
   };
 }
@@ -216,6 +234,8 @@ const deltaOf = (
   after: ReadonlyMap<string, number>,
   series: string,
 ): number => (after.get(series) ?? 0) - (before.get(series) ?? 0);
+
+const cpuOf = (series: ReadonlyMap<string, number>): number => series.get("process_cpu_seconds_total") ?? NaN;
 
 const sumOf = (series: ReadonlyMap<string, number>, name: string): number => {
   let sum = 0;

@@ -263,7 +263,8 @@ async function serveSession(
   const heartbeats = (async () => {
     let silentSinceMs = performance.now();
     while (!ended.signal.aborted) {
-      await sleep(reply.heartbeatIntervalMs, ended.signal);
+      // Workers that once were held up together must not beat together ever after.
+      await sleep(reply.heartbeatIntervalMs * (0.9 + 0.2 * Math.random()), ended.signal);
       if (ended.signal.aborted) return;
       try {
         const sentMs = performance.now();
