@@ -382,6 +382,12 @@ const clusterSchema = z.strictObject({
   maxArtifactBytes: positiveInt
     .default(64 * 2 ** 30)
     .describe("largest model or training state a learner may hand in; more is refused before it is sent"),
+  maxConnectionsPerAddress: positiveInt
+    .default(2_048)
+    .describe(
+      "connections the coordinator takes from one address (IPv6: from one network of 64 bits); a rollout worker needs one, a learner two",
+    ),
+  maxConnections: positiveInt.default(16_384).describe("connections the coordinator takes in all"),
   heartbeatIntervalMs: durationMs.default(1_000).describe("how often a worker reports that it lives"),
   leaseTtlMs: durationMs
     .default(10_000)

@@ -3,7 +3,8 @@ import { hostname } from "node:os";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import type { Config } from "../config/schema.js";
 import { startHttpServer, type HttpServer } from "../observability/http-server.js";
-import { JoinTokens, checkListenAddress } from "../rpc/auth.js";
+import { JoinTokens, checkListenAddress, type Refusal } from "../rpc/auth.js";
+import { ConnectionCap, type RefusedConnection } from "../rpc/connection-cap.js";
 import { makeRefusalLog } from "../rpc/refusal-log.js";
 import { startRpcServer, type RpcServer, type RpcServerOptions, type Services } from "../rpc/server.js";
 import type { ServerTls } from "../rpc/tls.js";
@@ -103,12 +104,24 @@ function rpcOptions(
   { config: { cluster }, metrics, logger }: Coordinator,
   { tokens, tls }: Credentials,
 ): RpcServerOptions {
-  const noteRefusal = makeRefusalLog(({ method, reason, peer }, suppressed) =>
+  const noteRefusal = makeRefusalLog<Refusal>(({ method, reason, peer }, suppressed) =>
     logger.warn({ method, peer, suppressed }, `call refused: ${REFUSALS[reason]}`),
   );
+  const noteConnection = makeRefusalLog<RefusedConnection>(({ reason, peer }, suppressed) =>
+    logger.warn({ peer, suppressed }, `connection refused: ${CONNECTION_REFUSALS[reason]}`),
+  );
+  const limits = { perAddress: cluster.maxConnectionsPerAddress, total: cluster.maxConnections };
+  const connections = new ConnectionCap(limits, (refused) => {
+    metrics.connectionsRefused.inc({ reason: refused.reason });
+    noteConnection(refused);
+  });
+  connections.onChange = (open) => metrics.connections.set(open);
   return {
     host: cluster.host,
     port: cluster.port,
+    connections,
+    onUncapped: () =>
+      logger.warn("this release of grpc-js does not let connections be counted: there is no limit"),
     tokens,
     tls,
     onRefused: (refusal) => {
@@ -126,6 +139,11 @@ const REFUSALS = {
   missing: "no join token",
   invalid: "wrong join token",
   role: "the join token is of a role that may not call this",
+} as const;
+
+const CONNECTION_REFUSALS = {
+  address: "its address has as many as one may have (cluster.maxConnectionsPerAddress)",
+  total: "all that are allowed are taken (cluster.maxConnections)",
 } as const;
 
 function openPages(coordinator: Coordinator, host: string): Promise<HttpServer> {

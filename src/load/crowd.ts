@@ -48,8 +48,8 @@ export async function playCrowd(
     const link: LinkOptions = {
       role,
       coordinator: options.coordinator,
-      // A name of its own keeps its connection apart from those of the others in this process.
-      access: { token: options.tokens[role], channelOptions: { "grpc.primary_user_agent": workerId } },
+      // Its connection is its own: not shared with the others in this process, nor looked for among theirs.
+      access: { token: options.tokens[role], channelOptions: { "grpc.use_local_subchannel_pool": 1 } },
       workerId,
       metricsAddress: "127.0.0.1:1",
       logger,

@@ -9,6 +9,8 @@ import { writeWordTokenizer } from "../data/tokenizer-files.js";
 import { microShardsFor, responseTokensFor, type LoadOptions } from "./load-options.js";
 
 const ROWS = 144;
+/** All workers have one address here. */
+const MAX_CONNECTIONS = 65_536;
 
 export interface LoadInput {
   readonly configFile: string;
@@ -46,6 +48,8 @@ export async function writeLoadInput(folder: string, options: LoadOptions): Prom
       learners: options.learners,
       microShards,
       promptsPerTask: options.promptsPerTask,
+      maxConnectionsPerAddress: MAX_CONNECTIONS,
+      maxConnections: MAX_CONNECTIONS,
       heartbeatIntervalMs: options.heartbeatMs,
       leaseTtlMs: Math.max(50_000, 4 * options.heartbeatMs),
     },

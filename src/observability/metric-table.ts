@@ -600,6 +600,21 @@ export const METRIC_TABLE = {
     help: "calls refused for a missing or wrong token, or a role that may not make them",
     healthy: "0",
   },
+  connections: {
+    name: "troupe_connections",
+    type: "gauge",
+    roles: coordinator,
+    help: "open connections of workers and tools",
+    healthy: "workers and learners, and a few tools; cluster.maxConnections is the limit",
+  },
+  connectionsRefused: {
+    name: "troupe_connections_refused_total",
+    type: "counter",
+    roles: coordinator,
+    labels: { reason: ["address", "total"] },
+    help: "connections closed at once: too many from one address, or in all",
+    healthy: "0",
+  },
   reconnects: {
     name: "troupe_worker_reconnects_total",
     type: "counter",

@@ -1,5 +1,10 @@
-/** Log lines about refused calls: the first of each kind at once, then a count, so that a stranger cannot fill the disk. */
-import type { Refusal } from "./auth.js";
+/** Log lines about what was refused: the first of each kind at once, then a count, so that a stranger cannot fill the disk. */
+/** A call or a connection that was not let in. */
+interface Refused {
+  readonly reason: string;
+  /** Host, with or without a port. */
+  readonly peer: string;
+}
 
 /** At most one line per peer host and reason in this time. */
 const QUIET_MS = 10_000;
@@ -12,10 +17,10 @@ interface Kind {
 }
 
 /** @param log gets the refusal and how many like it were not logged since the last line */
-export function makeRefusalLog(
-  log: (refusal: Refusal, suppressed: number) => void,
+export function makeRefusalLog<R extends Refused>(
+  log: (refusal: R, suppressed: number) => void,
   now: () => number = () => performance.now(),
-): (refusal: Refusal) => void {
+): (refusal: R) => void {
   const kinds = new Map<string, Kind>();
   return (refusal) => {
     const key = `${refusal.reason} ${refusal.peer.replace(/:\d+$/, "")}`;

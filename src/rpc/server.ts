@@ -5,11 +5,13 @@ import { HealthImplementation } from "grpc-health-check";
 import { configError } from "../shared/errors.js";
 import { guardCalls, type GuardOptions } from "./auth.js";
 import { CHUNK_BYTES, serverChannelOptions } from "./channel-options.js";
+import { capConnections, type ConnectionCap } from "./connection-cap.js";
 import type { ArtifactServiceHandlers } from "./generated/troupe/v1/ArtifactService.js";
 import type { ControlServiceHandlers } from "./generated/troupe/v1/ControlService.js";
 import type { LearnerServiceHandlers } from "./generated/troupe/v1/LearnerService.js";
 import type { MembershipHandlers } from "./generated/troupe/v1/Membership.js";
 import type { RolloutServiceHandlers } from "./generated/troupe/v1/RolloutService.js";
+import { lengthenBacklog } from "./listen-backlog.js";
 import { packageDefinition, troupe } from "./load-proto.js";
 import { withRequestLimits } from "./request-limits.js";
 import { widenServerWindow } from "./server-window.js";
@@ -37,6 +39,10 @@ export interface RpcServerOptions extends GuardOptions {
   readonly host: string;
   readonly port: number;
   readonly tls?: ServerTls;
+  /** How many connections are taken; all of them without. */
+  readonly connections?: ConnectionCap;
+  /** Connections are not counted: see connection-cap.ts. */
+  readonly onUncapped?: () => void;
   /** Uploads go through HTTP/2's default window, which is several times slower: see server-window.ts. */
   readonly onNarrowWindow?: () => void;
 }
@@ -55,7 +61,10 @@ export class GuardedServer extends grpc.Server {
 export async function startRpcServer(services: Services, options: RpcServerOptions): Promise<RpcServer> {
   const credentials = serverCredentials(options.tls);
   const server = new GuardedServer({ ...serverChannelOptions, interceptors: [guardCalls(options)] });
+  lengthenBacklog(server);
   if (!widenServerWindow(server, CHUNK_BYTES)) options.onNarrowWindow?.();
+  if (options.connections !== undefined && !capConnections(server, options.connections))
+    options.onUncapped?.();
   server.addService(troupe.v1.Membership.service, services.membership);
   server.addService(troupe.v1.RolloutService.service, services.rollout);
   server.addService(troupe.v1.LearnerService.service, services.learner);

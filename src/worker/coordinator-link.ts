@@ -10,6 +10,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { Channel, type ChannelOptions } from "@grpc/grpc-js";
 import { configSchema, type Config } from "../config/schema.js";
 import type { Logger } from "../observability/logger.js";
 import { CONTROL_DEADLINE_MS, RECONNECT_BUDGET_MS, deadlineIn } from "../rpc/deadlines.js";
@@ -90,11 +91,15 @@ export interface Clients {
 /** @throws {TroupeError} CONFIG when a TLS file cannot be used */
 export function openClients(address: string, access: Access = {}): Clients {
   const { credentials, options } = clientChannel(address, access);
+  // One for all: each of its own would resolve the name, pick and look for a connection to share.
+  const { interceptors, ...channelOptions } = options;
+  const channelOverride = new Channel(address, credentials, channelOptions as ChannelOptions);
+  const shared = { ...channelOptions, interceptors, channelOverride };
   return {
-    membership: new troupe.v1.Membership(address, credentials, options),
-    rollout: new troupe.v1.RolloutService(address, credentials, options),
-    learner: new troupe.v1.LearnerService(address, credentials, options),
-    artifact: new troupe.v1.ArtifactService(address, credentials, options),
+    membership: new troupe.v1.Membership(address, credentials, shared),
+    rollout: new troupe.v1.RolloutService(address, credentials, shared),
+    learner: new troupe.v1.LearnerService(address, credentials, shared),
+    artifact: new troupe.v1.ArtifactService(address, credentials, shared),
     gradients: new GradientChannel(address, access),
   };
 }

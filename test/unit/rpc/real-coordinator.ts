@@ -48,7 +48,7 @@ export async function startRealCoordinator(
     pieceBytes?: number;
     /** What an earlier coordinator has written. */
     log?: MemoryLog;
-  } & Pick<Partial<RpcServerOptions>, "tls" | "port"> = {},
+  } & Pick<Partial<RpcServerOptions>, "tls" | "port" | "connections"> = {},
 ): Promise<RealCoordinator> {
   const folder = mkdtempSync(join(tmpdir(), "troupe-rpc-"));
   const config = configSchema.parse({ data: { path: "rows.jsonl" } });
@@ -101,6 +101,7 @@ export async function startRealCoordinator(
       port: options.port ?? 0,
       tokens: options.tokens,
       tls: options.tls,
+      connections: options.connections,
       onRefused: (refusal) => refusals.push(refusal),
       onAnswered: (method, code) => answers.push({ method, code }),
     },
