@@ -103,7 +103,8 @@ export class Checkpointer {
     const { metrics, logger, bus } = this.options;
     metrics.checkpointsDamaged.inc();
     const target = join(this.folder, `${DAMAGED}${checkpointId}`);
-    const text = `${reason}; it is set aside as ${target}, and the run goes on from the checkpoint before`;
+    const what = reason.replace(`; ${RESTORE}`, ""); // there is an older one: nothing needs to be done by hand
+    const text = `${what}; it is set aside as ${target}, and the run goes on from the checkpoint before`;
     logger.error({ checkpoint: checkpointId }, text);
     bus.publish({ type: "message", level: "error", text });
     try {

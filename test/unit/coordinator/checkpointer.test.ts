@@ -188,11 +188,21 @@ describe("a checkpoint", () => {
       (await metrics.registry.getSingleMetric("troupe_checkpoints_damaged_total")?.get())?.values[0].value;
     const before = (await count()) ?? 0;
     writeFileSync(join(folderOf("ppo-000004"), "training-state.safetensors"), "x");
-    host.dispatch({ type: "CheckpointDamaged", checkpointId: "ppo-000004", reason: "it is damaged" });
+    const reason = await verify(folderOf("ppo-000004")).then(
+      () => "",
+      (error: Error) => error.message,
+    );
+    host.dispatch({ type: "CheckpointDamaged", checkpointId: "ppo-000004", reason });
     await expect.poll(checkpoints).toEqual(["damaged-ppo-000004", "latest", "ppo-000002"]);
     await expect.poll(() => readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000002");
     expect(await count()).toBe(before + 1);
-    expect(events.at(-1)).toMatchObject({ type: "message", level: "error" });
+    expect(events.at(-1)).toMatchObject({
+      type: "message",
+      level: "error",
+      text: expect.stringMatching(
+        /state\.safetensors does not match its sha256; it is set aside as/,
+      ) as string,
+    });
     expect(host.state.durable.checkpoint?.checkpointId).toBe("ppo-000002");
     expect(await save(6)).toBe(true);
     expect(checkpoints()).toEqual(["damaged-ppo-000004", "latest", "ppo-000002", "ppo-000006"]);
