@@ -1,8 +1,6 @@
 /** All commands. Each registers its options here and imports its work only when it runs, so `--help` stays fast. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { Command } from "commander";
-import { packageRoot } from "../shared/paths.js";
+import { packageVersion } from "../shared/paths.js";
 import { registerBench } from "./commands/bench.js";
 import { registerCerts } from "./commands/certs.js";
 import { registerChaos } from "./commands/chaos.js";
@@ -26,7 +24,7 @@ import type { Lifetime } from "./lifetime.js";
 export function buildProgram(lifetime: Lifetime): Command {
   const program = new Command("troupe")
     .description("RLHF in TypeScript: SFT, reward model and PPO as a fleet of Node processes")
-    .version(packageVersion(), "-V, --version")
+    .version(packageVersion, "-V, --version")
     .option("--debug", "show stack traces")
     .showSuggestionAfterError(true)
     .showHelpAfterError("(see --help)");
@@ -62,8 +60,3 @@ export function buildProgram(lifetime: Lifetime): Command {
 }
 
 const everyCommand = (command: Command): Command[] => [command, ...command.commands.flatMap(everyCommand)];
-
-function packageVersion(): string {
-  const text = readFileSync(join(packageRoot, "package.json"), "utf8");
-  return (JSON.parse(text) as { version: string }).version;
-}
