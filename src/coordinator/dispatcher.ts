@@ -15,16 +15,15 @@ import type { RolloutServiceHandlers } from "../rpc/generated/troupe/v1/RolloutS
 import type { StopTable } from "../rpc/generated/troupe/v1/StopTable.js";
 import type { Sampling } from "../rpc/generated/troupe/v1/Sampling.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
-import { toServiceError } from "../rpc/status.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
-import { TroupeError, describeError } from "../shared/errors.js";
+import { TroupeError } from "../shared/errors.js";
 import type { AssignTask } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import { ExperienceIntake } from "./experience-intake.js";
 import type { ExperienceStore } from "./experience-store.js";
-import { checkSender, checkSpeaksAs } from "./sender.js";
-import { StreamRegistry, isOpen } from "./stream-registry.js";
+import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
+import { serveWorkerStream } from "./worker-stream.js";
 
 /** What a task needs besides its prompts. */
 export interface PerformanceBrief {
@@ -217,33 +216,14 @@ export class Dispatcher {
   /** The gRPC side: one long-lived stream per rollout worker. */
   readonly service: RolloutServiceHandlers = {
     Perform: (call) => {
-      const { host, runId, directory } = this.options;
-      call.on("data", (message: RolloutMessage__Output) => {
-        if (!isOpen(call)) return; // replaced, released or refused
-        try {
-          const sender = checkSender(message.sender, runId);
-          checkSpeaksAs(["rollout"], sender, host);
-          const { workerId, incarnation } = sender;
-          if (!this.streams.has(workerId) || message.ready)
-            this.streams.bind(workerId, incarnation, call as never);
-          this.receive(message, workerId, incarnation);
-          this.intake.holdBack(call);
-          this.streams.holdBack(call as never);
-        } catch (error) {
-          this.options.logger.warn({ error: describeError(error) }, "rollout stream refused");
-          call.emit("error", toServiceError(error));
-        }
+      const { streams } = this;
+      serveWorkerStream(call, { ...this.options, role: "rollout", streams }, (message, from) => {
+        const { workerId, incarnation } = from;
+        if (!streams.has(workerId) || message.ready) streams.bind(workerId, incarnation, call);
+        this.receive(message, workerId, incarnation);
+        this.intake.holdBack(call);
+        streams.holdBack(call);
       });
-      const gone = () => {
-        const who = this.streams.drop(call as never);
-        if (who === undefined) return;
-        directory.lost(who.workerId, who.incarnation, "connection lost");
-        host.dispatch({ type: "WorkerDisconnected", ...who });
-      };
-      call.on("end", () => call.end());
-      call.on("cancelled", gone);
-      call.on("close", gone);
-      call.on("error", gone);
     },
   };
 

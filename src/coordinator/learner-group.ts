@@ -8,11 +8,9 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerService.js";
-import { toServiceError } from "../rpc/status.js";
 import { abortable, sleep } from "../shared/abort.js";
-import { TroupeError, describeError, protocolError } from "../shared/errors.js";
+import { TroupeError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
-import { checkSender, checkSpeaksAs } from "./sender.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests } from "./learner-requests.js";
 import {
@@ -22,8 +20,9 @@ import {
   type StepRequest,
   type StepResult,
 } from "./optimizer-steps.js";
-import { StreamRegistry, isOpen } from "./stream-registry.js";
+import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
+import { serveWorkerStream } from "./worker-stream.js";
 
 const READY_POLL_MS = 20;
 
@@ -191,36 +190,18 @@ export class LearnerGroup {
   readonly service: LearnerServiceHandlers = {
     AllReduce: (call) => this.steps.allReduce.handle(call),
     Perform: (call) => {
-      const { host, runId, directory, logger } = this.options;
-      call.on("data", (message: LearnerMessage__Output) => {
-        if (!isOpen(call)) return; // replaced, released or refused
-        try {
-          const sender = checkSender(message.sender, runId);
-          checkSpeaksAs(["learner"], sender, host);
-          const { workerId, incarnation } = sender;
-          if (message.hello) {
-            this.streams.bind(workerId, incarnation, call);
-            const { bulkPort } = message.hello;
-            if (bulkPort === 0) this.bulkAddresses.delete(workerId);
-            else this.bulkAddresses.set(workerId, { host: hostOf(call.getPeer()), port: bulkPort });
-          }
-          this.receive(message, { workerId, incarnation });
-        } catch (error) {
-          logger.warn({ error: describeError(error) }, "learner stream refused");
-          call.emit("error", toServiceError(error));
+      const { streams, requests } = this;
+      const onGone = (workerId: string) => requests.forget(workerId);
+      serveWorkerStream(call, { ...this.options, role: "learner", streams, onGone }, (message, from) => {
+        const { workerId, incarnation } = from;
+        if (message.hello) {
+          streams.bind(workerId, incarnation, call);
+          const { bulkPort } = message.hello;
+          if (bulkPort === 0) this.bulkAddresses.delete(workerId);
+          else this.bulkAddresses.set(workerId, { host: hostOf(call.getPeer()), port: bulkPort });
         }
+        this.receive(message, from);
       });
-      const gone = () => {
-        const who = this.streams.drop(call as never);
-        if (who === undefined) return;
-        this.requests.forget(who.workerId);
-        directory.lost(who.workerId, who.incarnation, "connection lost");
-        host.dispatch({ type: "WorkerDisconnected", ...who });
-      };
-      call.on("end", () => call.end());
-      call.on("cancelled", gone);
-      call.on("close", gone);
-      call.on("error", gone);
     },
   };
 
