@@ -5,22 +5,11 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { TOKENIZER_FILES } from "../shared/tokenizer-file-names.js";
 import { loadTokenizer, type PreTrainedTokenizer } from "./load-tokenizer.js";
 import { makeStopTable, type StopTable } from "./stop-table.js";
 import { tokenBytesOf } from "./token-bytes.js";
 import type { EncodeOptions, TokenizerInfo } from "./types.js";
-
-/** What makes up a tokenizer, here and for transformers; those that exist travel with every model. */
-const FILES = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "tokenizer.model",
-  "chat_template.jinja",
-] as const;
 
 export interface OpenTask {
   readonly directory: string;
@@ -79,7 +68,7 @@ async function load(directory: string): Promise<Opened> {
     padIsEos: padId === eosId,
     specialTokens: tokenizer.all_special_tokens,
     hasChatTemplate: tokenizer.chat_template !== null,
-    files: FILES.map((name) => join(directory, name)).filter((path) => existsSync(path)),
+    files: TOKENIZER_FILES.map((name) => join(directory, name)).filter((path) => existsSync(path)),
   };
   return { tokenizer, info };
 }

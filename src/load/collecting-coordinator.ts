@@ -13,11 +13,12 @@ import { CoreHost } from "../coordinator/core-host.js";
 import { Dispatcher, type PerformanceBrief } from "../coordinator/dispatcher.js";
 import { ExperienceStore } from "../coordinator/experience-store.js";
 import { openLevelLog } from "../coordinator/journal/index.js";
-import { ledgerOf, type LedgerView } from "../coordinator/ledger-view.js";
+import { ledgerOf } from "../coordinator/ledger-view.js";
 import { LearnerGroup } from "../coordinator/learner-group.js";
 import { makeMembershipService } from "../coordinator/membership-service.js";
 import { WorkerDirectory } from "../coordinator/worker-directory.js";
 import { createLogger } from "../observability/logger.js";
+import type { Ledger } from "../observability/run-status.js";
 import { createMetrics } from "../observability/metrics.js";
 import { EventBus } from "../observability/progress.js";
 import type { Prompt } from "../rl/types.js";
@@ -44,7 +45,7 @@ export interface CollectingCoordinator {
   readyWorkers(): number;
   /** Experiences that have arrived and are not decided on, and those that wait to be collected, bytes. */
   heldBytes(): { readonly intake: number; readonly buffer: number };
-  ledger(): LedgerView;
+  ledger(): Ledger;
   /** Refused: not asked for, or come twice. */
   refused(): number;
   /** Collects once and forgets it. @returns the experiences that came: all of them, each durable */

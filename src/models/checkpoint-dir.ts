@@ -14,6 +14,7 @@ import {
   type Head,
   type ModelSpec,
 } from "./model-spec.js";
+import { TOKENIZER_FILES } from "../shared/tokenizer-file-names.js";
 
 export interface LoadOptions {
   /** Seed for a scalar head that the checkpoint lacks (a reward model started from a language model). */
@@ -32,18 +33,6 @@ export interface LoadedWeights {
 export interface LoadedModel extends LoadedWeights {
   readonly spec: ModelSpec;
 }
-
-/** Files that make up a tokenizer; those that exist travel with a model. */
-const TOKENIZER_FILES = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "tokenizer.model",
-  "chat_template.jinja",
-] as const;
 
 /**
  * Loads a Hugging Face model folder: config.json and model.safetensors or its shards.
