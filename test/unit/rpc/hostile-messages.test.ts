@@ -10,6 +10,9 @@ import { RUN_ID, RawClient, startRealCoordinator, type RealCoordinator } from ".
 
 const { Membership, RolloutService, LearnerService, ArtifactService, ControlService } = troupe.v1;
 
+/** For calls that are answered; the machine may be busy. */
+const PATIENCE_MS = 20_000;
+
 let coordinator: RealCoordinator;
 let client: RawClient;
 beforeEach(async () => {
@@ -39,7 +42,8 @@ async function register(role: "ROLE_ROLLOUT" | "ROLE_LEARNER", workerId: string)
     protocolVersion: PROTOCOL_VERSION,
     requestId: `${Math.random()}`,
   };
-  const { code, details, replies } = await client.call(Register.path, [Register.requestSerialize(request)]);
+  const bytes = Register.requestSerialize(request);
+  const { code, details, replies } = await client.call(Register.path, [bytes], PATIENCE_MS);
   expect({ code, details }).toMatchObject({ code: grpc.status.OK });
   const { sender } = Register.responseDeserialize(replies[0]) as { sender: Sender };
   expect(sender).toMatchObject({ runId: RUN_ID, workerId });
@@ -198,7 +202,11 @@ describe("mutated messages", () => {
           const valid = seeds.filter(() => random() < 0.4);
           const mutants = seeds.filter(() => random() < 0.6).map((seed) => mutate(seed, random));
           // Streams that stay open are given up after a moment.
-          return client.call(path, [...valid.slice(0, 2), ...mutants], path.endsWith("/Watch") ? 30 : 20_000);
+          return client.call(
+            path,
+            [...valid.slice(0, 2), ...mutants],
+            path.endsWith("/Watch") ? 30 : PATIENCE_MS,
+          );
         }),
       );
       for (const { code } of answers) codes.add(code);
