@@ -149,6 +149,23 @@ describe("the audit of a journal of rounds", () => {
     expect(details(["1/3/0"])).toEqual(["1/3/0 was left out of step 1, which does not list it"]);
   });
 
+  it("counts what became too old as dropped where policies may be behind, and as lost where they may not", () => {
+    const late = "1/3/0";
+    const dropped: DurableRecord = { type: "ExperiencesDropped", experienceIds: [late], reason: "stale" };
+    const records = insertedAfter(indexOf("ExperiencesAdmitted", 31), dropped).map((record) =>
+      record.type === "StepPrepared"
+        ? { ...record, experienceIds: record.experienceIds.filter((one) => one !== late) }
+        : record,
+    );
+    const asynchronous: TrainingPlan = { ...plan, isReproducible: false, mayDrop: ["stale"] };
+    const facts = auditRecords(records, asynchronous);
+    expect(facts.violations).toEqual([]);
+    expect(facts).toMatchObject({ trained: 31, dropped: { stale: 1 } });
+    expect(auditRecords(records, plan).violations.map(({ detail }) => detail)).toEqual([
+      "1 lost for stale, first 1/3/0",
+    ]);
+  });
+
   it("counts the minibatches of a round, not the rounds", () => {
     const ids = Array.from({ length: 16 }, (_, i) => `0/${i}/0`);
     const places = ids.map((_, i) => i);
