@@ -8,7 +8,9 @@ import type { PartialConfig } from "../config/presets.js";
 import { writeWordTokenizer } from "../data/tokenizer-files.js";
 import { microShardsFor, responseTokensFor, type LoadOptions } from "./load-options.js";
 
+/** Of the data set, at least; and for every micro-shard, so that a batch has a row for each. */
 const ROWS = 144;
+const ROWS_PER_SHARD = 9;
 /** All workers have one address here. */
 const MAX_CONNECTIONS = 65_536;
 
@@ -22,8 +24,9 @@ export async function writeLoadInput(folder: string, options: LoadOptions): Prom
   await mkdir(folder, { recursive: true });
   const tokenizer = join(folder, "tokenizer");
   await writeWordTokenizer(tokenizer, vocabularyTexts());
+  const rows = Math.max(ROWS, ROWS_PER_SHARD * microShardsFor(options));
   const data = join(folder, "preferences.jsonl");
-  await writeFile(data, toJsonl(generateDataset({ rows: ROWS, seed: 3 })));
+  await writeFile(data, toJsonl(generateDataset({ rows, seed: 3 })));
   const responseTokens = responseTokensFor(options.experienceBytes);
   const microShards = microShardsFor(options);
   const config: PartialConfig = {
