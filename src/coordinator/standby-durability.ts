@@ -41,11 +41,15 @@ export interface Durability {
 export async function openDurability(options: DurabilityOptions): Promise<Durability | undefined> {
   const { config, runDir, standby, signal } = options;
   const { durable } = config.cluster;
+  // To stderr only: until it leads, the directory belongs to somebody else.
+  const logger = createLogger({ role: "coordinator" });
+  const onCompactionFailed = (err: unknown) =>
+    logger.warn({ err }, "the journal could not be folded into a snapshot; it grows until that works");
   if (durable.type === "local") {
     if (standby)
       throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
     await mkdir(runDir, { recursive: true });
-    const log = await openLevelLog(join(runDir, "journal"));
+    const log = await openLevelLog(join(runDir, "journal"), { onCompactionFailed });
     const recovered = await recover(log, config);
     if (recovered.epoch > 0 && !options.mayContinue) {
       await log.close();
@@ -63,8 +67,6 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
   }
 
   const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
-  // To stderr only: until it leads, the directory belongs to somebody else.
-  const logger = createLogger({ role: "coordinator" });
   const [{ takeLead }, { openNatsLog }] = await Promise.all([
     import("./standby.js"),
     import("./journal/nats-log.js"),
@@ -85,7 +87,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await mkdir(runDir, { recursive: true });
     await writeFile(runIdFile(runDir), runId + "\n");
     const owner = `${hostname()} ${process.pid}`;
-    const log = await openNatsLog(connection, { ...nats, owner });
+    const log = await openNatsLog(connection, { ...nats, owner, onCompactionFailed });
     const recovered = await recover(log, config);
     if (durable.files === "disk") return { log, recovered, files: FILES_ON_DISK, runId, leadership };
     const { openNatsFiles } = await import("./journal/nats-files.js");

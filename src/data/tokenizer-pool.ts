@@ -9,7 +9,10 @@ import type { DecodeTask, EncodeTask, OpenTask, Ragged, StopTableTask } from "./
 import type { ChatMessage, DecodeOptions, EncodeOptions, TextTokenizer, TokenizerInfo } from "./types.js";
 
 export interface TokenizerPoolOptions {
-  /** Longest a single batch may take. A thousand ordinary rows take well under a second. @default 30_000 */
+  /**
+   * Longest a single batch may take, starting its thread included. A thousand ordinary rows take well under a second; the
+   * rest is for machines that are busy with something else, as running past it ends the run. @default 120_000
+   */
   readonly timeoutMs?: number;
   /** @default 1 */
   readonly threads?: number;
@@ -93,7 +96,7 @@ export class TokenizerPool implements TextTokenizer {
    * @throws {TroupeError} DATA when files are missing, too large, unreadable or take too long to load
    */
   static async open(directory: string, options: TokenizerPoolOptions = {}): Promise<TokenizerPool> {
-    const { timeoutMs = 30_000, threads = 1 } = options;
+    const { timeoutMs = 120_000, threads = 1 } = options;
     const absolute = resolve(directory);
     await checkFiles(absolute);
     const pool = new Piscina({

@@ -14,6 +14,16 @@ export interface LogEntry {
   readonly delete?: readonly ExperienceId[];
 }
 
+/** When a log folds itself. */
+export interface CompactionOptions {
+  /** Records after which the log is folded into a snapshot by itself. @default 10_000 */
+  readonly compactEveryRecords?: number;
+  /** Told of a snapshot that could not be written: nothing is lost, the log stays long and tries again as it grows. */
+  readonly onCompactionFailed?: (error: unknown) => void;
+}
+
+export const DEFAULT_COMPACT_EVERY_RECORDS = 10_000;
+
 export interface DurableLog {
   /**
    * Appends the entries atomically: after a crash all of them are there or none. Resolves once they would survive a

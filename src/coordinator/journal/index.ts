@@ -1,3 +1,3 @@
-export type { DurableLog, LogEntry } from "./durable-log.js";
-export { openLevelLog, type LevelLogOptions } from "./level-log.js";
+export type { CompactionOptions, DurableLog, LogEntry } from "./durable-log.js";
+export { openLevelLog } from "./level-log.js";
 export { MemoryLog } from "./memory-log.js";

@@ -10,7 +10,12 @@ import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices } from "../../shared/steps.js";
-import type { DurableLog, LogEntry } from "./durable-log.js";
+import {
+  DEFAULT_COMPACT_EVERY_RECORDS,
+  type CompactionOptions,
+  type DurableLog,
+  type LogEntry,
+} from "./durable-log.js";
 import {
   decodeRecord,
   decodingSnapshot,
@@ -32,16 +37,11 @@ const COMPACT_BYTES = 4 << 20;
 /** Records read in one turn of the event loop. */
 const RECORDS_A_TURN = 32;
 
-export interface LevelLogOptions {
-  /** Records after which the log is folded into a snapshot by itself. */
-  readonly compactEveryRecords?: number;
-}
-
 /**
  * Opens (or creates) the log in `directory`.
  * @throws TroupeError RUN_DIR_IN_USE when another process has it open; STORAGE when it cannot be read or written.
  */
-export async function openLevelLog(directory: string, options: LevelLogOptions = {}): Promise<DurableLog> {
+export async function openLevelLog(directory: string, options: CompactionOptions = {}): Promise<DurableLog> {
   const database: Database = new ClassicLevel(directory, {
     keyEncoding: "utf8",
     valueEncoding: "view",
@@ -51,7 +51,7 @@ export async function openLevelLog(directory: string, options: LevelLogOptions =
   } catch (error) {
     throw translate(error, directory);
   }
-  const log = new LevelLog(database, directory, options.compactEveryRecords ?? 10_000);
+  const log = new LevelLog(database, directory, options);
   try {
     await log.findEnd();
   } catch (error) {
@@ -78,7 +78,7 @@ class LevelLog implements DurableLog {
   constructor(
     private readonly database: Database,
     private readonly directory: string,
-    private readonly compactEveryRecords: number,
+    private readonly options: CompactionOptions,
   ) {}
 
   async findEnd(): Promise<void> {
@@ -131,13 +131,15 @@ class LevelLog implements DurableLog {
       throw this.failure;
     }
     this.syncedSequence = this.nextSequence - 1;
-    if (this.isWorthCompacting()) void this.compact().catch(() => {});
+    if (this.isWorthCompacting())
+      this.compact().catch((error: unknown) => this.options.onCompactionFailed?.(error));
   }
 
   /** A snapshot costs what the state is large; so that a record's share of it is bounded, the log must have grown by that. */
   private isWorthCompacting(): boolean {
     const records = this.syncedSequence - this.snapshotSequence;
-    const isLong = records >= this.compactEveryRecords || this.recordBytes >= COMPACT_BYTES;
+    const { compactEveryRecords = DEFAULT_COMPACT_EVERY_RECORDS } = this.options;
+    const isLong = records >= compactEveryRecords || this.recordBytes >= COMPACT_BYTES;
     return isLong && this.recordBytes >= this.snapshotBytes;
   }
 

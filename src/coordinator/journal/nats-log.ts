@@ -11,7 +11,12 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
-import type { DurableLog, LogEntry } from "./durable-log.js";
+import {
+  DEFAULT_COMPACT_EVERY_RECORDS,
+  type CompactionOptions,
+  type DurableLog,
+  type LogEntry,
+} from "./durable-log.js";
 import { decodeSnapshot, encodeSnapshot, foldRecord, frame, recordKey, unframe } from "./encoding.js";
 import { natsError, type NatsOptions } from "./nats-connection.js";
 import { NatsStream } from "./nats-stream.js";
@@ -39,11 +44,9 @@ type LogValue =
 type RecordsValue = Extract<LogValue, { type: "records" }>;
 type SnapshotValue = Extract<LogValue, { type: "snapshot" }>;
 
-export interface NatsLogOptions extends Pick<NatsOptions, "run" | "replicas"> {
+export interface NatsLogOptions extends CompactionOptions, Pick<NatsOptions, "run" | "replicas"> {
   /** Named in the log when it is opened. */
   readonly owner: string;
-  /** Records after which the log is folded into a snapshot by itself. */
-  readonly compactEveryRecords?: number;
   /** How long an append is tried again while no server answers. */
   readonly patienceMs?: number;
 }
@@ -59,7 +62,7 @@ const OPEN_ATTEMPTS = 20;
 export async function openNatsLog(connection: NatsConnection, options: NatsLogOptions): Promise<DurableLog> {
   const log = await NatsStream.open(connection, { ...options, part: "LOG" });
   const payloads = await NatsStream.open(connection, { ...options, part: "PAYLOADS" });
-  const opened = new NatsLog(log, payloads, options.compactEveryRecords ?? 10_000);
+  const opened = new NatsLog(log, payloads, options);
   await opened.open(options.owner);
   return opened;
 }
@@ -82,7 +85,7 @@ class NatsLog implements DurableLog {
   constructor(
     private readonly log: NatsStream,
     private readonly payloads: NatsStream,
-    private readonly compactEveryRecords: number,
+    private readonly options: NatsLogOptions,
   ) {}
 
   async open(owner: string): Promise<void> {
@@ -178,8 +181,9 @@ class NatsLog implements DurableLog {
       this.failure = natsError("the journal cannot be written", error);
       throw this.failure;
     }
-    if (this.lastRecord - this.snapshotRecord >= this.compactEveryRecords && !this.isClosed)
-      void this.compact().catch(() => {});
+    const { compactEveryRecords = DEFAULT_COMPACT_EVERY_RECORDS, onCompactionFailed } = this.options;
+    if (this.lastRecord - this.snapshotRecord >= compactEveryRecords && !this.isClosed)
+      this.compact().catch((error: unknown) => onCompactionFailed?.(error));
   }
 
   /** @returns the sequence the stream ends with now */

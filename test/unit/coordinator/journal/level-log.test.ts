@@ -48,6 +48,23 @@ describe("level log", () => {
     expect(keys).toEqual(["s"]);
   });
 
+  it("says when it could not fold itself, and takes records all the same", async () => {
+    const first = await openLevelLog(directory);
+    await first.append([epoch(1)]);
+    await first.close();
+    await tamper(async (database) => {
+      const [key] = await database.keys({ gte: "r", lt: "s" }).all();
+      await database.put(key, Buffer.from("damaged"));
+    });
+    const failures: unknown[] = [];
+    const onCompactionFailed = (error: unknown) => failures.push(error);
+    const log = await openLevelLog(directory, { compactEveryRecords: 2, onCompactionFailed });
+    for (let n = 2; n <= 6; n++) await log.append([epoch(n)]);
+    await log.close();
+    expect(failures.length).toBeGreaterThan(0);
+    expect(failures[0]).toMatchObject({ code: "STORAGE" });
+  });
+
   it("refuses a second coordinator on the same directory", async () => {
     const log = await openLevelLog(directory);
     const error = await failureOf(openLevelLog(directory));
