@@ -37,3 +37,7 @@ export const BENCH_PPO_HYPER = {
   emaDecay: null,
   lossDenominator: "global-tokens",
 } as const;
+
+/** Micro-shards that occupy the threads: one each as far as there are rows, a power of two. */
+export const shardsFor = (threads: number, rows: number): number =>
+  2 ** Math.floor(Math.log2(Math.min(threads, rows)));

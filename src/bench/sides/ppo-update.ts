@@ -1,7 +1,7 @@
 /** A learner's optimizer step in stage ppo: actor and critic gradients of its micro-shards, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
-import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds } from "./bench-model.js";
+import { BENCH_OPTIMIZER, BENCH_PPO_HYPER, benchConfigJson, benchIds, shardsFor } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
 
 export interface PpoUpdateConfig extends ModelShape {
@@ -40,7 +40,8 @@ export async function open(config: PpoUpdateConfig): Promise<Side> {
     returns: perToken((i) => Math.cos(row * i)),
   }));
   // One micro-shard a thread, which is what makes a learner use its threads.
-  const parts = cutMicroShards(rows, threads, () => promptTokens + responseTokens).map((part, index) => ({
+  const shards = shardsFor(threads, batch);
+  const parts = cutMicroShards(rows, shards, () => promptTokens + responseTokens).map((part, index) => ({
     index,
     rows: { kind: "ppo" as const, rows: part },
   }));
@@ -48,7 +49,7 @@ export async function open(config: PpoUpdateConfig): Promise<Side> {
   const repeat = async (): Promise<number> => {
     const { nodes } = await compute.computeShards({
       shards: parts,
-      shardCount: threads,
+      shardCount: shards,
       denominators: { main: batch * responseTokens, ptx: 0 },
     });
     optimizerStep++;

@@ -1,7 +1,7 @@
 /** A learner's optimizer step in stage sft: gradients of its micro-shards, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
-import { BENCH_OPTIMIZER, benchConfigJson, benchIds } from "./bench-model.js";
+import { BENCH_OPTIMIZER, benchConfigJson, benchIds, shardsFor } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
 
 export interface TrainStepConfig extends ModelShape {
@@ -15,7 +15,7 @@ export interface TrainStepConfig extends ModelShape {
 }
 
 export async function open(config: TrainStepConfig): Promise<Side> {
-  const { batch, length, vocabulary, threads, shards = config.threads } = config;
+  const { batch, length, vocabulary, threads, shards = shardsFor(config.threads, config.batch) } = config;
   const compute = await LearnerCompute.open({
     stage: "sft",
     hyper: {},
