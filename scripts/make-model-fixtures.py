@@ -4,6 +4,7 @@
     python scripts/make-model-fixtures.py [test/fixtures/models]
 
 With --check DIR it instead loads a model directory and prints its logits for the fixture rows as JSON.
+With --gradients [ROOT] it writes the gradients.json of folders that are there already.
 Each folder tests one more thing: dtype, sharding, grouped queries, tied and untied heads, scalar head.
 """
 import json
@@ -55,6 +56,34 @@ def rounded(value):
     return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")
 
 
+def gradients(folder):
+    """The loss that our programs have, and of every parameter's gradient g: its norm, and sum g[i] * cos(i).
+
+    Language model: mean cross-entropy of the tokens after each row's first. Scalar head: half the mean squared error of
+    the value before each of them against 0.1 * its index.
+    """
+    kind = json.loads((folder / "config.json").read_text())["architectures"][0]
+    model = getattr(hf, kind).from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model.get_input_embeddings().padding_idx = None  # torch leaves that row out of the gradient
+    losses = []
+    for row in ROWS:
+        ids = torch.tensor([row])
+        if hasattr(model, "score"):
+            values = model.score(model.base_model(ids).last_hidden_state)[0, :-1, 0]
+            losses.append((values - 0.1 * torch.arange(1, len(row))) ** 2 / 2)
+        else:
+            losses.append(torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none"))
+    loss = torch.cat(losses).mean()
+    loss.backward()
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad.flatten().double()
+        projection = (gradient * torch.cos(torch.arange(len(gradient), dtype=torch.float64))).sum()
+        tensors[name] = rounded([gradient.norm().item(), projection.item()])
+    facts = {"transformers": hf.__version__, "loss": rounded(loss.item()), "tensors": tensors}
+    (folder / "gradients.json").write_text(json.dumps(facts) + "\n")
+
+
 def write(root, name, model_class, config, dtype, shard_size):
     torch.manual_seed(sum(map(ord, name)))
     model = model_class(config).eval()
@@ -67,6 +96,7 @@ def write(root, name, model_class, config, dtype, shard_size):
     loaded = model_class.from_pretrained(folder, torch_dtype=torch.float32).eval()
     expected = {"transformers": hf.__version__, "rows": ROWS, "outputs": rounded(outputs(loaded))}
     (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+    gradients(folder)
 
 
 if __name__ == "__main__":
@@ -76,6 +106,9 @@ if __name__ == "__main__":
         loaded, info = getattr(hf, kind).from_pretrained(arguments[1], output_loading_info=True)
         assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
         print(json.dumps(rounded(outputs(loaded.eval().float()))))
+    elif arguments[:1] == ["--gradients"]:
+        for model_name in MODELS:
+            gradients(pathlib.Path(arguments[1] if arguments[1:] else "test/fixtures/models") / model_name)
     else:
         target = pathlib.Path(arguments[0] if arguments else "test/fixtures/models")
         for model_name, parts in MODELS.items():
