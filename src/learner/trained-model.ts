@@ -78,9 +78,12 @@ export class TrainedModel {
       file === null
         ? initParams(spec, initSeed, into)
         : (await loadWeights([file], spec, { initMissing: initSeed, into })).values;
-    const { trained: values, frozen } = splitWeights(spec, loaded, initSeed);
-    await param.write(values);
     const frozenIn = frozenLayout(spec);
+    const frozen = frozenIn === null ? null : engine.createArena(frozenIn);
+    const parts = splitWeights(spec, loaded, initSeed, await frozen?.read());
+    const values = parts.trained;
+    await param.write(values);
+    if (parts.frozen !== null) await frozen?.write(parts.frozen);
     const memories = new Map<MemoryName, Arena>();
     if (emaDecay !== null) memories.set("ema", engine.createArena(layout, values));
     memories.set("m", engine.createArena(layout));
@@ -91,7 +94,7 @@ export class TrainedModel {
       role,
       spec,
       layout,
-      frozen === null || frozenIn === null ? null : engine.createArena(frozenIn, frozen),
+      frozen,
       engine,
       optimizer,
       emaDecay,

@@ -128,10 +128,18 @@ export function splitLayout(spec: ModelSpec): { readonly base: Layout; readonly 
   return { base: layoutWhere((name) => !isAlwaysTrained(name)), head: head.size === 0 ? null : head };
 }
 
-/** The tensors of `layout` out of a whole model's values. @param values flat, in `layoutOf(spec)` order */
-export function partOf(spec: ModelSpec, values: Float32Array, layout: Layout): Float32Array {
+/**
+ * The tensors of `layout` out of a whole model's values.
+ * @param values flat, in `layoutOf(spec)` order
+ * @param part   where they go; what the model does not have stays as it is there
+ */
+export function partOf(
+  spec: ModelSpec,
+  values: Float32Array,
+  layout: Layout,
+  part = new Float32Array(layout.size),
+): Float32Array {
   const whole = layoutOf(spec);
-  const part = new Float32Array(layout.size);
   for (const { name, offset } of layout.entries) {
     if (whole.byName.has(name)) part.set(viewOf(whole, values, name), offset);
   }
@@ -150,8 +158,14 @@ export interface SplitWeights {
  * Splits a model's weights and starts its adapters: A ~ U(−1/√in, 1/√in), which is Kaiming's with a = √5 as in PEFT
  * and DeepSpeed-Chat; B = 0.
  * @param values flat, in `layoutOf(spec)` order
+ * @param into   where the frozen part goes; memory of its own by default
  */
-export function splitWeights(spec: ModelSpec, values: Float32Array, seed: number): SplitWeights {
+export function splitWeights(
+  spec: ModelSpec,
+  values: Float32Array,
+  seed: number,
+  into?: Float32Array,
+): SplitWeights {
   if (spec.lora === undefined) return { trained: values, frozen: null };
   const trainedIn = trainedLayout(spec);
   const trained = partOf(spec, values, trainedIn);
@@ -163,7 +177,7 @@ export function splitWeights(spec: ModelSpec, values: Float32Array, seed: number
     for (let i = 0; i < view.length; i++) view[i] = bound * (2 * uniformAt(seed, stream, i) - 1);
   }
   const frozenIn = frozenLayout(spec);
-  return { trained, frozen: frozenIn === null ? null : partOf(spec, values, frozenIn) };
+  return { trained, frozen: frozenIn === null ? null : partOf(spec, values, frozenIn, into) };
 }
 
 /**

@@ -10,6 +10,7 @@
  */
 import type { Config } from "../config/schema.js";
 import type { Arena, Engine } from "../engine/engine.js";
+import { FrozenArena } from "../engine/frozen-weights.js";
 import { loadWeights } from "../models/checkpoint-dir.js";
 import { frozenForm } from "../models/frozen.js";
 import { readAdapterFile } from "../models/lora-files.js";
@@ -40,6 +41,8 @@ export class ReplicaWeights {
   private readonly bases = new Map<string, Arena>();
   /** What has been written so far: params by role, bases. */
   private readonly loaded = new Set<Role | Arena>();
+  /** Where a version is read before it replaces another: kept, because what is left to the collector stays for long. */
+  private staging: Float32Array | undefined;
 
   constructor(
     private readonly engine: Engine,
@@ -83,11 +86,14 @@ export class ReplicaWeights {
   async load(role: Role, paths: readonly string[]): Promise<void> {
     const { spec, params, base } = this.of(role);
     if (spec.lora !== undefined) await params.write(await readAdapterFile(paths[0], spec));
-    else {
-      const { values } = await loadWeights(paths, spec);
-      await params.write(base === undefined ? values : partOf(spec, values, params.layout));
-      await base?.write(partOf(spec, values, base.layout));
-      this.loaded.add(base ?? params);
+    else if (base !== undefined) {
+      await this.loadParts(paths, spec, [params, base]);
+      this.loaded.add(base);
+    } else {
+      const isFirst = !this.loaded.has(params) && !(params instanceof FrozenArena);
+      const into = isFirst ? await params.read() : this.stagingOf(spec);
+      await params.write((await loadWeights(paths, spec, { into })).values);
+      this.loaded.add(params);
     }
     this.loaded.add(role);
   }
@@ -96,9 +102,25 @@ export class ReplicaWeights {
   async loadBase(role: Role, paths: readonly string[]): Promise<void> {
     const { spec, base } = this.of(role);
     if (base === undefined) throw configError(`the ${role} model has no base apart from its weights`);
-    const { values } = await loadWeights(paths, spec);
-    await base.write(partOf(spec, values, base.layout));
+    await this.loadParts(paths, spec, [base]);
     this.loaded.add(base);
+  }
+
+  /** Spreads a model over arenas that hold parts of it. */
+  private async loadParts(
+    paths: readonly string[],
+    spec: ModelSpec,
+    arenas: readonly Arena[],
+  ): Promise<void> {
+    const { values } = await loadWeights(paths, spec, { into: this.stagingOf(spec) });
+    for (const arena of arenas) await arena.write(partOf(spec, values, arena.layout, await arena.read()));
+    this.staging = undefined; // bases are read once
+  }
+
+  private stagingOf(spec: ModelSpec): Float32Array {
+    const { size } = layoutOf(spec);
+    if (this.staging === undefined || this.staging.length < size) this.staging = new Float32Array(size);
+    return this.staging.subarray(0, size);
   }
 
   dispose(): void {
