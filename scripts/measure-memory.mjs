@@ -26,9 +26,11 @@ const SHORT = {
   ...{ "cluster.rollouts": 1, "cluster.learners": 1, "eval.prompts": 8, "eval.samples": 0 },
   ...{ "data.maxRows": 120, "generation.maxNewTokens": 24, "generation.slots": 16, "ppo.iterations": 3 },
   ...{ "ppo.rolloutBatchSize": 16, "ppo.minibatchSize": 16, "ppo.generationBatches": 1 },
+  // Memory is what is asked: a step may take as long as a busy machine needs.
+  ...{ "cluster.stepTimeoutMs": 1_800_000, "engine.threads": 1 },
 };
 const L4 = sizes(4, 256, 4);
-const GPT2 = sizes(12, 768, 12);
+const GPT2 = { ...sizes(12, 768, 12), "ppo.iterations": 2 };
 /** Layers and widths of the two; vocabularies are the quickstart data's, some 100 words. */
 const RUNS = {
   L4,
