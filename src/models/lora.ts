@@ -137,7 +137,7 @@ export function partOf(
   spec: ModelSpec,
   values: Float32Array,
   layout: Layout,
-  part = new Float32Array(layout.size),
+  part: Float32Array = new Float32Array(layout.size),
 ): Float32Array {
   const whole = layoutOf(spec);
   for (const { name, offset } of layout.entries) {
