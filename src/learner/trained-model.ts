@@ -90,16 +90,7 @@ export class TrainedModel {
     if (outerMomentum) memories.set("outer", engine.createArena(layout));
     memories.set("param", param);
     memories.set("v", engine.createArena(layout));
-    return new TrainedModel(
-      role,
-      spec,
-      layout,
-      frozen,
-      engine,
-      optimizer,
-      emaDecay,
-      memories,
-    );
+    return new TrainedModel(role, spec, layout, frozen, engine, optimizer, emaDecay, memories);
   }
 
   /** A gradient of its own, for engines that cannot write one where it is needed. */
