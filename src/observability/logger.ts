@@ -17,7 +17,7 @@ export type LogRole = ProcessRole | "launcher" | "cli";
 
 /** `log.info({ iteration: 3 }, "text")`, `log.child({ task: "12/0" })`; errors under `err`. */
 export interface Logger extends PinoLogger {
-  /** Writes out what is buffered and closes the file. Idempotent. */
+  /** Writes out what is buffered and closes the file; later lines go to stderr alone. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -73,11 +73,13 @@ export function createLogger(options: LoggerOptions): Logger {
 
   const file = options.file === undefined ? undefined : openLogFile(options.file);
   const fileLevel = options.fileLevel ?? "debug";
+  let closing: Promise<void> | undefined;
   if (file !== undefined && fileLevel !== "silent") {
-    streams.push({
-      level: fileLevel,
-      stream: { write: (line) => void file.write(escapeControlLines(scrub(line))) },
-    });
+    const write = (line: string) => {
+      // What is still under way when a process ends may log; a closed file would throw into it.
+      if (closing === undefined) file.write(escapeControlLines(scrub(line)));
+    };
+    streams.push({ level: fileLevel, stream: { write } });
   }
 
   const logger = pino(
@@ -91,7 +93,6 @@ export function createLogger(options: LoggerOptions): Logger {
     pino.multistream(streams as pino.StreamEntry[]),
   );
 
-  let closing: Promise<void> | undefined;
   const close = () => {
     closing ??= new Promise((resolve) => {
       if (file === undefined) return resolve();

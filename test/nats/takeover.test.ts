@@ -157,7 +157,10 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     first.child.kill("SIGTERM");
     await fleet.until((status) => status.epoch > epoch, 30_000);
     expect(await first.exited, fleet.logs()).toBe(0);
-    expect(await Promise.all(others.map(({ exited }) => exited)), fleet.logs()).toEqual([0, 0]);
+    // On a starved machine the second may in its turn be replaced by the third.
+    const exits = await Promise.all(others.map(({ exited }) => exited));
+    expect(exits, fleet.logs()).toContain(0);
+    for (const code of exits) expect([0, 75], fleet.logs()).toContain(code);
     expectSameOutcome();
   });
 

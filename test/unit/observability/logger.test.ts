@@ -130,6 +130,15 @@ test("a log file that cannot be opened is a STORAGE error that names it", () => 
   );
 });
 
+test("a line that comes after close is shown, and throws into nobody", async () => {
+  const { log, shown, records } = start();
+  log.info("before");
+  expect(await records()).toHaveLength(1);
+  log.child({ task: "3/0" }).warn("after");
+  expect(shown.join("")).toContain("after");
+  expect(await records()).toHaveLength(1);
+});
+
 test("close is idempotent and works without a file", async () => {
   const log = createLogger({ role: "cli", level: "silent" });
   log.info("nobody hears this");
