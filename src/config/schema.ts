@@ -398,7 +398,7 @@ const clusterSchema = z.strictObject({
   stepTimeoutMs: durationMs
     .default(60_000)
     .describe(
-      "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this); longer than leaseTtlMs",
+      "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this), with up to 8 times as long when no learner was in time; longer than leaseTtlMs",
     ),
   bucketTimeoutMs: durationMs
     .default(30_000)

@@ -215,8 +215,8 @@ export class OptimizerSteps {
       for (const { workerId } of members)
         streams.send(workerId, { commit: { generation, step, apply: false } });
     });
-    host.on("AbortStep", ({ generation, step, members, reason }) => {
-      logger.warn({ generation, step, reason }, "optimizer step given up, it will be done again");
+    host.on("AbortStep", ({ generation, step, members, reason, detail }) => {
+      logger.warn({ generation, step, reason, detail }, "optimizer step given up, it will be done again");
       metrics.allreduceAborts.inc({ reason });
       if (this.earlyStep?.generation === generation) this.earlyStep = undefined;
       // What is still being packed for it must not follow the word that it is over.

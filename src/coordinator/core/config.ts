@@ -4,7 +4,7 @@ export interface CoreConfig {
   readonly leaseTtlMs: number;
   /** A rollout task without progress for this long is given to another worker. */
   readonly taskTimeoutMs: number;
-  /** An optimizer step that takes longer is aborted and done again. */
+  /** An optimizer step that takes longer is aborted and done again, with twice the time if no learner was in time. */
   readonly stepTimeoutMs: number;
   /**
    * A step is a round: its members train alone, and the parameters of those who are there at its end are averaged. The

@@ -212,6 +212,8 @@ export interface AbortStep {
   readonly generation: number;
   readonly step: number;
   readonly reason: AbortReason;
+  /** What happened, for people. */
+  readonly detail: string;
   readonly members: readonly StepMember[];
 }
 export type AbortReason =

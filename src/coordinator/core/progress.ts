@@ -19,6 +19,7 @@ export function startStage(state: CoordinatorState, stage: string, out: Outbox):
   if (durable.stage === stage || durable.finishedStages.includes(stage)) return;
   if (durable.stage !== null) finishStage(state, durable.stage, out);
   out.record({ type: "StageStarted", stage });
+  volatile.stepPatience = 1;
   volatile.groupStep = -1;
   volatile.regroup = null;
   volatile.isRestoring = false;

@@ -7,6 +7,12 @@ import { fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 
+/** How long one attempt at a step, at a round's training or at its sum may take. */
+export function attemptLimitMs({ config, volatile }: CoordinatorState, isTraining: boolean): number {
+  const limitMs = isTraining ? config.round?.timeoutMs : undefined;
+  return (limitMs ?? config.stepTimeoutMs) * volatile.stepPatience;
+}
+
 export function leaveRound(active: ActiveStep, member: Member, out: Outbox): void {
   active.members = active.members.filter(({ incarnation }) => incarnation !== member.incarnation);
   const { generation, manifest } = active;
@@ -15,7 +21,7 @@ export function leaveRound(active: ActiveStep, member: Member, out: Outbox): voi
 
 /** Whoever has not trained by now is fenced: it may join again, and takes the others' state when it does. */
 export function closeRound(state: CoordinatorState, event: RoundTrained, out: Outbox): void {
-  const { volatile, config } = state;
+  const { volatile } = state;
   const active = volatile.activeStep;
   if (active?.generation !== event.generation || active.manifest.step !== event.step || !active.isTraining)
     return;
@@ -32,7 +38,7 @@ export function closeRound(state: CoordinatorState, event: RoundTrained, out: Ou
   active.members = trained;
   active.isTraining = false;
   active.leftOut = event.leftOut;
-  active.deadlineMs = volatile.nowMs + config.stepTimeoutMs;
+  active.deadlineMs = volatile.nowMs + attemptLimitMs(state, false);
   const { generation } = active;
   out.send({ type: "AverageRound", generation, step: event.step, members: trained });
 }

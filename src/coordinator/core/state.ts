@@ -155,6 +155,8 @@ export interface VolatileState {
   stepAborts: number;
   hashMismatches: number;
   lastAbort: string;
+  /** How many step timeouts a step of this stage may take: grows when learners that are alive need longer. */
+  stepPatience: number;
   /** Since when a step is due with too few learners, or tasks without any rollout worker; null when not so. */
   noLearnersSinceMs: number | null;
   noRolloutsSinceMs: number | null;
@@ -205,6 +207,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       isRestoring: false,
       stepAborts: 0,
       hashMismatches: 0,
+      stepPatience: 1,
       lastAbort: "",
       noLearnersSinceMs: null,
       noRolloutsSinceMs: null,

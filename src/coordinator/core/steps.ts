@@ -13,12 +13,18 @@ import type { AbortReason, StepMember } from "./effects.js";
 import type { LearnerBehind, ReduceFailed, StepRequested, StepVote } from "./events.js";
 import { fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
-import { leaveRound } from "./rounds.js";
+import { attemptLimitMs, leaveRound } from "./rounds.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import type { ExperienceId } from "../../rl/types.js";
 
 /** Consecutive blames after which a learner is fenced while others go on. */
 const MAX_BLAME = 2;
+
+/**
+ * Most step timeouts that one attempt is given. Doubling reaches it at the fourth attempt, so learners that are alive
+ * and never vote end the run after `1 + 2 + 4 + 8 · (maxStepAttempts − 3)` timeouts.
+ */
+const MAX_PATIENCE = 8;
 
 /** Notes the step the train loop wants; healing.ts starts it when the group is complete. */
 export function requestStep(state: CoordinatorState, event: StepRequested, out: Outbox): void {
@@ -91,7 +97,7 @@ function openGeneration(
   const { volatile, durable, config } = state;
   const members = shareShards(learners, manifest.shardCount);
   const isTraining = config.round !== null;
-  const deadlineMs = volatile.nowMs + (config.round?.timeoutMs ?? config.stepTimeoutMs);
+  const deadlineMs = volatile.nowMs + attemptLimitMs(state, isTraining);
   volatile.activeStep = {
     manifest,
     generation,
@@ -262,7 +268,7 @@ export function abort(
   volatile.lastAbort = `${reason}: ${detail}`;
   const { generation, members } = active;
   const { step } = active.manifest;
-  out.send({ type: "AbortStep", generation, step, reason, members });
+  out.send({ type: "AbortStep", generation, step, reason, detail, members });
   if (!isCounted) return;
   volatile.stepAborts += 1;
   if (volatile.stepAborts < config.maxStepAttempts) return;
@@ -296,15 +302,23 @@ export function receiveReduceFailure(state: CoordinatorState, event: ReduceFaile
   if (event.workerId !== null) blame(state, event.workerId, event.reason, out);
 }
 
-/** The step took too long: whoever did not vote is to blame, unless nobody did. */
+/**
+ * The step took too long: whoever did not vote is to blame. Unless nobody did: learners whose lease runs are alive, and
+ * the same again would take as long again, so this stage's attempts get twice the time from here on.
+ */
 export function expireStep(state: CoordinatorState, out: Outbox): void {
   const { volatile } = state;
   const active = volatile.activeStep;
   if (active === null || volatile.nowMs < active.deadlineMs) return;
   const silent = active.members.filter(({ workerId }) => !active.votes.has(workerId));
   const names = silent.map(({ workerId }) => workerId).join(", ");
-  abort(state, "timeout", `no vote from ${names}`, out);
-  if (active.votes.size === 0) return;
+  const triedMs = attemptLimitMs(state, active.isTraining);
+  const isAnybodyInTime = active.votes.size > 0;
+  if (!isAnybodyInTime) volatile.stepPatience = Math.min(2 * volatile.stepPatience, MAX_PATIENCE);
+  const nextMs = attemptLimitMs(state, active.isTraining);
+  const longer = nextMs > triedMs ? `; the next attempt may take ${nextMs / 1000} s` : "";
+  abort(state, "timeout", `no vote from ${names} within ${triedMs / 1000} s${longer}`, out);
+  if (!isAnybodyInTime) return;
   for (const { workerId } of silent) blame(state, workerId, "did not vote in time", out);
 }
 

@@ -139,6 +139,41 @@ describe("optimizer step", () => {
     expect(core.takeOne("StepFinished").step).toBe(1);
   });
 
+  it("gets twice the time, up to 8 times, while learners are alive but none votes in time", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000, maxStepAttempts: 6 });
+    core.requestStep(1);
+    for (const seconds of [1, 2, 4]) {
+      core.wait(seconds * 1_000 - 1);
+      expect(core.take("AbortStep")).toEqual([]);
+      core.wait(1);
+      expect(core.takeOne("AbortStep")).toMatchObject({
+        reason: "timeout",
+        detail: `no vote from l1, l2 within ${seconds} s; the next attempt may take ${seconds * 2} s`,
+      });
+    }
+    core.wait(7_999); // a step of 8 s, in the end
+    core.voteAll("h1");
+    expect(core.takeOne("StepFinished").step).toBe(1);
+    core.requestStep(2); // what was learnt holds for the stage
+    core.wait(7_999);
+    expect(core.take("AbortStep")).toEqual([]);
+    for (let attempt = 0; attempt < 6; attempt++) core.wait(8_000);
+    const { code, diagnosis } = core.takeOne("StopRun");
+    expect(code).toBe("BUDGET");
+    expect(diagnosis).toMatch(
+      /aborted 6 times .* no vote from l1, l2 within 8 s\); .* raise cluster.stepTimeoutMs/,
+    );
+  });
+
+  it("gives a stage the plain time again", () => {
+    const core = stageWith(1, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    core.wait(1_000);
+    expect(core.state.volatile.stepPatience).toBe(2);
+    core.do({ type: "StageStarted", stage: "next" });
+    expect(core.state.volatile.stepPatience).toBe(1);
+  });
+
   it("stops the run with a diagnosis after maxStepAttempts aborts in a row", () => {
     const core = stageWith(1, { maxStepAttempts: 3 });
     core.requestStep(1);
