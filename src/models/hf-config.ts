@@ -24,6 +24,11 @@ export class HfConfig {
     return Object.hasOwn(this.fields, field) ? (this.fields[field] ?? undefined) : undefined;
   }
 
+  /** The field stands there, be it as `null`. */
+  states(field: string): boolean {
+    return Object.hasOwn(this.fields, field) && this.fields[field] !== undefined;
+  }
+
   fail(field: string, expected: string): TroupeError {
     return dataError(
       `config.json: field ${field} must be ${expected}, got ${JSON.stringify(this.get(field)) ?? "nothing"}`,
@@ -44,8 +49,12 @@ export class HfConfig {
     return this.size(field, fallback, MAX_LAYERS);
   }
 
-  /** A whole number >= 1, or null when absent. */
-  optionalSize(field: string): number | null {
+  /**
+   * A whole number >= 1, or null.
+   * @param fallback for a config that leaves the field out; an explicit `null` stays null
+   */
+  optionalSize(field: string, fallback: number | null = null): number | null {
+    if (!this.states(field)) return fallback;
     return this.get(field) === undefined ? null : this.size(field);
   }
 

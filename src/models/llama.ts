@@ -13,6 +13,24 @@ const CLASS_PREFIX: Readonly<Partial<Record<FamilyName, string>>> = {
 
 const DEFAULT_HEADS = 32;
 
+/** What transformers takes for a field that config.json leaves out; null: as if the field were `null`. */
+interface Defaults {
+  /** `num_key_value_heads`; null: as many as heads. */
+  readonly kvHeads: number | null;
+  /** `head_dim`; null: hidden_size / num_attention_heads. */
+  readonly headSize: number | null;
+  /** `sliding_window`, tokens, where the model uses one. */
+  readonly window: number | null;
+}
+
+/** @see transformers/models/{llama,mistral,qwen2,qwen3}/configuration_*.py */
+const DEFAULTS: Readonly<Partial<Record<FamilyName, Defaults>>> = {
+  mistral: { kvHeads: 8, headSize: null, window: 4096 },
+  qwen2: { kvHeads: 32, headSize: null, window: 4096 },
+  qwen3: { kvHeads: 32, headSize: 128, window: 4096 },
+};
+const NO_DEFAULTS: Defaults = { kvHeads: null, headSize: null, window: null };
+
 /**
  * The Llama line (Llama, Mistral, Qwen2, Qwen3): RMSNorm, rotary positions, grouped queries, gated MLP, no position
  * table. Qwen2 has biases on q, k, v; Qwen3 none, but an RMSNorm on every query and key head.
@@ -29,8 +47,9 @@ export const llama: DecoderFamily = {
 
   parseConfig(config, family, head) {
     const hidden = config.size("hidden_size");
+    const defaults = DEFAULTS[family] ?? NO_DEFAULTS;
     const heads = config.size("num_attention_heads", DEFAULT_HEADS);
-    const kvHeads = config.size("num_key_value_heads", heads);
+    const kvHeads = config.optionalSize("num_key_value_heads", defaults.kvHeads) ?? heads;
     exactDivision(heads, kvHeads, "num_attention_heads / num_key_value_heads");
     const contextTokens = config.size("max_position_embeddings");
     const hasBias = family === "qwen2" || config.flag("attention_bias", false);
@@ -44,9 +63,10 @@ export const llama: DecoderFamily = {
       heads,
       kvHeads,
       headSize:
-        config.optionalSize("head_dim") ?? exactDivision(hidden, heads, "hidden_size / num_attention_heads"),
+        config.optionalSize("head_dim", defaults.headSize) ??
+        exactDivision(hidden, heads, "hidden_size / num_attention_heads"),
       intermediate: config.size("intermediate_size"),
-      contextTokens: windowLimited(config, family, contextTokens),
+      contextTokens: windowLimited(config, family, contextTokens, defaults.window),
       activation: config.choice("hidden_act", ["silu", "gelu", "relu"], "silu"),
       normEpsilon: config.positive("rms_norm_eps", 1e-6),
       initializerRange: config.positive("initializer_range", INITIALIZER_RANGE),
@@ -115,9 +135,14 @@ export const llama: DecoderFamily = {
 };
 
 /** Sliding-window attention equals full attention up to the window: longer sequences are not offered. */
-function windowLimited(config: HfConfig, family: FamilyName, contextTokens: number): number {
+function windowLimited(
+  config: HfConfig,
+  family: FamilyName,
+  contextTokens: number,
+  fallback: number | null,
+): number {
   const usesWindow = family === "mistral" || (family !== "llama" && config.flag("use_sliding_window", false));
-  const window = usesWindow ? config.optionalSize("sliding_window") : null;
+  const window = usesWindow ? config.optionalSize("sliding_window", fallback) : null;
   return window === null ? contextTokens : Math.min(window, contextTokens);
 }
 

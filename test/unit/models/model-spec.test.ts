@@ -47,6 +47,35 @@ describe("parseModelConfig", () => {
     expect(parseModelConfig({ model_type: "gpt2", n_inner: null }, "lm").intermediate).toBe(3072);
   });
 
+  it.each<[string, object, object]>([
+    [
+      "mistral's window of 4096 and 8 key heads",
+      { model_type: "mistral" },
+      { contextTokens: 4096, kvHeads: 8, headSize: 4 },
+    ],
+    [
+      "no window and all heads where mistral says null",
+      { model_type: "mistral", sliding_window: null, num_key_value_heads: null },
+      { contextTokens: 8192, kvHeads: 32 },
+    ],
+    ["a window of its own", { model_type: "mistral", sliding_window: 512 }, { contextTokens: 512 }],
+    [
+      "qwen3's head size of 128",
+      { model_type: "qwen3" },
+      { headSize: 128, kvHeads: 32, contextTokens: 8192 },
+    ],
+    ["hidden / heads where qwen3 says null", { model_type: "qwen3", head_dim: null }, { headSize: 4 }],
+    [
+      "qwen2's window, where it is used",
+      { model_type: "qwen2", use_sliding_window: true },
+      { contextTokens: 4096 },
+    ],
+    ["llama's heads", { model_type: "llama" }, { contextTokens: 8192, kvHeads: 32, headSize: 4 }],
+  ])("takes %s", (_, fields, expected) => {
+    const sizes = { hidden_size: 128, num_attention_heads: 32, max_position_embeddings: 8192 };
+    expect(parseModelConfig({ ...LLAMA, ...sizes, ...fields }, "lm")).toMatchObject(expected);
+  });
+
   it("counts the parameters of published models", () => {
     const qwen3 = {
       model_type: "qwen3",
@@ -197,12 +226,9 @@ describe("parseModelConfig", () => {
   });
 
   it("offers no more context than a sliding window sees", () => {
-    expect(
-      parseModelConfig({ ...LLAMA, model_type: "mistral", sliding_window: 32 }, "lm").contextTokens,
-    ).toBe(32);
-    expect(parseModelConfig({ ...LLAMA, model_type: "qwen2", sliding_window: 32 }, "lm").contextTokens).toBe(
-      64,
-    );
+    const windowed = { ...LLAMA, num_key_value_heads: 2, sliding_window: 32 };
+    expect(parseModelConfig({ ...windowed, model_type: "mistral" }, "lm").contextTokens).toBe(32);
+    expect(parseModelConfig({ ...windowed, model_type: "qwen2" }, "lm").contextTokens).toBe(64);
   });
 
   it("Llama 3 keeps fast rotations and divides slow ones by the factor", () => {
