@@ -40,7 +40,11 @@ const opened = new Map<string, Promise<Opened>>();
 
 /** True when the tokenizer's own post-processor puts bos first. */
 function startsWithBos(tokenizer: PreTrainedTokenizer, bosId: number | null): boolean {
-  return bosId !== null && tokenizer.encode("a", { add_special_tokens: true })[0] === bosId;
+  if (bosId === null) return false;
+  const plain = tokenizer.encode("a", { add_special_tokens: false });
+  const whole = tokenizer.encode("a", { add_special_tokens: true });
+  // Where bos is the unknown token as well, the text itself may begin with its id.
+  return whole.length > plain.length && whole[0] === bosId && (plain[0] !== bosId || whole[1] === bosId);
 }
 
 async function load(directory: string): Promise<Opened> {

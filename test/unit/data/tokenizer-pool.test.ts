@@ -139,6 +139,21 @@ describe("TokenizerPool", () => {
     });
   });
 
+  it("does not take an unknown token for bos, where both are one", async () => {
+    const directory = variant("unknown-is-bos", "tokenizer.json", (json) => {
+      const words = ["<|endoftext|>", "<|pad|>", "x"];
+      const vocab = Object.fromEntries(words.map((word, id) => [word, id]));
+      const added = json.added_tokens as Json[];
+      json.added_tokens = added.filter(({ content }) => words.includes(content as string));
+      json.model = { type: "WordLevel", vocab, unk_token: "<|endoftext|>" };
+    });
+    await withPool(directory, async (pool) => {
+      expect(pool.info.addsBos).toBe(false);
+      const [ids] = await pool.encode(["x"], { addBos: true });
+      expect([...ids]).toEqual([2]);
+    });
+  });
+
   it.each<[string, () => string, RegExp]>([
     [
       "a directory that is not there",
