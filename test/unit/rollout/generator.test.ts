@@ -71,6 +71,24 @@ describe.each(["reference", "onnx"] as const)("generator on %s", (engineName) =>
     }
   });
 
+  it("the repetition penalty meets what prompt and answer hold", async () => {
+    const params = tinyArena(engine, spec, 4);
+    const generator = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 48 });
+    const sampling = { ...SAMPLING, greedy: true, repetitionPenalty: 1.7 };
+    const answers = await generator.generate(prompts.slice(0, 6), sampling, params);
+    for (const [i, { responseIds }] of answers.entries()) {
+      const ids = [...prompts[i].promptIds, ...responseIds];
+      const at = await fullLogits(engine, spec, params, ids);
+      responseIds.forEach((token, t) => {
+        const length = prompts[i].promptIds.length + t;
+        const logits = Array.from(at(length - 1));
+        for (const id of new Set(ids.slice(0, length))) logits[id] *= logits[id] < 0 ? 1.7 : 1 / 1.7;
+        expect(token).toBe(logits.indexOf(Math.max(...logits)));
+      });
+    }
+    generator.dispose();
+  });
+
   it("returned log-probabilities equal a full forward pass at the sampling temperature within 1e-5", async () => {
     const params = tinyArena(engine, spec, 5);
     const generator = new Generator({ engine, spec, slots: 8, maxSequenceTokens: 48 });
