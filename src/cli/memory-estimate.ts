@@ -11,7 +11,8 @@ import { frozenForm } from "../models/frozen.js";
 import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
 import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
-import { PASS_TOKENS } from "../rollout/token-buckets.js";
+import { WINDOW } from "../reduce/reduction.js";
+import { scoringRows } from "../rollout/token-buckets.js";
 import { dataError } from "../shared/errors.js";
 
 export interface MemoryPart {
@@ -43,11 +44,11 @@ const MIB = 2 ** 20;
 const BASELINE_BYTES = {
   coordinator: 165 * MIB,
   learner: 305 * MIB,
-  rollout: 285 * MIB,
+  rollout: 240 * MIB,
   launcher: 120 * MIB,
 };
-/** Chunks of weights that wait for the garbage collector, at most. */
-const MAX_STREAM_GARBAGE_BYTES = 90 * MIB;
+/** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
+const REDUCTION_BYTES = WINDOW * MIB;
 /** GPT-2's. */
 const LARGE_VOCABULARY = 50_257;
 /** Prompts of one prefill (src/rollout/generator.ts). */
@@ -61,12 +62,7 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
-    total(
-      "coordinator",
-      1,
-      learner.stage,
-      coordinatorParts(learner.gradientBytes, FLOAT_BYTES * layoutOf(spec).size, config),
-    ),
+    total("coordinator", 1, learner.stage, coordinatorParts(learner.gradientBytes, config)),
     total("learner", cluster.learners, learner.stage, learner.parts),
     ...(config.stages.includes("ppo")
       ? [total("rollout", cluster.rollouts, "ppo", rolloutParts(spec, config))]
@@ -142,8 +138,10 @@ function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Con
       ...(averages ? [{ name: "round", bytes: FLOAT_BYTES * 2 * exchanged }] : []),
       { name: "gradients", bytes: FLOAT_BYTES * trained * (arenas + (averages ? 0 : 1) + pendingSums) },
       { name: "programs", bytes: FLOAT_BYTES * programs },
-      // Frozen weights are never replaced by an optimizer step: what splitting and merging them took stays on top.
-      ...(frozen > 0 ? [{ name: "merging", bytes: FLOAT_BYTES * 2 * layoutOf(scalar).size }] : []),
+      // What splitting took of every model stays on top, and a merged copy of one comes when it is written.
+      ...(frozen > 0
+        ? [{ name: "merging", bytes: FLOAT_BYTES * (sizeOf(models, wholeSize) + layoutOf(scalar).size) }]
+        : []),
     ],
   };
 }
@@ -183,9 +181,7 @@ function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
     : frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
   const passes =
     forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
-    2 *
-      lanesOf(config) *
-      forwardOnly(spec, Math.max(1, Math.floor(PASS_TOKENS / tokens)), lengthOf(spec, tokens)) +
+    lanesOf(config) * scoringPasses(spec, tokens, Math.min(tokens, generation.maxNewTokens)) +
     generation.slots * spec.vocabularySize * 2;
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
@@ -195,22 +191,22 @@ function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
     { name: "cache", bytes: FLOAT_BYTES * cache },
     { name: "programs", bytes: FLOAT_BYTES * passes },
     // A new version is read whole before it replaces the old one.
-    { name: "loading", bytes: FLOAT_BYTES * layoutOf(spec).size },
+    { name: "loading", bytes: FLOAT_BYTES * trainedLayout(adapted ?? spec).size },
   ];
 }
 
-/** Gradients are added where they came first; weights are streamed to and from disk and leave garbage for a while. */
-function coordinatorParts(gradientBytes: number, modelBytes: number, { cluster }: Config): MemoryPart[] {
-  const gradients = gradientBytes * Math.max(1, cluster.learners);
+/** A learner may be so far ahead of the slowest; weights pass through in chunks. */
+function coordinatorParts(gradientBytes: number, { cluster }: Config): MemoryPart[] {
   return [
     { name: "node", bytes: BASELINE_BYTES.coordinator },
-    { name: "gradients", bytes: gradients },
-    { name: "weights", bytes: Math.max(0, Math.min(modelBytes, MAX_STREAM_GARBAGE_BYTES) - gradients) },
+    { name: "gradients", bytes: Math.min(gradientBytes, REDUCTION_BYTES) * Math.max(1, cluster.learners) },
   ];
 }
 
 const sizeOf = (models: readonly ModelSpec[], size: (spec: ModelSpec) => number): number =>
   models.reduce((sum, spec) => sum + size(spec), 0);
+
+const wholeSize = (spec: ModelSpec): number => layoutOf(spec).size;
 
 /** float32 elements that forward and backward keep for B rows of T tokens. */
 function activations(
@@ -234,6 +230,19 @@ function forwardOnly(spec: ModelSpec, rows: number, tokens: number): number {
   const positions = rows * tokens;
   const logits = spec.head === "lm" ? 2 * positions * spec.vocabularySize : 0;
   return positions * (6 * spec.hidden + 2 * spec.intermediate) + 2 * rows * spec.heads * tokens ** 2 + logits;
+}
+
+/**
+ * float32 elements of all scoring programs that sequences of up to `tokens`, `answer` of them answered, can ask for:
+ * every one keeps the memory of its largest pass.
+ */
+function scoringPasses(spec: ModelSpec, tokens: number, answer: number): number {
+  const scalar = withHead(spec, "scalar");
+  return scoringRows(tokens, answer).reduce((sum, { rows, tokens: length, listed }) => {
+    const [inner, scored] = [forwardOnly(scalar, rows, length), 2 * rows * spec.vocabularySize];
+    // Log-probabilities and values at so many positions, and the reward model's at one.
+    return sum + inner + listed.reduce((all, count) => all + 2 * inner + count * scored, 0);
+  }, 0);
 }
 
 const lengthOf = (spec: ModelSpec, tokens: number): number => rowLength(Math.min(tokens, spec.contextTokens));

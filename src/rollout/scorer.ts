@@ -5,12 +5,16 @@ import { listedLogprobs, listedValues, specKey } from "../models/forward.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { dataError } from "../shared/errors.js";
 import { mapAhead } from "../shared/map-ahead.js";
-import { bucketOf, groupByShape, PASS_TOKENS, type RowGroup, type RowShape } from "./token-buckets.js";
-
-/** Sequences are padded to a multiple of this many tokens. */
-const SEQUENCE_BUCKET = 32;
-/** The positions read of a row are rounded up to so many parts of it. */
-const LISTED_PARTS = 4;
+import {
+  bucketOf,
+  groupByShape,
+  listedOf,
+  PASS_TOKENS,
+  rowsOfPass,
+  SEQUENCE_BUCKET,
+  type RowGroup,
+  type RowShape,
+} from "./token-buckets.js";
 
 /** A model and the arena that holds its parameters. */
 export interface Replica {
@@ -47,7 +51,7 @@ interface Reading {
 
 const ofResponse: Pick<Reading, "of" | "listed"> = {
   of: ({ promptIds, responseIds }) => ({ start: promptIds.length - 1, count: responseIds.length }),
-  listed: (count, tokens) => Math.ceil((Math.ceil((count * LISTED_PARTS) / tokens) * tokens) / LISTED_PARTS),
+  listed: listedOf,
 };
 
 const ofLastToken: Pick<Reading, "of" | "listed"> = {
@@ -72,8 +76,7 @@ export class Scorer {
    * products take rows in pairs, and what is left over at the end goes through another kernel.
    */
   private rowsOf(tokens: number): number {
-    const rows = Math.floor(this.passTokens / tokens);
-    return rows <= 1 ? 1 : rows - (rows % 2);
+    return rowsOfPass(tokens, this.passTokens);
   }
 
   /**

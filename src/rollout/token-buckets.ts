@@ -10,6 +10,15 @@ export function bucketOf(tokens: number, bucket: number, limit: number): number 
   return Math.min(Math.ceil(tokens / bucket) * bucket, limit);
 }
 
+/** Sequences are padded to a multiple of this many tokens. */
+export const SEQUENCE_BUCKET = 32;
+/** The positions read of a row are rounded up to so many parts of it. */
+const LISTED_PARTS = 4;
+
+/** Positions read of a row of `tokens` where an answer has `count`. */
+export const listedOf = (count: number, tokens: number): number =>
+  Math.ceil((Math.ceil((count * LISTED_PARTS) / tokens) * tokens) / LISTED_PARTS);
+
 /** What a scoring program is compiled for. */
 export interface RowShape {
   /** Positions of a row, padding included. */
@@ -39,5 +48,29 @@ export function groupByShape(shapes: readonly RowShape[], rowsOf: (tokens: numbe
       shape,
       members: indices.slice(group * rows, (group + 1) * rows),
     }));
+  });
+}
+
+/** Rows of a scoring pass over rows of `tokens`: one or an even number. */
+export function rowsOfPass(tokens: number, passTokens: number): number {
+  const rows = Math.floor(passTokens / tokens);
+  return rows <= 1 ? 1 : rows - (rows % 2);
+}
+
+/**
+ * The passes that sequences of up to `tokens`, with answers of up to `answer`, are scored in: one for each length of a
+ * row, with the numbers of positions that may be read of it.
+ */
+export function scoringRows(
+  tokens: number,
+  answer: number,
+): { readonly rows: number; readonly tokens: number; readonly listed: readonly number[] }[] {
+  return Array.from({ length: Math.ceil(tokens / SEQUENCE_BUCKET) }, (_, i) => {
+    const length = Math.min((i + 1) * SEQUENCE_BUCKET, tokens);
+    const parts = Math.ceil((Math.min(answer, length) * LISTED_PARTS) / length);
+    const listed = Array.from({ length: parts }, (_, part) =>
+      listedOf(((part + 1) * length) / LISTED_PARTS, length),
+    );
+    return { rows: rowsOfPass(length, PASS_TOKENS), tokens: length, listed };
   });
 }
