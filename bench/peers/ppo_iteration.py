@@ -1,4 +1,4 @@
-"""One PPO iteration of TRL's trainer (PPOv2: policy, reference, reward and value model of their own).
+"""One PPO iteration of TRL's trainer (policy, reference, reward and value model of their own).
 
 Its own loop runs in a thread and is held at the end of every iteration until the harness says "go" again.
 """
@@ -9,6 +9,7 @@ import threading
 import warnings
 
 os.environ.setdefault("WANDB_DISABLED", "true")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 warnings.filterwarnings("ignore")
 
 import datasets
@@ -16,8 +17,7 @@ import tokenizers
 import torch
 import transformers
 import trl
-from trl.trainer.ppov2_config import PPOv2Config
-from trl.trainer.ppov2_trainer import PPOv2Trainer
+from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 MANY = 100_000
 
@@ -62,10 +62,10 @@ def make(config):
     reference.load_state_dict(policy.state_dict())
     value.load_state_dict(reward.state_dict())
     turns = Turns()
-    trainer = PPOv2Trainer(
-        config=PPOv2Config(
+    trainer = PPOTrainer(
+        args=PPOConfig(
             output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=minibatch,
+            per_device_train_batch_size=batch,
             gradient_accumulation_steps=1,
             num_mini_batches=batch // minibatch,
             num_ppo_epochs=1,
@@ -81,11 +81,13 @@ def make(config):
             report_to=[],
             disable_tqdm=True,
             use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
             logging_steps=MANY,
         ),
-        tokenizer=tokenizer,
-        policy=policy,
-        ref_policy=reference,
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=reference,
         reward_model=reward,
         value_model=value,
         train_dataset=datasets.Dataset.from_dict({"input_ids": prompts}),
@@ -110,4 +112,4 @@ def make(config):
             raise turns.error
         return 1
 
-    return run, f"trl {trl.__version__} PPOv2Trainer, transformers {transformers.__version__}, torch {torch.__version__}"
+    return run, f"trl {trl.__version__} PPOTrainer, transformers {transformers.__version__}, torch {torch.__version__}"

@@ -4,14 +4,19 @@ The harness keeps both sides alive and lets them take turns, so a load on the ma
 """
 
 import json
+import os
 import resource
 import sys
 import time
 
+# Only answers go to the harness: what libraries print, also from other threads, goes to stderr.
+harness = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
 
 def answer(message):
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    harness.write(json.dumps(message) + "\n")
+    harness.flush()
 
 
 def peak_mb():
