@@ -41,7 +41,7 @@ export interface EndpointOptions extends Credentials {
   readonly httpHost: string;
   /** Which workers' machines are fit for the run. */
   readonly admitWorker: AdmitWorker | undefined;
-  /** Take the ports back from a coordinator that died; else one that is taken is said at once. */
+  /** A coordinator before this one may have had the ports: wait for them. Else one that is taken is said at once. */
   readonly isResumed: boolean;
 }
 
@@ -51,7 +51,8 @@ export interface Endpoints {
 }
 
 /**
- * Listens, then says where: in the run directory and, with a standby, in NATS.
+ * Opens the epoch, listens, then says where: in the run directory and, with a standby, in NATS. In this order, since who
+ * joined before the epoch is open would be given an incarnation that the coordinator before had given to another.
  * @throws {TroupeError} CONFIG when a port is taken or an address is not this machine's
  */
 export async function openEndpoints(coordinator: Coordinator, options: EndpointOptions): Promise<Endpoints> {
@@ -59,10 +60,11 @@ export async function openEndpoints(coordinator: Coordinator, options: EndpointO
   const patienceMs = options.isResumed ? undefined : 0;
   const services = makeServices(coordinator, options.admitWorker);
   const serving = rpcOptions(coordinator, options);
-  const server = await listenAgain(() => startRpcServer(services, serving), end.signal, patienceMs);
-  const http = await listenAgain(() => openPages(coordinator, options.httpHost), end.signal, patienceMs);
   host.dispatch({ type: "CoordinatorStarted" });
   await host.settled();
+  end.signal.throwIfAborted();
+  const server = await listenAgain(() => startRpcServer(services, serving), end.signal, patienceMs);
+  const http = await listenAgain(() => openPages(coordinator, options.httpHost), end.signal, patienceMs);
   leadership?.announce(reachableAddress(config, server.address), http.url);
   await writeCoordinatorFile(runDir, {
     pid: process.pid,

@@ -10,7 +10,7 @@ import { runStages } from "../stages/run-stages.js";
 import { openCoordinator, type Coordinator } from "./coordinator.js";
 import { openEndpoints, readCredentials } from "./endpoints.js";
 import type { AdmitWorker } from "./membership-service.js";
-import { openDurability } from "./standby-durability.js";
+import { followsAnother, openDurability } from "./standby-durability.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 
 /** How long workers get to leave at the end before the server closes on them. */
@@ -37,9 +37,10 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const { config, signal, standby = false, admitWorker } = options;
   const runDir = resolve(options.runDir);
   const credentials = readCredentials(config);
-  const isResumed = options.resume === "auto";
-  const durability = await openDurability({ config, runDir, standby, mayContinue: isResumed, signal });
+  const mayContinue = options.resume === "auto";
+  const durability = await openDurability({ config, runDir, standby, mayContinue, signal });
   if (durability === undefined) return;
+  const isResumed = followsAnother({ mayContinue, standby }, durability.recovered);
   const coordinator = await openCoordinator({ config, runDir, durability, ...credentials, signal });
   const { end, host, directory, metrics, bus, clock, logger } = coordinator;
   const httpHost = options.httpHost ?? config.cluster.host;

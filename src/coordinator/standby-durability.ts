@@ -51,7 +51,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await mkdir(runDir, { recursive: true });
     const log = await openLevelLog(join(runDir, "journal"), { onCompactionFailed });
     const recovered = await recover(log, config);
-    if (recovered.epoch > 0 && !options.mayContinue) {
+    if (holdsRun(recovered) && !options.mayContinue) {
       await log.close();
       throw configError(
         `run directory ${runDir} holds a run already; continue it with --resume auto, or name another --run-dir`,
@@ -105,6 +105,16 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     throw error;
   }
 }
+
+/** Is there anything to go on with? A coordinator that found its port taken leaves an epoch and nothing else. */
+const holdsRun = ({ stage, finishedStages }: DurableState): boolean =>
+  stage !== null || finishedStages.length > 0;
+
+/** May a coordinator before this one still hold the ports that this one listens on? */
+export const followsAnother = (
+  { mayContinue, standby }: Pick<DurabilityOptions, "mayContinue" | "standby">,
+  recovered: DurableState,
+): boolean => mayContinue || standby || holdsRun(recovered);
 
 async function recover(log: DurableLog, { ppo }: Config): Promise<DurableState> {
   try {
