@@ -8,6 +8,7 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import { isHandoverName } from "../rpc/handover.js";
 import { dataError, protocolError } from "../shared/errors.js";
 import { digestOfFile } from "../shared/file-digest.js";
+import { makeSyncedFolder, syncFolder } from "../shared/synced-files.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 export type ArtifactRef = ArtifactRef__Output;
@@ -43,7 +44,7 @@ export class ArtifactStore {
   /** Receives an upload. The file appears only when size and sha256 match. */
   async receive(announced: ArtifactRef, chunks: AsyncIterable<Uint8Array>): Promise<ArtifactRef> {
     const path = this.pathOf(announced.name);
-    await mkdir(dirname(path), { recursive: true });
+    await makeSyncedFolder(dirname(path));
     const partial = `${path}.partial-${randomUUID()}`; // a learner that was given up may still be sending the same one
     const hash = createHash("sha256");
     let receivedBytes = 0;
@@ -64,6 +65,7 @@ export class ArtifactStore {
       await file.sync();
       await file.close();
       await rename(partial, path);
+      await syncFolder(dirname(path));
     } catch (error) {
       await file.close().catch(() => undefined);
       await rm(partial, { force: true });
@@ -75,7 +77,7 @@ export class ArtifactStore {
   /** Where workers on this host may leave files instead of sending them. Made when it is asked for. */
   async handoverDir(): Promise<string> {
     const path = join(resolve(this.folder), "handover");
-    await mkdir(path, { recursive: true });
+    await makeSyncedFolder(path);
     return path;
   }
 
@@ -108,8 +110,9 @@ export class ArtifactStore {
       const chunks = file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false });
       for await (const chunk of chunks) hash.update(chunk as Buffer);
       await file.sync();
-      await mkdir(dirname(path), { recursive: true });
+      await makeSyncedFolder(dirname(path));
       await rename(left, path);
+      await syncFolder(dirname(path));
       return await this.store({ ...announced, sha256: hash.digest("hex"), localPath: path });
     } catch (error) {
       await rm(left, { force: true });

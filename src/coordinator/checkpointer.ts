@@ -3,7 +3,7 @@
  * sha256 sums, renamed, then named by `latest`. A crash at any moment leaves the old one or the new one, never a part.
  * Every checkpoint is also a Hugging Face model directory, with the whole training state beside it.
  */
-import { copyFile, open, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
@@ -11,8 +11,8 @@ import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
 import { dataError, describeError } from "../shared/errors.js";
-import { digestOfFile, type FileDigest } from "../shared/file-digest.js";
-import { replaceSynced, syncFolder, writeSynced } from "../shared/synced-files.js";
+import { digestOfFile } from "../shared/file-digest.js";
+import { placeSynced, replaceSynced } from "../shared/synced-files.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { keptCheckpoints, type JsonValue } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
@@ -168,15 +168,12 @@ export class Checkpointer {
     await writeFile(join(partial, "resume.json"), JSON.stringify(request.resume));
     const files = [];
     for (const name of (await readdir(partial)).sort())
-      files.push({ name, ...(await sealFile(join(partial, name))) });
+      files.push({ name, ...(await digestOfFile(join(partial, name))) });
     const { completedUnits } = request;
     const manifest: Manifest = { version: 1, checkpointId, runId, stage, step, completedUnits, files };
-    await writeSynced(join(partial, "manifest.json"), JSON.stringify(manifest, null, 2));
-    await syncFolder(partial);
+    await writeFile(join(partial, "manifest.json"), JSON.stringify(manifest, null, 2));
     const target = join(this.folder, checkpointId);
-    await rm(target, { recursive: true, force: true });
-    await rename(partial, target);
-    await syncFolder(this.folder);
+    await placeSynced(partial, target);
     await this.options.files.keep(target);
     await this.name(checkpointId);
     host.dispatch({ type: "CheckpointSaved", checkpointId, stage, step, resume: request.resume });
@@ -201,7 +198,6 @@ export class Checkpointer {
   /** Lets `latest` name the checkpoint. */
   private async name(checkpointId: string): Promise<void> {
     await replaceSynced(join(this.folder, "latest"), checkpointId);
-    await syncFolder(this.folder);
   }
 
   /** The training state of a checkpoint of this run, verified. */
@@ -270,14 +266,4 @@ export async function verify(
     if (found.sha256 !== sha256) throw unusable(`${name} does not match its sha256`);
   }
   return manifest;
-}
-
-async function sealFile(path: string): Promise<FileDigest> {
-  const file = await open(path, "r+");
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  return digestOfFile(path);
 }

@@ -2,13 +2,14 @@
  * The models of a run as Hugging Face directories under DIR/models. The coordinator never looks inside a model: it
  * writes config.json, copies the tokenizer's files and the safetensors file a learner published.
  */
-import { copyFile, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Config } from "../config/schema.js";
 import type { TokenizerInfo } from "../data/types.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { dataError } from "../shared/errors.js";
 import { SafetensorsFile } from "../shared/safetensors.js";
+import { makeSyncedFolder, placeSynced } from "../shared/synced-files.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import type { DurableFiles } from "./journal/durable-files.js";
 
@@ -84,7 +85,7 @@ export class ModelFolders {
     return join(this.folder, name);
   }
 
-  /** Writes DIR/models/<name> as a complete Hugging Face directory, whole or not at all. @returns its path */
+  /** Writes DIR/models/<name> as a complete Hugging Face directory, to stay once this returns. @returns its path */
   async save(
     name: string,
     source: ModelSource,
@@ -92,9 +93,9 @@ export class ModelFolders {
     parametersFile: string,
   ): Promise<string> {
     const target = this.pathOf(name);
+    await makeSyncedFolder(this.folder);
     await this.write(`${target}.partial`, source, head, parametersFile);
-    await rm(target, { recursive: true, force: true });
-    await rename(`${target}.partial`, target);
+    await placeSynced(`${target}.partial`, target);
     await this.files.keep(target);
     return target;
   }
@@ -111,11 +112,14 @@ export class ModelFolders {
     const startsFromSft = stage === "ppo" || (stage === "reward" && reward.initFrom === "sft");
     const base = startsFromSft && stages.includes("sft") ? this.pathOf("sft") : model.path;
     const target = this.pathOf(`${stage}-adapter`);
-    await rm(target, { recursive: true, force: true });
-    await mkdir(target, { recursive: true });
-    await copyFile(file, join(target, "adapter_model.safetensors"));
+    const partial = `${target}.partial`;
+    await makeSyncedFolder(this.folder);
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial);
+    await copyFile(file, join(partial, "adapter_model.safetensors"));
     const text = JSON.stringify({ ...config, base_model_name_or_path: base }, null, 2);
-    await writeFile(join(target, "adapter_config.json"), text + "\n");
+    await writeFile(join(partial, "adapter_config.json"), text + "\n");
+    await placeSynced(partial, target);
     await this.files.keep(target);
   }
 

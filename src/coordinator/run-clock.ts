@@ -2,11 +2,11 @@
  * How long coordinators have directed a run: the sum over all of its coordinator processes, without the time between
  * them. Kept in DIR/results/seconds.json, because the next process starts its own clock at 0.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Logger } from "../observability/logger.js";
 import { dataError } from "../shared/errors.js";
-import { replaceSynced } from "../shared/synced-files.js";
+import { makeSyncedFolder, replaceSynced } from "../shared/synced-files.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
 
 /** A coordinator that is killed loses at most this much of its time. */
@@ -42,7 +42,7 @@ export class RunClock {
   static async open(options: RunClockOptions): Promise<RunClock> {
     const path = join(options.runDir, "results", "seconds.json");
     const earlier = await readSeconds(path);
-    await mkdir(dirname(path), { recursive: true });
+    await makeSyncedFolder(dirname(path));
     return new RunClock(path, earlier, {
       now: () => performance.now(),
       saveEveryMs: SAVE_MS,

@@ -2,10 +2,10 @@
  * What a run has found out and would not compute again, as JSON files under DIR/results: evaluations, outcomes of
  * stages, the proximal policy. After a restart the stored value is used.
  */
-import { mkdir, readFile, readdir, rm } from "node:fs/promises";
+import { readFile, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { dataError } from "../shared/errors.js";
-import { replaceSynced } from "../shared/synced-files.js";
+import { makeSyncedFolder, replaceSynced } from "../shared/synced-files.js";
 import type { DurableFiles } from "./journal/durable-files.js";
 
 const SUFFIX = ".json";
@@ -37,7 +37,7 @@ export class RunResults {
     if (known !== undefined) return known;
     const path = this.pathOf(name);
     const value = await compute();
-    await mkdir(dirname(path), { recursive: true });
+    await makeSyncedFolder(dirname(path));
     await replaceSynced(path, JSON.stringify(value));
     await this.files.keep(path);
     return value;

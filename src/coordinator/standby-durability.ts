@@ -1,11 +1,12 @@
 /** Opens what must outlive a coordinator, where `cluster.durable` says it is kept. */
 import { hostname } from "node:os";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config/schema.js";
 import { createLogger } from "../observability/logger.js";
-import { configError } from "../shared/errors.js";
+import { configError, dataError, describeError, storageError } from "../shared/errors.js";
+import { makeSyncedFolder, replaceSynced } from "../shared/synced-files.js";
 import { checkStaleness } from "./collect-ahead.js";
 import type { DurableState } from "./core/index.js";
 import { FILES_ON_DISK, type DurableFiles } from "./journal/durable-files.js";
@@ -48,22 +49,20 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
   if (durable.type === "local") {
     if (standby)
       throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
-    await mkdir(runDir, { recursive: true });
+    await makeSyncedFolder(runDir);
     const log = await openLevelLog(join(runDir, "journal"), { onCompactionFailed });
     const recovered = await recover(log, config);
-    if (holdsRun(recovered) && !options.mayContinue) {
+    try {
+      if (holdsRun(recovered) && !options.mayContinue)
+        throw configError(
+          `run directory ${runDir} holds a run already; continue it with --resume auto, or name another --run-dir`,
+        );
+      const runId = await runIdOf(runDir, config);
+      return { log, recovered, files: FILES_ON_DISK, runId, leadership: undefined };
+    } catch (error) {
       await log.close();
-      throw configError(
-        `run directory ${runDir} holds a run already; continue it with --resume auto, or name another --run-dir`,
-      );
+      throw error;
     }
-    return {
-      log,
-      recovered,
-      files: FILES_ON_DISK,
-      runId: await runIdOf(runDir, config),
-      leadership: undefined,
-    };
   }
 
   const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
@@ -84,8 +83,8 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
   if (leadership === undefined) return undefined;
   const { connection, runId } = leadership;
   try {
-    await mkdir(runDir, { recursive: true });
-    await writeFile(runIdFile(runDir), runId + "\n");
+    await makeSyncedFolder(runDir);
+    await replaceSynced(runIdFile(runDir), runId + "\n");
     const owner = `${hostname()} ${process.pid}`;
     const log = await openNatsLog(connection, { ...nats, owner, onCompactionFailed });
     const recovered = await recover(log, config);
@@ -129,8 +128,21 @@ async function recover(log: DurableLog, { ppo }: Config): Promise<DurableState> 
 
 const runIdFile = (runDir: string): string => join(runDir, "run-id");
 
+/** @returns undefined when there is none yet @throws {TroupeError} STORAGE, DATA when it cannot be used */
 async function readRunId(runDir: string): Promise<string | undefined> {
-  return (await readFile(runIdFile(runDir), "utf8").catch(() => undefined))?.trim();
+  const path = runIdFile(runDir);
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw storageError(`${path} cannot be read: ${describeError(cause)}`, { cause });
+  }
+  if (text.trim() !== "") return text.trim();
+  // Another id would turn every checkpoint into one of another run.
+  throw dataError(
+    `${path}: expected the id of the run, got an empty file; write into it what a manifest.json under checkpoints/ has as runId, or remove it when there is none`,
+  );
 }
 
 /** One name for the life of the run directory. */
@@ -139,6 +151,6 @@ async function runIdOf(runDir: string, config: Config): Promise<string> {
   if (known !== undefined) return known;
   const digest = createHash("sha256").update(randomBytes(16)).digest("hex").slice(0, 8);
   const runId = `${config.name}-${digest}`;
-  await writeFile(runIdFile(runDir), runId + "\n");
+  await replaceSynced(runIdFile(runDir), runId + "\n");
   return runId;
 }

@@ -9,12 +9,13 @@
  *   summary.json      results
  */
 import { existsSync, readFileSync } from "node:fs";
-import { link, mkdir, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, rm, unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parse, stringify } from "yaml";
 import type { Config } from "../config/schema.js";
 import { sleep } from "../shared/abort.js";
 import { configError, storageError, TroupeError } from "../shared/errors.js";
+import { replaceSynced } from "../shared/synced-files.js";
 
 export interface RunDirectory {
   /** Absolute. */
@@ -88,8 +89,7 @@ export function defaultRunDirectory(name: string, now: Date): string {
 
 export async function writeAtomically(path: string, text: string): Promise<void> {
   try {
-    await writeFile(`${path}.tmp-${process.pid}`, text);
-    await rename(`${path}.tmp-${process.pid}`, path);
+    await replaceSynced(path, text, `${path}.tmp-${process.pid}`);
   } catch (error) {
     throw storageError(`${path} cannot be written: ${(error as Error).message}`, { cause: error });
   }

@@ -1,6 +1,5 @@
 /** The three stages in order, each on what the one before left; a finished stage is not done again after a restart. */
 import { createHash } from "node:crypto";
-import { appendFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ModelSource } from "../coordinator/model-folders.js";
 import type { RunClock } from "../coordinator/run-clock.js";
@@ -8,6 +7,7 @@ import { ledgerOf } from "../coordinator/ledger-view.js";
 import type { StageName } from "../config/schema.js";
 import type { Ledger } from "../observability/run-status.js";
 import { TroupeError } from "../shared/errors.js";
+import { replaceSynced } from "../shared/synced-files.js";
 import { outcomeName, planStages, STAGE_ORDER } from "./plan-stages.js";
 import { runPpoStage, type PpoResult } from "./ppo.js";
 import { runRewardStage } from "./reward.js";
@@ -78,8 +78,7 @@ export async function runStages(run: RunContext, clock: RunClock): Promise<RunSu
     model: last === undefined ? "" : run.models.pathOf(last),
     stateSha256: fingerprint(outcomes),
   };
-  await writeFile(join(run.runDir, "summary.json.tmp"), JSON.stringify(summary, null, 2) + "\n");
-  await rename(join(run.runDir, "summary.json.tmp"), join(run.runDir, "summary.json"));
+  await replaceSynced(join(run.runDir, "summary.json"), JSON.stringify(summary, null, 2) + "\n");
   return summary;
 }
 
@@ -127,7 +126,6 @@ async function runStage(
 /** DIR/eval-samples.jsonl: every held-out prompt with its answers and scores before and after. */
 async function writeSamples(run: RunContext, { before, after }: PpoResult): Promise<void> {
   const path = join(run.runDir, "eval-samples.jsonl");
-  await writeFile(path, "");
   const lines = before.prompts.map((prompt, i) =>
     JSON.stringify({
       prompt,
@@ -137,7 +135,7 @@ async function writeSamples(run: RunContext, { before, after }: PpoResult): Prom
       rewardAfter: after.scores[i],
     }),
   );
-  await appendFile(path, lines.map((line) => line + "\n").join(""));
+  await replaceSynced(path, lines.map((line) => line + "\n").join(""));
 }
 
 function fingerprint(outcomes: ReadonlyMap<StageName, StageOutcome>): string {

@@ -10,6 +10,7 @@ import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices } from "../../shared/steps.js";
+import { makeSyncedFolder } from "../../shared/synced-files.js";
 import {
   DEFAULT_COMPACT_EVERY_RECORDS,
   type CompactionOptions,
@@ -42,6 +43,9 @@ const RECORDS_A_TURN = 32;
  * @throws TroupeError RUN_DIR_IN_USE when another process has it open; STORAGE when it cannot be read or written.
  */
 export async function openLevelLog(directory: string, options: CompactionOptions = {}): Promise<DurableLog> {
+  await makeSyncedFolder(directory).catch((error: unknown) => {
+    throw translate(error, directory);
+  }); // LevelDB syncs what is in it, not its name
   const database: Database = new ClassicLevel(directory, {
     keyEncoding: "utf8",
     valueEncoding: "view",

@@ -5,12 +5,12 @@
  *
  * Which payloads exist is what the log says: it keeps one entry per chunk, the payloads of one write.
  */
-import { mkdir, open, readdir, unlink, type FileHandle } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { open, readdir, unlink, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import type { ExperienceId } from "../../rl/types.js";
 import { storageError } from "../../shared/errors.js";
-import { syncFolder } from "../../shared/synced-files.js";
+import { makeSyncedFolder, syncFolder } from "../../shared/synced-files.js";
 
 /** A file that has grown to this gets no more payloads. */
 const FILE_BYTES = 64 << 20;
@@ -57,7 +57,7 @@ export class PayloadFiles {
   /** @param chunks those the log knows; files of none of them are left from a crash and go */
   static async open(folder: string, chunks: readonly Chunk[]): Promise<PayloadFiles> {
     const files = new PayloadFiles(folder);
-    if ((await mkdir(folder, { recursive: true })) !== undefined) await syncFolder(dirname(folder));
+    await makeSyncedFolder(folder);
     const stored = (await readdir(folder)).filter((name) => name.endsWith(".payloads")).map(parseFloat);
     for (const number of stored) files.add(number);
     for (const chunk of chunks) {

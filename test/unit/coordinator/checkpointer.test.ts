@@ -247,32 +247,38 @@ describe("a checkpoint", () => {
 });
 
 describe("a coordinator that is killed while it saves", () => {
-  it("leaves the old checkpoint or the new one, whole and named, at every change of the file system", async () => {
-    const outcomes: string[] = [];
-    for (let change = 1, wasKilled = true; wasKilled; change++) {
-      await end();
-      await begin();
-      for (const step of [2, 4]) await save(step);
-      dieAtChange(change);
-      await save(6);
-      wasKilled = liveAgain();
-      await checkpointer.clean();
-      const { checkpoint, olderCheckpoints } = host.state.durable;
-      for (const { checkpointId, step } of [checkpoint!, ...olderCheckpoints]) {
-        await expect(verify(folderOf(checkpointId))).resolves.toMatchObject({ step });
-        const state = await checkpointer.stateOf(checkpointId);
-        expect(readFileSync(state.localPath, "utf8")).toBe(`state after step ${step}`);
+  it.each([
+    ["lost", true, ["4 ppo-000004", "6 ppo-000006"]],
+    ["kept", false, ["4 ppo-000004", "4 ppo-000006", "6 ppo-000006"]],
+  ])(
+    "leaves the old checkpoint or the new one, whole and named, at every change of the file system, new names %s",
+    async (_, losesNames, expected) => {
+      const outcomes: string[] = [];
+      for (let change = 1, wasKilled = true; wasKilled; change++) {
+        await end();
+        await begin();
+        for (const step of [2, 4]) await save(step);
+        dieAtChange(change, { losesNames });
+        await save(6);
+        wasKilled = liveAgain();
+        await checkpointer.clean();
+        const { checkpoint, olderCheckpoints } = host.state.durable;
+        for (const { checkpointId, step } of [checkpoint!, ...olderCheckpoints]) {
+          await expect(verify(folderOf(checkpointId))).resolves.toMatchObject({ step });
+          const state = await checkpointer.stateOf(checkpointId);
+          expect(readFileSync(state.localPath, "utf8")).toBe(`state after step ${step}`);
+        }
+        const latest = readFileSync(folderOf("latest"), "utf8");
+        await expect(verify(folderOf(latest))).resolves.toBeDefined();
+        expect(checkpoints().filter((name) => name.startsWith(".tmp-"))).toEqual([]);
+        outcomes.push(`${checkpoint!.step} ${latest}`);
+        expect(await save(8)).toBe(true);
+        expect(readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000008");
       }
-      const latest = readFileSync(folderOf("latest"), "utf8");
-      await expect(verify(folderOf(latest))).resolves.toBeDefined();
-      expect(checkpoints().filter((name) => name.startsWith(".tmp-"))).toEqual([]);
-      outcomes.push(`${checkpoint!.step} ${latest}`);
-      expect(await save(8)).toBe(true);
-      expect(readFileSync(folderOf("latest"), "utf8")).toBe("ppo-000008");
-    }
-    expect([...new Set(outcomes)]).toEqual(["4 ppo-000004", "4 ppo-000006", "6 ppo-000006"]);
-    expect(outcomes.length).toBeGreaterThan(30);
-  });
+      expect([...new Set(outcomes)]).toEqual(expected);
+      expect(outcomes.length).toBeGreaterThan(30);
+    },
+  );
 });
 
 describe("verify", () => {
