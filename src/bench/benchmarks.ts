@@ -1,5 +1,5 @@
 /** The benchmarks: what each measures, with which models, and how its numbers become rows. */
-import { contest, ourSide, peerSide, type SideCommand, type SideConfig, type Standing } from "./contest.js";
+import { contest, fastestOf, ourSide, peerSide, peerSides, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER, type ModelName } from "./models.js";
 import { asynchronous, clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { CURVES, growth } from "./growth.js";
@@ -23,7 +23,7 @@ interface Case {
   readonly config: Readonly<Record<string, number | readonly number[]>>;
 }
 
-/** One side against one or more peers on each of `cases`; `toRows` turns two standings into rows. */
+/** One side against the fastest of one or more peers on each of `cases`; `toRows` turns two standings into rows. */
 async function* duels(
   name: string,
   side: SideName,
@@ -36,10 +36,13 @@ async function* duels(
     const label = `${model} ${text}, ${threads} threads`;
     if (!label.includes(only)) continue;
     const shared: SideConfig = { ...MODELS[model], ...config, threads };
-    const opponents = peers.map((peer) => peerSide(peer, shared, peer)).filter((peer) => peer !== null);
-    const sides: SideCommand[] = [ourSide(side, shared), ...opponents];
-    const [ours, ...others] = await contest(sides, { rounds, warmups: 2 });
-    for (const peer of others.length === 0 ? [null] : others) {
+    const opponents = peers.map((peer) => peerSides(peer, shared, peer));
+    const [ours, ...others] = await contest([ourSide(side, shared), ...opponents.flat()], {
+      rounds,
+      warmups: 2,
+    });
+    const best = opponents.map((ofPeer) => fastestOf(others.splice(0, ofPeer.length)));
+    for (const peer of best.every((one) => one === null) ? [null] : best) {
       for (const row of toRows(ours, peer))
         yield { name, config: label, ...row, peerName: peer?.version ?? NO_PEER };
     }

@@ -60,6 +60,22 @@ export function peerSide(script: string, config: SideConfig, label = "peer"): Si
   return { label, command: python, args: [main, script, JSON.stringify(config)] };
 }
 
+/** The peer once for each number of threads worth trying, one and as many as ours: its fastest counts (`fastestOf`). */
+export function peerSides(script: string, config: SideConfig, label = "peer"): SideCommand[] {
+  return [...new Set([1, config.threads])]
+    .map((threads) => peerSide(script, { ...config, threads }, `${label}, ${threads} threads`))
+    .filter((side) => side !== null);
+}
+
+/** The standing with the least time per unit; null of none. */
+export function fastestOf(standings: readonly Standing[]): Standing | null {
+  const secondsOf = ({ seconds, units }: Standing) => seconds / units;
+  return standings.reduce<Standing | null>(
+    (best, one) => (best === null || secondsOf(one) < secondsOf(best) ? one : best),
+    null,
+  );
+}
+
 export interface ContestOptions {
   /** Measured turns per side. */
   readonly rounds: number;
@@ -123,7 +139,7 @@ class Contestant {
     this.label = label;
     this.child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
-      env: { OMP_WAIT_POLICY: "PASSIVE", ...process.env },
+      env: process.env,
     });
     this.child.on("error", (error) => (this.errors += error.message));
     this.child.stderr!.on(

@@ -3,7 +3,7 @@
  * collecting the next experience while training gains.
  */
 import type { BenchOptions, Benchmark } from "./benchmarks.js";
-import { contest, ourSide, peerSide, type SideConfig, type Standing } from "./contest.js";
+import { contest, fastestOf, ourSide, peerSides, type SideConfig, type Standing } from "./contest.js";
 import { MODELS, NO_PEER } from "./models.js";
 import { ratioOf } from "./row.js";
 
@@ -32,25 +32,25 @@ function casesOf({ threads, only }: BenchOptions): { label: string; config: Side
 export const ppoIteration: Benchmark = async function* (options) {
   for (const { label, config } of casesOf(options)) {
     const cluster = { ...config, threads: 1, workers: options.threads };
-    const peer = peerSide("ppo_iteration", config, "TRL");
     const sides = [
       ourSide("ppo-iteration", config),
       ourSide("cluster-iteration", cluster, "cluster"),
-      ...(peer === null ? [] : [peer]),
+      ...peerSides("ppo_iteration", config, "TRL"),
     ];
-    const [single, spread, theirs] = await contest(sides, { rounds: options.rounds, warmups: 1 });
+    const [single, spread, ...peers] = await contest(sides, { rounds: options.rounds, warmups: 1 });
+    const theirs = fastestOf(peers);
     const row = { name: "ppo-iteration", peerName: theirs?.version ?? NO_PEER };
     const timed = (ours: Standing, unit: string) => ({
       ...row,
       config: label,
       unit,
       ours: ours.seconds * 1000,
-      peer: theirs === undefined ? null : theirs.seconds * 1000,
+      peer: theirs === null ? null : theirs.seconds * 1000,
       ratio: ratioOf(ours.seconds, theirs?.seconds ?? null),
     });
     yield {
       ...timed(single, "ms in one process (less is better)"),
-      ...(theirs === undefined ? {} : { cpuRatio: single.cpuSeconds / theirs.cpuSeconds }),
+      ...(theirs === null ? {} : { cpuRatio: single.cpuSeconds / theirs.cpuSeconds }),
     };
     yield timed(spread, `ms with ${options.threads}+${options.threads} workers (less is better)`);
     yield {

@@ -73,7 +73,7 @@ export async function open(config: PpoIterationConfig): Promise<Side> {
     temperature: 1,
     topK: 0,
     topP: 1,
-    minNewTokens: 0,
+    minNewTokens: responseTokens,
     maxNewTokens: responseTokens,
     repetitionPenalty: 1,
     greedy: false,
