@@ -79,11 +79,19 @@ export function updatesOf(program: Program, result: ProgramResult): Update[] {
   return updates;
 }
 
+/** Layouts found equal: a decode step of half a millisecond would compare hundreds of names each time. */
+const equalLayouts = new WeakMap<Layout, WeakSet<Layout>>();
+
 function sameLayout(a: Layout, b: Layout): boolean {
-  if (a === b) return true;
+  if (a === b || equalLayouts.get(a)?.has(b) === true) return true;
   if (a.size !== b.size || a.entries.length !== b.entries.length) return false;
-  return a.entries.every((entry, i) => {
+  const isSame = a.entries.every((entry, i) => {
     const other = b.entries[i];
     return entry.name === other.name && entry.shape.join() === other.shape.join();
   });
+  if (isSame) {
+    const known = equalLayouts.get(a) ?? new WeakSet();
+    equalLayouts.set(a, known.add(b));
+  }
+  return isSame;
 }

@@ -1,4 +1,4 @@
-import type { Arena, Engine, HostArrays } from "../engine/engine.js";
+import type { Arena, Engine, HostArrays, Program } from "../engine/engine.js";
 import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
@@ -77,11 +77,13 @@ export interface Generated {
  */
 export class Generator {
   private readonly shape: GenerationShape;
+  private readonly decodeStep: Program;
   private readonly cache: Arena;
   private readonly sampler: TokenSampler;
   private readonly prefillRows: number;
   private readonly eosIds: readonly number[];
   private readonly stopIds: readonly number[];
+  private readonly endingIds: readonly number[];
   private stopDetector: StopDetector | null = null;
 
   constructor(private readonly options: GeneratorOptions) {
@@ -110,11 +112,13 @@ export class Generator {
       slots: rows,
       slotTokens: maxSequenceTokens,
     };
+    this.decodeStep = decodeProgram(this.shape);
     this.cache = engine.createArena(cache);
     this.sampler = new TokenSampler(spec.vocabularySize);
     this.prefillRows = options.prefillRows ?? 4;
     this.eosIds = options.eosIds ?? spec.eosTokenIds;
     this.stopIds = options.stopIds ?? [];
+    this.endingIds = [...this.eosIds, ...this.stopIds];
   }
 
   /**
@@ -203,7 +207,7 @@ export class Generator {
     // An idle slot decodes token 0 at position 0; its next prefill overwrites that.
     const ids = Int32Array.from(slots, (sequence) => sequence?.lastToken ?? 0);
     const lengths = Int32Array.from(slots, (sequence) => (sequence === null ? 0 : sequence.length - 1));
-    const program = await this.options.engine.compile(decodeProgram(this.shape));
+    const program = await this.options.engine.compile(this.decodeStep);
     const outputs = await program.run(
       { ...arenas, cache: this.cache },
       { ids, lengths, inverseTemperature: inverseTemperature(sampling) },
@@ -224,7 +228,7 @@ export class Generator {
     const drawn = this.sampler.drawRow(logitRow(outputs, row, this.shape.spec.vocabularySize), sampling, {
       uniform: uniformAt(sampling.seed, sequence.stream, index),
       seen: sequence.seen,
-      forbidden: index < sampling.minNewTokens ? [...this.eosIds, ...this.stopIds] : [],
+      forbidden: index < sampling.minNewTokens ? this.endingIds : NONE,
       key: sequence.key,
     });
     const completesStop = this.advanceStops(sequence, drawn.token, index >= sampling.minNewTokens);
@@ -285,6 +289,8 @@ export class Generator {
     }
   }
 }
+
+const NONE: readonly number[] = [];
 
 const inverseTemperature = ({ temperature }: SamplingOptions): Float32Array =>
   Float32Array.of(1 / temperature);

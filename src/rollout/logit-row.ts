@@ -41,41 +41,60 @@ export function drawByBlocks(
   forbidden: readonly number[],
   uniform: number,
 ): { readonly token: number; readonly logprob: number } | null {
-  const weight = (id: number): number =>
-    forbidden.includes(id) ? 0 : expNegative((logits[id] - highest) * inverseTemperature);
+  const scale: Scale = { highest, inverseTemperature };
   const changed = new Map<number, number>();
   for (const id of forbidden) {
     const block = Math.floor(id / SUM_BLOCK);
-    if (!changed.has(block)) changed.set(block, sumOfBlock(block, logits.length, weight));
+    if (!changed.has(block)) changed.set(block, allowedSum(logits, block, scale, forbidden));
   }
+  const sumOf = (block: number): number => (changed.size === 0 ? undefined : changed.get(block)) ?? sums[block];
   let total = 0;
-  for (let block = 0; block < sums.length; block++) total += changed.get(block) ?? sums[block];
+  for (let block = 0; block < sums.length; block++) total += sumOf(block);
   if (total < LEAST_MASS) return null;
 
   const target = uniform * total;
   let cumulative = 0;
   let block = 0;
   while (block < sums.length - 1) {
-    const next = cumulative + (changed.get(block) ?? sums[block]);
+    const next = cumulative + sumOf(block);
     if (next > target) break;
     cumulative = next;
     block++;
   }
   // Rounding may keep the block's own weights from reaching the target: then its last possible token stands.
   let token = -1;
-  for (let id = block * SUM_BLOCK; id < logits.length; id++) {
-    const share = weight(id);
-    if (share > 0) token = id;
-    cumulative += share;
-    if (token >= 0 && (cumulative > target || id >= (block + 1) * SUM_BLOCK)) break;
+  for (; token < 0 && block < sums.length; block++) {
+    const isWhole = !changed.has(block);
+    const end = Math.min((block + 1) * SUM_BLOCK, logits.length);
+    for (let id = block * SUM_BLOCK; id < end; id++) {
+      const share = expNegative((logits[id] - highest) * inverseTemperature);
+      if (share === 0 || !(isWhole || !forbidden.includes(id))) continue;
+      token = id;
+      cumulative += share;
+      if (cumulative > target) break;
+    }
   }
   if (token < 0) return null;
   return { token, logprob: (logits[token] - highest) * inverseTemperature - Math.log(total) };
 }
 
-function sumOfBlock(block: number, vocabularySize: number, weight: (id: number) => number): number {
-  const end = Math.min((block + 1) * SUM_BLOCK, vocabularySize);
+/** What turns a logit into a weight: exp((logit − highest) · inverseTemperature). */
+interface Scale {
+  readonly highest: number;
+  readonly inverseTemperature: number;
+}
+
+/** Weight of a block's tokens but for the forbidden ones. */
+function allowedSum(
+  logits: Float32Array,
+  block: number,
+  { highest, inverseTemperature }: Scale,
+  forbidden: readonly number[],
+): number {
+  const end = Math.min((block + 1) * SUM_BLOCK, logits.length);
   let sum = 0;
-  for (let id = block * SUM_BLOCK; id < end; id++) sum += weight(id);
+  for (let id = block * SUM_BLOCK; id < end; id++) {
+    if (!forbidden.includes(id)) sum += expNegative((logits[id] - highest) * inverseTemperature);
+  }
   return sum;
 }
