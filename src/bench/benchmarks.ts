@@ -1,5 +1,13 @@
 /** The benchmarks: what each measures, with which models, and how its numbers become rows. */
-import { contest, fastestOf, ourSide, peerSide, peerSides, type SideConfig, type Standing } from "./contest.js";
+import {
+  contest,
+  fastestOf,
+  ourSide,
+  peerSide,
+  peerSides,
+  type SideConfig,
+  type Standing,
+} from "./contest.js";
 import { MODELS, NO_PEER, type ModelName } from "./models.js";
 import { asynchronous, clusterOverhead, ppoIteration } from "./ppo-benchmarks.js";
 import { CURVES, growth } from "./growth.js";

@@ -47,7 +47,8 @@ export function drawByBlocks(
     const block = Math.floor(id / SUM_BLOCK);
     if (!changed.has(block)) changed.set(block, allowedSum(logits, block, scale, forbidden));
   }
-  const sumOf = (block: number): number => (changed.size === 0 ? undefined : changed.get(block)) ?? sums[block];
+  const sumOf = (block: number): number =>
+    (changed.size === 0 ? undefined : changed.get(block)) ?? sums[block];
   let total = 0;
   for (let block = 0; block < sums.length; block++) total += sumOf(block);
   if (total < LEAST_MASS) return null;
