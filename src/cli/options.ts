@@ -51,7 +51,7 @@ export const addRunOptions = (command: Command): Command =>
   command
     .option("--run-dir <dir>", "folder for everything the run writes (default: runs/<name>-<time>)")
     .addOption(resumeOption())
-    .option("--allow-drift", "continue a run although settings that change results differ")
+    .addOption(allowDriftOption())
     .option("--rollouts <n>", "rollout processes", wholeNumber(0, 4096))
     .option("--learners <n>", "learner processes", wholeNumber(0, 4096))
     .option("--seed <n>", "seed of everything random", wholeNumber(0, 4_294_967_295))
@@ -62,6 +62,9 @@ export const addRunOptions = (command: Command): Command =>
       wholeNumber(0),
       10,
     );
+
+export const allowDriftOption = (): Option =>
+  new Option("--allow-drift", "continue a run although settings that change results differ");
 
 export const resumeOption = (): Option =>
   new Option("--resume <mode>", "auto: continue the run that the folder holds, if it holds one").choices([

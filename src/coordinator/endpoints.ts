@@ -13,6 +13,7 @@ import { TroupeError } from "../shared/errors.js";
 import { makeArtifactService } from "./artifact-service.js";
 import { makeControlService } from "./control-service.js";
 import type { Coordinator } from "./coordinator.js";
+import type { JsonValue } from "./core/index.js";
 import { listenAgain } from "./listen-again.js";
 import { makeMembershipService, type AdmitWorker } from "./membership-service.js";
 import { makeRunStatus } from "./run-status.js";
@@ -60,7 +61,7 @@ export async function openEndpoints(coordinator: Coordinator, options: EndpointO
   const patienceMs = options.isResumed ? undefined : 0;
   const services = makeServices(coordinator, options.admitWorker);
   const serving = rpcOptions(coordinator, options);
-  host.dispatch({ type: "CoordinatorStarted" });
+  host.dispatch({ type: "CoordinatorStarted", config: config as unknown as JsonValue });
   await host.settled();
   end.signal.throwIfAborted();
   const server = await listenAgain(() => startRpcServer(services, serving), end.signal, patienceMs);

@@ -9,7 +9,7 @@ import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirecti
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerService.js";
 import { abortable, sleep } from "../shared/abort.js";
-import { TroupeError, protocolError } from "../shared/errors.js";
+import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests } from "./learner-requests.js";
@@ -72,10 +72,20 @@ export class LearnerGroup {
     });
   }
 
-  /** Learners join the stage as they register; steps start once enough of them stand at the same place. */
+  /**
+   * Learners join the stage as they register; steps start once enough of them stand at the same place.
+   * @throws {TroupeError} CONFIG when the stage's finished steps are of another size than those to come
+   */
   startStage(setup: StageSetup): void {
+    const { host } = this.options;
+    const { minibatchesPerStep } = this;
+    const { stage, minibatchesPerStep: before } = host.state.durable;
+    if (stage === setup.stage && before !== null && before !== minibatchesPerStep)
+      throw configError(
+        `cluster.sync, cluster.syncEvery: stage ${stage} was begun with ${before} minibatches to a step, now a step has ${minibatchesPerStep}; how far it has come is counted in steps, so finish the stage with the former settings`,
+      );
     this.setup = setup;
-    this.options.host.dispatch({ type: "StageStarted", stage: setup.stage });
+    host.dispatch({ type: "StageStarted", stage: setup.stage, minibatchesPerStep });
     this.healer.enter(setup);
     this.steps.enter(setup);
   }

@@ -41,11 +41,15 @@ export interface StageSetup {
   readonly stage: string;
   readonly models: readonly ModelRef[];
   readonly tokenizer: TokenizerInfo;
-  /** Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated. */
+  /**
+   * Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated.
+   * @param shardCount into how many micro-shards it is cut: the settings may say another number by now
+   */
   readonly materialize: (
     experienceIds: readonly string[],
     input: JsonValue,
     step: number,
+    shardCount: number,
   ) => Promise<StepInputs>;
   /** Full training state of a checkpoint of this stage. */
   readonly checkpointState: (checkpointId: string) => Promise<ArtifactRef__Output>;
@@ -265,7 +269,7 @@ export class OptimizerSteps {
     if (this.rounds !== undefined) return this.rounds.start(effect, setup);
     const exchange = this.allReduce.open(generation, step, shardCount, members);
     if (this.inputs?.step !== step)
-      this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step) };
+      this.inputs = { step, value: setup.materialize(effect.experienceIds, effect.input, step, shardCount) };
     const { shards, denominator, ptxDenominator, learningRates } = await this.inputs.value;
     const begin = async (member: StepMember) => {
       const { workerId, incarnation } = member;

@@ -77,6 +77,7 @@ export class ParameterRounds {
         update.experienceIds,
         update.input,
         update.optimizerStep,
+        effect.shardCount,
       );
       if (this.round !== round) return; // given up meanwhile
       for (const { workerId, firstShard, shardCount } of shareShards(members, shards.length)) {

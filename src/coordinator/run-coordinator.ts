@@ -25,6 +25,8 @@ export interface CoordinatorOptions {
   readonly httpHost?: string;
   /** "auto" continues the run the directory holds; its journal says where. */
   readonly resume?: "auto";
+  /** Go on although settings that change results differ from those the run was started with. */
+  readonly allowDrift?: boolean;
   /** Wait for the coordinator that leads the run, and go on with it when that one is gone. */
   readonly standby?: boolean;
   /** Which workers' machines are fit for the run. @default all */
@@ -34,11 +36,11 @@ export interface CoordinatorOptions {
 
 /** Runs until the stages are done, the run is stopped, or it fails. */
 export async function runCoordinator(options: CoordinatorOptions): Promise<void> {
-  const { config, signal, standby = false, admitWorker } = options;
+  const { config, signal, standby = false, allowDrift = false, admitWorker } = options;
   const runDir = resolve(options.runDir);
   const credentials = readCredentials(config);
   const mayContinue = options.resume === "auto";
-  const durability = await openDurability({ config, runDir, standby, mayContinue, signal });
+  const durability = await openDurability({ config, runDir, standby, mayContinue, allowDrift, signal });
   if (durability === undefined) return;
   const isResumed = followsAnother({ mayContinue, standby }, durability.recovered);
   const coordinator = await openCoordinator({ config, runDir, durability, ...credentials, signal });

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { createHash, randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { refuseDrift } from "../config/drift.js";
 import type { Config } from "../config/schema.js";
 import { createLogger } from "../observability/logger.js";
 import { configError, dataError, describeError, storageError } from "../shared/errors.js";
@@ -21,6 +22,8 @@ export interface DurabilityOptions {
   readonly standby: boolean;
   /** Go on with a run that exists: the one in the directory, or with NATS one that another directory began. */
   readonly mayContinue: boolean;
+  /** Go on although settings that change results differ. */
+  readonly allowDrift: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -51,7 +54,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
       throw configError("--standby needs a journal that several machines reach: set cluster.durable to nats");
     await makeSyncedFolder(runDir);
     const log = await openLevelLog(join(runDir, "journal"), { onCompactionFailed });
-    const recovered = await recover(log, config);
+    const recovered = await recover(log, runDir, options);
     try {
       if (holdsRun(recovered) && !options.mayContinue)
         throw configError(
@@ -87,7 +90,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     await replaceSynced(runIdFile(runDir), runId + "\n");
     const owner = `${hostname()} ${process.pid}`;
     const log = await openNatsLog(connection, { ...nats, owner, onCompactionFailed });
-    const recovered = await recover(log, config);
+    const recovered = await recover(log, `NATS under ${nats.run}`, options);
     if (durable.files === "disk") return { log, recovered, files: FILES_ON_DISK, runId, leadership };
     const { openNatsFiles } = await import("./journal/nats-files.js");
     const files = await openNatsFiles(connection, { ...nats, owner, runDir });
@@ -115,10 +118,16 @@ export const followsAnother = (
   recovered: DurableState,
 ): boolean => mayContinue || standby || holdsRun(recovered);
 
-async function recover(log: DurableLog, { ppo }: Config): Promise<DurableState> {
+async function recover(
+  log: DurableLog,
+  where: string,
+  { config, allowDrift }: DurabilityOptions,
+): Promise<DurableState> {
   try {
     const recovered = await log.recover();
-    checkStaleness(recovered, ppo.staleness);
+    checkStaleness(recovered, config.ppo.staleness);
+    if (recovered.config !== null && holdsRun(recovered) && !allowDrift)
+      refuseDrift(recovered.config, config, where);
     return recovered;
   } catch (error) {
     await log.close();

@@ -81,6 +81,7 @@ export async function launch(options: LaunchOptions): Promise<void> {
         coordinatorArgs: (again) => [
           ...[directory.configPath, "--run-dir", directory.path],
           ...(directory.isResumed || again > 0 ? ["--resume", "auto"] : []),
+          ...(directory.allowsDrift ? ["--allow-drift"] : []),
           ...(address === undefined ? [] : ["--port", String(portOf(address.grpcAddress))]),
           ...(address === undefined ? [] : ["--http-port", String(portOf(address.httpAddress))]),
         ],

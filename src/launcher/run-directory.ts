@@ -12,6 +12,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { link, mkdir, readFile, rm, unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parse, stringify } from "yaml";
+import { refuseDrift } from "../config/drift.js";
 import type { Config } from "../config/schema.js";
 import { sleep } from "../shared/abort.js";
 import { configError, storageError, TroupeError } from "../shared/errors.js";
@@ -22,6 +23,8 @@ export interface RunDirectory {
   readonly path: string;
   /** It holds a run that is to be continued. */
   readonly isResumed: boolean;
+  /** It goes on although settings that change results differ. */
+  readonly allowsDrift: boolean;
   readonly configPath: string;
   readonly logDir: string;
   /** Lets another launcher in. Idempotent. */
@@ -39,8 +42,6 @@ export interface OpenRunDirectoryOptions {
 }
 
 const TRACES_OF_A_RUN = ["config.yaml", "coordinator.json", "journal", "checkpoints", "summary.json"];
-/** What may differ when a run is continued: it changes where and how fast, not what is computed. */
-const FREE_TO_CHANGE = new Set(["name", "stages", "cluster", "checkpoint", "engine", "eval"]);
 
 /**
  * Locks the directory, making it if needed, and writes `config.yaml`.
@@ -65,12 +66,14 @@ export async function openRunDirectory(
       );
     }
     const configPath = join(folder, "config.yaml");
-    if (isExisting && options.allowDrift !== true) await refuseDrift(configPath, options.config);
+    const allowsDrift = options.allowDrift === true;
+    if (isExisting && !allowsDrift) await refuseDriftFrom(configPath, options.config);
     await writeAtomically(
       configPath,
       `# The complete configuration of this run.\n${stringify(options.config)}`,
     );
-    return { path: folder, isResumed: isExisting, configPath, logDir: join(folder, "logs"), release };
+    const logDir = join(folder, "logs");
+    return { path: folder, isResumed: isExisting, allowsDrift, configPath, logDir, release };
   } catch (error) {
     await release();
     throw error;
@@ -193,27 +196,8 @@ function processStart(pid: number): string | null {
   }
 }
 
-async function refuseDrift(configPath: string, config: Config): Promise<void> {
+async function refuseDriftFrom(configPath: string, config: Config): Promise<void> {
   const text = await readFile(configPath, "utf8").catch(() => undefined);
   if (text === undefined) return; // ended before it was written
-  const before = parse(text, { maxAliasCount: 0 }) as Record<string, unknown>;
-  const drift = Object.entries(config)
-    .filter(([key]) => !FREE_TO_CHANGE.has(key))
-    .flatMap(([key, value]) => differences(key, before[key], value));
-  if (drift.length === 0) return;
-  throw configError(
-    `the run in ${configPath} was started with other settings:\n${drift.map((line) => `  ${line}`).join("\n")}\n` +
-      "Use the same configuration, name another --run-dir, or pass --allow-drift to go on with the new values.",
-  );
-}
-
-function differences(path: string, before: unknown, now: unknown): string[] {
-  const isGroup = (value: unknown): value is Record<string, unknown> =>
-    typeof value === "object" && value !== null && !Array.isArray(value);
-  if (isGroup(before) && isGroup(now)) {
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])];
-    return keys.flatMap((key) => differences(`${path}.${key}`, before[key], now[key]));
-  }
-  const [was, is] = [JSON.stringify(before), JSON.stringify(now)];
-  return was === is ? [] : [`${path}: was ${was ?? "unset"}, is now ${is ?? "unset"}`];
+  refuseDrift(parse(text, { maxAliasCount: 0 }), config, configPath);
 }

@@ -57,13 +57,21 @@ export class PpoMinibatches {
     this.made = { iteration, byId };
   }
 
-  /** @param input what the manifest tells besides the ids, see `ppoUpdate` */
-  async materialize(ids: readonly ExperienceId[], input: JsonValue, step: number): Promise<StepInputs> {
+  /**
+   * @param input what the manifest tells besides the ids, see `ppoUpdate`
+   * @param wantedShards the manifest's: of a minibatch with few rows fewer
+   */
+  async materialize(
+    ids: readonly ExperienceId[],
+    input: JsonValue,
+    step: number,
+    wantedShards: number,
+  ): Promise<StepInputs> {
     const { iteration, klCoef } = input as { iteration: number; klCoef: number };
     await this.normalizerSet.promise;
     const byId = await this.experiencesOf(iteration, klCoef);
     const rows = ids.map((id) => byId.get(id) as Experience);
-    const shardCount = shardCountOf(rows.length, this.run.config.cluster.microShards);
+    const shardCount = shardCountOf(rows.length, wantedShards);
     const parts = cutMicroShards(rows, shardCount, (row) => row.promptIds.length + row.responseIds.length);
     const ptx = this.ptxRows(step, rows.length);
     const ptxParts = ptx.length === 0 ? undefined : cutMicroShards(ptx, shardCount, (row) => row.ids.length);

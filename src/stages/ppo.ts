@@ -39,7 +39,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     stage: "ppo",
     models: versions.trained,
     tokenizer: run.tokens,
-    materialize: (ids, input, step) => minibatches.materialize(ids, input, step),
+    materialize: (...manifest) => minibatches.materialize(...manifest),
     checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
   });
 

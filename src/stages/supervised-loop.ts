@@ -56,7 +56,7 @@ export async function runSupervisedStage<Row>(
     models: [{ ...stage.model, role: "model", head: stage.head }],
     tokenizer: run.tokens,
     checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
-    materialize: async (_ids, _input, step) => steps.inputsOf(step),
+    materialize: async (_ids, _input, step, shardCount) => steps.inputsOf(step, shardCount),
   });
 
   const { stage: openStage, finishedStep } = host.state.durable;
@@ -124,11 +124,11 @@ class SupervisedSteps<Row> {
     return roundRequest(new Array<StepRequest>(count).fill(request), step, first + 1);
   }
 
-  /** @param optimizerStep from 1 */
-  inputsOf(optimizerStep: number): StepInputs {
+  /** @param optimizerStep from 1 @param shardCount the manifest's */
+  inputsOf(optimizerStep: number, shardCount: number): StepInputs {
     const { stage } = this;
     const batch = this.minibatch(optimizerStep);
-    const parts = cutMicroShards(batch, this.shardCount, stage.lengthOf);
+    const parts = cutMicroShards(batch, shardCount, stage.lengthOf);
     return {
       shards: parts.map((part, index): MicroShard => ({ index, rows: stage.wrap(part) })),
       denominator: stage.denominatorOf(batch),

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { Lifetime } from "../lifetime.js";
 import {
   addConfigOptions,
+  allowDriftOption,
   loadForCommand,
   resumeOption,
   wholeNumber,
@@ -21,6 +22,7 @@ interface CoordinatorOptions extends ConfigOptions {
   readonly tlsClientCa?: string;
   readonly insecure?: boolean;
   readonly resume?: "auto";
+  readonly allowDrift?: boolean;
   readonly standby?: boolean;
 }
 
@@ -42,6 +44,7 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
     .option("--tls-client-ca <file>", "also ask every caller for a certificate this authority signed")
     .option("--insecure", "listen beyond loopback without TLS")
     .addOption(resumeOption())
+    .addOption(allowDriftOption())
     .option(
       "--standby",
       "wait for the coordinator that leads, and take over when it is gone (cluster.durable)",
@@ -68,6 +71,7 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         runDir: options.runDir,
         httpHost: options.httpHost,
         resume: options.resume,
+        allowDrift: options.allowDrift,
         standby: options.standby,
         admitWorker: await workerAdmission(config),
         signal,

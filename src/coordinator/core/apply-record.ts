@@ -18,10 +18,12 @@ export function applyRecord(state: DurableState, record: DurableRecord): void {
     case "EpochStarted":
       require(record.epoch > state.epoch, record, `epoch ${state.epoch} is already open`);
       state.epoch = record.epoch;
+      state.config = record.config ?? state.config;
       return;
     case "StageStarted":
       require(state.stage === null, record, `stage ${state.stage} is still open`);
       state.stage = record.stage;
+      state.minibatchesPerStep = record.minibatchesPerStep ?? null;
       state.finishedStep = 0;
       state.consecutiveSkips = 0;
       state.holders = [];

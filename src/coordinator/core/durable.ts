@@ -73,9 +73,13 @@ export interface SavedCheckpoint {
 
 export interface DurableState {
   epoch: number;
+  /** The run's settings; null when they are not known. */
+  config: JsonValue;
   /** Highest generation ever opened. */
   generation: number;
   stage: string | null;
+  /** Minibatches that make one step of the stage; null when not known. */
+  minibatchesPerStep: number | null;
   finishedStages: string[];
   /** Last finished (committed or skipped) step of the stage; 0 before the first. */
   finishedStep: number;
@@ -111,8 +115,10 @@ export interface DurableState {
 export function emptyDurableState(): DurableState {
   return {
     epoch: 0,
+    config: null,
     generation: 0,
     stage: null,
+    minibatchesPerStep: null,
     finishedStages: [],
     finishedStep: 0,
     committedSteps: 0,

@@ -178,6 +178,8 @@ export interface RoundTrained {
 /** First event of every coordinator process, after replay: opens a new epoch. */
 export interface CoordinatorStarted {
   readonly type: "CoordinatorStarted";
+  /** The run's settings from now on; left out where nobody compares them. */
+  readonly config?: JsonValue;
 }
 /** Time passed; due at `nextDeadlineMs` at the latest. */
 export interface Tick {
@@ -187,6 +189,8 @@ export interface Tick {
 export interface StageStarted {
   readonly type: "StageStarted";
   readonly stage: string;
+  /** Minibatches that make one step: what its step numbers count. */
+  readonly minibatchesPerStep?: number;
 }
 /** The stage is over: whatever is still open or buffered is dropped. */
 export interface StageFinished {

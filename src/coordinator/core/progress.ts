@@ -4,6 +4,7 @@ import type {
   CheckpointSaved,
   IterationCommitted,
   IterationStarted,
+  StageStarted,
   VersionPublished,
 } from "./events.js";
 import { closeIterations, dropStale } from "./ledger.js";
@@ -14,11 +15,16 @@ import type { CoordinatorState } from "./state.js";
 import { abort } from "./steps.js";
 
 /** Opens the stage at step 0, or resumes it where the journal left it. */
-export function startStage(state: CoordinatorState, stage: string, out: Outbox): void {
+export function startStage(state: CoordinatorState, event: StageStarted, out: Outbox): void {
   const { durable, volatile } = state;
+  const { stage, minibatchesPerStep } = event;
   if (durable.stage === stage || durable.finishedStages.includes(stage)) return;
   if (durable.stage !== null) finishStage(state, durable.stage, out);
-  out.record({ type: "StageStarted", stage });
+  out.record({
+    type: "StageStarted",
+    stage,
+    ...(minibatchesPerStep === undefined ? {} : { minibatchesPerStep }),
+  });
   volatile.stepPatience = 1;
   volatile.groupStep = -1;
   volatile.regroup = null;

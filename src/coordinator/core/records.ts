@@ -16,10 +16,14 @@ export type DropReason = "stale" | "skippedStep" | "leftOut" | "unused" | "stage
 export interface EpochStartedRecord {
   readonly type: "EpochStarted";
   readonly epoch: number;
+  /** The settings it goes on with; older journals lack them. */
+  readonly config?: JsonValue;
 }
 export interface StageStartedRecord {
   readonly type: "StageStarted";
   readonly stage: string;
+  /** Older journals lack it. */
+  readonly minibatchesPerStep?: number;
 }
 export interface StageFinishedRecord {
   readonly type: "StageFinished";

@@ -71,7 +71,11 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
   const { durable, volatile } = state;
   switch (event.type) {
     case "CoordinatorStarted":
-      out.record({ type: "EpochStarted", epoch: durable.epoch + 1 });
+      out.record({
+        type: "EpochStarted",
+        epoch: durable.epoch + 1,
+        ...(event.config === undefined ? {} : { config: event.config }),
+      });
       for (const iteration of durable.collections.keys()) addCollectionTasks(state, iteration);
       dropStale(state, out); // the bound may have been lowered
       return;
@@ -82,7 +86,7 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
     case "PolicyHeld":
       return notePolicyHeld(state, event);
     case "StageStarted":
-      return startStage(state, event.stage, out);
+      return startStage(state, event, out);
     case "StageFinished":
       return finishStage(state, event.stage, out);
     case "IterationStarted":

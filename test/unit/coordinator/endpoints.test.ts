@@ -50,7 +50,7 @@ const configOf = (cluster: Partial<Config["cluster"]>): Config =>
 /** What a coordinator that was killed leaves: epoch 1 with a stage open. */
 async function leaveRun(config: Config): Promise<void> {
   const durability = await openDurability({
-    ...{ config, runDir, standby: false, mayContinue: false },
+    ...{ config, runDir, standby: false, mayContinue: false, allowDrift: false },
     signal: stopping.signal,
   });
   await durability!.log.append([
@@ -82,7 +82,7 @@ it("nobody joins before the epoch is open, however long the dashboard's port sta
   const config = configOf({ port: grpc.port, httpPort: http.port });
   await leaveRun(config);
   const durability = await openDurability({
-    ...{ config, runDir, standby: false, mayContinue: true },
+    ...{ config, runDir, standby: false, mayContinue: true, allowDrift: false },
     signal: stopping.signal,
   });
   const credentials = { tokens: undefined, tls: undefined };

@@ -147,6 +147,7 @@ it("a run keeps the name that its checkpoints carry", async () => {
       runDir: folder(),
       standby: false,
       mayContinue: true,
+      allowDrift: false,
       signal,
     });
     await durability!.log.close();
@@ -171,6 +172,7 @@ it("an empty run-id is no name", async () => {
       runDir,
       standby: false,
       mayContinue: true,
+      allowDrift: false,
       signal: new AbortController().signal,
     }),
   ).rejects.toMatchObject({ code: "DATA", message: expect.stringContaining("run-id") as string });

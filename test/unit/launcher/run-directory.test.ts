@@ -79,7 +79,7 @@ describe("a run directory", () => {
   it("is continued with another number of processes or other stages", async () => {
     const path = fresh();
     await (await openRunDirectory(path, { config: config() })).release();
-    const other = config("cluster.rollouts=7", "engine.threads=2", "checkpoint.keepLast=5", "stages=[ppo]");
+    const other = config("cluster.rollouts=7", "checkpoint.keepLast=5", "stages=[ppo]");
     await (await openRunDirectory(path, { config: other, resume: "auto" })).release();
   });
 

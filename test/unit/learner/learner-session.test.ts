@@ -4,6 +4,7 @@ import type { StageSetup } from "../../../src/coordinator/optimizer-steps.js";
 import type { StepKey } from "../../../src/learner/gradient-sync.js";
 import { denominatorOf } from "../../../src/learner/shards.js";
 import { makeDeferred, sleep } from "../../../src/shared/abort.js";
+import { MemoryLog } from "../../../src/coordinator/journal/index.js";
 import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
 import { PAD, sftRows, sftSettings, shardsOf, VOCABULARY } from "./fixtures.js";
 import { InProcessLearner } from "./in-process-learner.js";
@@ -180,14 +181,57 @@ function loseOneVote(coordinator: RealCoordinator): Promise<void> {
   });
 }
 
+it("a step that is done again is cut as its manifest says", async () => {
+  const log = new MemoryLog();
+  const manifest = { stage: "sft", generation: 1, step: 1 };
+  await log.append([
+    { record: { type: "EpochStarted", epoch: 1 } },
+    { record: { type: "StageStarted", stage: "sft" } },
+    {
+      record: {
+        ...{ type: "StepPrepared", ...manifest, experienceIds: [], input: null },
+        ...{ shardCount: 2, isFinalUse: true },
+      },
+    },
+    { record: { type: "StepCommitted", ...manifest, hash: "of two shards" } },
+  ]);
+  const coordinator = await coordinate({ log });
+  const cut = makeDeferred<number>();
+  coordinator.learners.startStage({
+    ...setup,
+    materialize: (ids, input, number, shardCount) => {
+      cut.resolve(shardCount);
+      return setup.materialize(ids, input, number, shardCount);
+    },
+  });
+  learners.push(new InProcessLearner("learner-0", coordinator.address));
+  expect(await cut.promise).toBe(2);
+});
+
+it("a stage is not gone on with in steps of another size", async () => {
+  const log = new MemoryLog();
+  await log.append([
+    { record: { type: "EpochStarted", epoch: 1 } },
+    { record: { type: "StageStarted", stage: "sft", minibatchesPerStep: 16 } },
+  ]);
+  const { learners: group } = await coordinate({ log });
+  expect(() => group.startStage(setup)).toThrow(
+    /cluster\.syncEvery: stage sft was begun with 16 minibatches to a step, now a step has 1/,
+  );
+  const own = await coordinate();
+  own.learners.startStage(setup);
+  expect(own.host.state.durable.minibatchesPerStep).toBe(1);
+  own.learners.startStage(setup);
+});
+
 it("a step that is given up while it is packed is not sent after the word that it is over", async () => {
   const coordinator = await coordinate({ maxArtifactBytes: 1 << 24 });
   const packed = makeDeferred<void>();
   coordinator.learners.startStage({
     ...setup,
-    materialize: async (ids, input, number) => {
+    materialize: async (ids, input, number, shardCount) => {
       if (number === 2) await packed.promise;
-      return setup.materialize(ids, input, number);
+      return setup.materialize(ids, input, number, shardCount);
     },
   });
   for (const name of ["learner-0", "learner-1"])
