@@ -400,6 +400,11 @@ const clusterSchema = z.strictObject({
     .describe(
       "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this), with up to 8 times as long when no learner was in time; longer than leaseTtlMs",
     ),
+  drainTimeoutMs: durationMs
+    .default(20_000)
+    .describe(
+      "how long a learner that was told to leave (SIGTERM) stays while it alone holds the newest state, for others to copy it; shorter than its supervisor's grace",
+    ),
   bucketTimeoutMs: durationMs
     .default(30_000)
     .describe(

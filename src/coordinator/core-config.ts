@@ -12,6 +12,7 @@ export function coreConfigOf({ cluster, ppo, checkpoint }: Config): CoreConfig {
     round: cluster.sync === "parameters" ? { timeoutMs: cluster.stepTimeoutMs * cluster.syncEvery } : null,
     maxTaskAttempts: cluster.maxTaskAttempts,
     hedgeFactor: cluster.hedgeFactor,
+    drainTimeoutMs: cluster.drainTimeoutMs,
     minLearners: cluster.minLearners,
     maxStalenessVersions: ppo.staleness,
     capacityExperiences: (ppo.staleness + 1) * experiencesPerIteration,

@@ -121,6 +121,9 @@ export class LearnerHealer {
         const directive = { publish: { items, handoverDir: await this.options.artifacts.handoverDir() } };
         const { published } = await this.options.requests.ask(source.workerId, directive, signal);
         if (!published) throw protocolError("expected PublishDone");
+        const { workerId, incarnation, healId } = effect;
+        if (!this.isOvertaken(effect, setup))
+          this.options.host.dispatch({ type: "StateLent", workerId, incarnation, healId });
         return published.artifacts[0];
       }
     }

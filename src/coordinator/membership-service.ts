@@ -14,6 +14,12 @@ import { checkSender, checkSpeaksAs } from "./sender.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 import type { WorkerRole } from "../shared/roles.js";
 
+/** What the core says to a heartbeat. */
+interface Beat {
+  readonly isMember: boolean;
+  readonly isReady: boolean;
+}
+
 type Answer<T> = (error: grpc.ServiceError | null, reply?: T) => void;
 
 /** A repeated round of parameter averaging may come out differently: the journal cannot tell its history. */
@@ -51,20 +57,24 @@ export interface MembershipOptions {
 export function makeMembershipService(options: MembershipOptions): MembershipHandlers {
   const { host, directory, runId, config, metrics } = options;
   const joining = new Map<string, (accepted: AcceptWorker) => void>();
-  const beating = new Map<string, (isMember: boolean) => void>();
+  const beating = new Map<string, (beat: Beat) => void>();
   const beatKey = (workerId: string, incarnation: number) => `${workerId}/${incarnation}`;
 
   host.on("AcceptWorker", (effect) => {
     joining.get(effect.requestId)?.(effect);
     joining.delete(effect.requestId);
   });
-  const settleBeat = (isMember: boolean) => (effect: { workerId: string; incarnation: number }) => {
-    const key = beatKey(effect.workerId, effect.incarnation);
-    beating.get(key)?.(isMember);
+  const settleBeat = (workerId: string, incarnation: number, beat: Beat) => {
+    const key = beatKey(workerId, incarnation);
+    beating.get(key)?.(beat);
     beating.delete(key);
   };
-  host.on("AckHeartbeat", settleBeat(true));
-  host.on("FenceWorker", settleBeat(false));
+  host.on("AckHeartbeat", ({ workerId, incarnation, isReady }) =>
+    settleBeat(workerId, incarnation, { isMember: true, isReady }),
+  );
+  host.on("FenceWorker", ({ workerId, incarnation }) =>
+    settleBeat(workerId, incarnation, { isMember: false, isReady: false }),
+  );
   // What it still sends on its way out comes from nobody's worker, and is no loss.
   host.on("ReleaseWorker", ({ workerId, incarnation }) => directory.left(workerId, incarnation));
   host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
@@ -154,8 +164,9 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
           workerId,
           request._policyVersion === "policyVersion" ? request.policyVersion : undefined,
         );
-        beating.set(beatKey(workerId, incarnation), (isMember) => {
-          answer(null, { directive: !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE" });
+        beating.set(beatKey(workerId, incarnation), ({ isMember, isReady }) => {
+          const directive = !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE";
+          answer(null, { directive, ready: isReady });
         });
         host.dispatch({
           type: "WorkerHeartbeat",

@@ -67,6 +67,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     throw endedBy;
   } finally {
     end.close();
+    if (end.isOver) host.dispatch({ type: "RunClosing" });
     metrics.runActive.set(0);
     // A core that stopped the run releases nobody any more: then the closing server is what workers notice.
     await whenEmpty(directory, end.isOver && host.state.volatile.stopped === null ? DRAIN_MS : 0);

@@ -62,9 +62,11 @@ interface Slot {
   done: Promise<void>;
 }
 
-/** From SIGTERM to SIGKILL. */
+/** From SIGTERM to SIGKILL at the end of a run. */
 const STOP_GRACE_MS = 8_000;
-/** The coordinator stops first, while workers can still answer: a last checkpoint may need their state. */
+/** The same for a process too many, while the run goes on: a learner may hold what others still have to copy. */
+const RETIRE_GRACE_MS = 30_000;
+/** The coordinator stops first: it sends the workers away, and each leaves once its work is handed back. */
 const COORDINATOR_HEAD_START_MS = 4_000;
 
 const COORDINATOR_POLL_MS = 200;
@@ -94,7 +96,7 @@ export class Supervisor {
     for (const slot of this.#slots.values()) {
       if (slot.role !== role || slot.index < count || slot.retired.signal.aborted) continue;
       slot.retired.abort();
-      void slot.child?.stop(STOP_GRACE_MS);
+      void slot.child?.stop(RETIRE_GRACE_MS);
     }
   }
 

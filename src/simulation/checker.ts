@@ -8,6 +8,7 @@
  *   I10 payloads stay while a step may be repeated, and a repeated step reads the same ones
  *   I11 nothing hangs                      I12 refusals change nothing       C1 leases follow true time
  *   I13 trained in its own iteration       W2 policy versions only grow
+ *   I14 learners that leave in turn take nothing along
  */
 import type { History } from "./history.js";
 import type { Scenario } from "./scenario.js";
@@ -35,6 +36,7 @@ export function checkRun(scenario: Scenario, history: History): Violation[] {
   };
   checkLiveness(history, report);
   checkMembership(history, report);
+  checkDepartures(scenario, history, report);
   const ledger = checkLedger(scenario, history, report);
   checkSteps(scenario, history, report);
   if (scenario.rounds !== null) checkRounds(scenario, history, report);
@@ -64,6 +66,13 @@ function checkLiveness(history: History, report: Report): void {
   const hasStopped = history.entries.some((entry) => entry.type === "stopped");
   if (!history.isFinished && !hasStopped)
     report("I11", `run neither finished nor stopped by ${history.endedAtMs} ms`);
+}
+
+/** I14: while learners only leave, each in its turn, somebody always holds the result of the last step. */
+function checkDepartures({ faults, learners }: Scenario, history: History, report: Report): void {
+  if (learners < 2 || faults.length === 0 || faults.some(({ kind }) => kind !== "rollLearners")) return;
+  for (const entry of history.entries)
+    if (entry.type === "started" && entry.isReplay) report("I14", `step ${entry.step} is computed again`);
 }
 
 /** I6: whoever changes something is the last process of its name that was accepted and not removed since. */

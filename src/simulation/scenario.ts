@@ -14,6 +14,7 @@ export type FaultKind =
   | "slowLearner"
   | "drainRollout"
   | "drainLearner"
+  | "rollLearners"
   | "clockJump"
   | "corruptLearner";
 
@@ -22,7 +23,7 @@ export interface Fault {
   readonly atMs: number;
   /** Which worker of the role, modulo how many there are. */
   readonly target: number;
-  /** Until it is over: restart, resume, heal. */
+  /** Until it is over: restart, resume, heal. rollLearners: between one learner's drain and the next one's. */
   readonly durationMs: number;
   /**
    * killCoordinator: where it dies. "now": at that time; otherwise at the next journal sync, before it, right after
@@ -66,6 +67,8 @@ export interface Scenario {
   readonly nonFiniteIds: readonly string[];
   /** Steps whose gradient is not finite. */
   readonly nonFiniteSteps: readonly number[];
+  /** What a learner takes to load the state it was given, ms. */
+  readonly copyMs: number;
   /** Learners average parameters; null: they sum gradients. */
   readonly rounds: RoundScenario | null;
   readonly network: NetworkProfile;
@@ -99,6 +102,9 @@ export function makeScenario(seed: number): Scenario {
   const isHarsh = random.chance(0.4);
   // A damaged state is noticed by comparison: this fault needs company, and nothing that takes it away.
   const isComparison = learners >= 2 && random.chance(0.05);
+  // Nothing but drains of learners, so that whatever is computed again is their fault.
+  const isRolling = !isComparison && learners >= 2 && random.chance(0.1);
+  const isQuiet = isComparison || isRolling;
   const scenario: Scenario = {
     seed,
     rollouts,
@@ -117,7 +123,7 @@ export function makeScenario(seed: number): Scenario {
     poisonIds: random.chance(0.1) ? [anyId()] : [],
     nonFiniteIds: random.chance(0.1) ? [anyId()] : [],
     nonFiniteSteps: !isComparison && random.chance(0.15) ? [random.between(1, 6)] : [],
-    network: isComparison
+    network: isQuiet
       ? QUIET
       : {
           drop: isHarsh ? random.pick([0, 0.02, 0.1]) : 0,
@@ -125,9 +131,10 @@ export function makeScenario(seed: number): Scenario {
           delayMs: random.pick([1, 5, 20]),
           jitterMs: random.pick([0, 10, isHarsh ? 150 : 10]),
         },
-    faults: isComparison ? [makeCorruption(random)] : makeFaults(random),
+    faults: isComparison ? [makeCorruption(random)] : isRolling ? makeRolling(random) : makeFaults(random),
     ...makeKeeping(random),
     hedgeFactor: random.pick([0, 1, 2]),
+    copyMs: random.pick([0, 0, 0, 200, 900]),
     rounds: null,
   };
   // Averaging is refused with staleness; a lone learner averages with nobody.
@@ -142,7 +149,7 @@ function withRounds(scenario: Scenario, random: Random): Scenario {
     lateMs: random.pick([0, 0, 200, 700]),
   };
   const learners = Math.max(scenario.learners, random.pick([1, 2, 3, 3]));
-  const isCalm = scenario.faults.some(({ kind }) => kind === "corruptLearner");
+  const isCalm = scenario.faults.some(({ kind }) => kind === "corruptLearner" || kind === "rollLearners");
   const more = Array.from({ length: isCalm ? 0 : random.between(1, 4) }, (): Fault => {
     const kind = random.pick(LEARNER_KINDS);
     const durationMs = random.pick([10, 300, 1_500]);
@@ -198,6 +205,20 @@ function makeKeeping(random: Random): Pick<Scenario, "keptCheckpoints" | "damage
 function makeCorruption(random: Random): Fault {
   const atMs = random.between(100, 1_500);
   return { kind: "corruptLearner", atMs, target: random.between(0, 2), durationMs: 0, point: "now" };
+}
+
+/** Every learner is told to leave, one after another, maybe before the one before is back. */
+function makeRolling(random: Random): Fault[] {
+  return Array.from({ length: random.between(1, 2) }, (_, i): Fault => {
+    const atMs = random.between(100, 1_500) + 3_000 * i;
+    return {
+      kind: "rollLearners",
+      atMs,
+      target: 0,
+      durationMs: random.pick([0, 10, 250, 600]),
+      point: "now",
+    };
+  });
 }
 
 function makeFaults(random: Random): Fault[] {

@@ -46,6 +46,8 @@ export class SimLearner extends SimProcess {
   private lastGeneration = 0;
   private healing: HealLearner | null = null;
   private lastHealId = 0;
+  /** The heal whose state has arrived and is being loaded. */
+  private loading: HealLearner | null = null;
 
   constructor(world: World, workerId: string) {
     super(world, workerId, "learner");
@@ -339,12 +341,12 @@ export class SimLearner extends SimProcess {
   }
 
   private copy(order: HealLearner, attempt: number): void {
-    if (this.healing !== order) return;
+    if (this.healing !== order || this.loading === order) return;
     const { source } = order;
     if (source.kind === "vote") return;
-    if (source.kind === "initial") return this.healed(order, INITIAL_PARAMETERS);
+    if (source.kind === "initial") return this.load(order, INITIAL_PARAMETERS);
     if (source.kind === "checkpoint")
-      return this.healed(order, this.world.checkpoints.get(source.checkpointId)!);
+      return this.load(order, this.world.checkpoints.get(source.checkpointId)!);
     if (attempt === COPY_RETRIES) {
       this.signed((me) => ({
         type: "LearnerHealFailed",
@@ -369,7 +371,16 @@ export class SimLearner extends SimProcess {
   }
 
   private receiveState(order: HealLearner, parameters: number): void {
-    if (this.isAlive && !this.isPaused && this.healing === order) this.healed(order, parameters);
+    if (!this.isAlive || this.isPaused || this.healing !== order || this.loading === order) return;
+    this.signed((me) => ({ type: "StateLent", ...me, healId: order.healId }));
+    this.load(order, parameters);
+  }
+
+  private load(order: HealLearner, parameters: number): void {
+    this.loading = order;
+    this.later(this.world.scenario.copyMs, () => {
+      if (this.healing === order) this.healed(order, parameters);
+    });
   }
 
   private healed(order: HealLearner, parameters: number): void {

@@ -113,6 +113,10 @@ export class World {
         return rollout.drain();
       case "drainLearner":
         return learner.drain();
+      case "rollLearners":
+        return this.learners.forEach((one, i) =>
+          this.scheduler.after(i * fault.durationMs, () => one.drain()),
+        );
       case "clockJump":
         this.wallOffsetMs += (fault.target % 2 === 0 ? 1 : -1) * 3_600_000;
         return;
@@ -158,6 +162,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     stepTimeoutMs: STEP_TIMEOUT_MS,
     round: scenario.rounds && { timeoutMs: STEP_TIMEOUT_MS * scenario.rounds.every },
     healTimeoutMs: 1_000,
+    drainTimeoutMs: 3_000,
     regroupMs: 200,
     waitForWorkersMs: 60_000,
     maxTaskAttempts: 8,

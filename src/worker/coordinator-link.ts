@@ -49,7 +49,8 @@ export interface LinkOptions {
   readonly holdings: () => Holdings;
   /** What is held belongs to another run than the one that answers now: let it go. */
   readonly onOtherRun: () => void;
-  readonly onHeartbeat: (roundTripMs: number) => void;
+  /** @param isReady whether the coordinator may give this process work: others may leave for it */
+  readonly onHeartbeat: (roundTripMs: number, isReady: boolean) => void;
   readonly onReconnect: () => void;
 }
 
@@ -275,7 +276,7 @@ async function serveSession(
         const sentMs = performance.now();
         const answer = await heartbeat(clients, sender, progress, options.holdings());
         silentSinceMs = performance.now();
-        options.onHeartbeat(silentSinceMs - sentMs);
+        options.onHeartbeat(silentSinceMs - sentMs, answer.ready);
         if (answer.directive === "DRAIN") drained.abort();
         if (answer.directive === "REGISTER_AGAIN") ended.abort();
       } catch (error) {

@@ -9,6 +9,9 @@ import { serveCoordinator, type Holdings, type Session } from "./coordinator-lin
 import type { WorkerOptions } from "./worker-options.js";
 import type { WorkerRole } from "../shared/roles.js";
 
+const NOT_REGISTERED = "not registered with the coordinator";
+const NOT_READY = "registered; the coordinator gives it no work yet, or it is leaving";
+
 export interface WorkerContext<R extends WorkerRole> {
   readonly logger: Logger;
   readonly metrics: Metrics<R>;
@@ -41,12 +44,13 @@ export async function startWorker<R extends WorkerRole>(
   const metrics = createMetrics(role);
   // Both roles have these two; the compiler cannot see it through the type parameter.
   const link = metrics as unknown as Metrics<WorkerRole>;
-  let isRegistered = false;
+  // "ready" makes a rolling restart go on to the next process, which may hold what this one still has to copy.
+  let readiness: true | string = NOT_REGISTERED;
   const http = await startHttpServer({
     registry: metrics.registry,
     host: options.httpHost,
     port: options.httpPort,
-    readiness: () => isRegistered || "not registered with the coordinator",
+    readiness: () => readiness,
   });
   logger.info(
     { pid: process.pid, metrics: `${http.url}/metrics`, coordinator: options.coordinator },
@@ -69,15 +73,18 @@ export async function startWorker<R extends WorkerRole>(
         signal: options.signal,
         holdings: body.holdings,
         onOtherRun: body.forget,
-        onHeartbeat: (roundTripMs) => link.heartbeatRoundTrip.observe(roundTripMs / 1000),
+        onHeartbeat: (roundTripMs, isReady) => {
+          link.heartbeatRoundTrip.observe(roundTripMs / 1000);
+          readiness = isReady || NOT_READY;
+        },
         onReconnect: () => link.reconnects.inc(),
       },
       async (session) => {
-        isRegistered = true;
+        readiness = NOT_READY;
         try {
           await body.perform(session, { logger, metrics });
         } finally {
-          isRegistered = false;
+          readiness = NOT_REGISTERED;
         }
       },
     );

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { openLevelLog } from "../../src/coordinator/journal/index.js";
 import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { PATIENCE_MS, RunFolder, type Run } from "../helpers/tiny-run.js";
@@ -25,6 +26,16 @@ async function scale(run: Run, role: "rollout" | "learner", count: number): Prom
   const client = new ControlClient((await readCoordinatorFile(run.runDir))?.grpcAddress ?? "");
   await client.scale(role, count);
   client.close();
+}
+
+/** Committed steps that were begun again, from the journal of a run that is over. */
+async function repeatedSteps(run: Run): Promise<number[]> {
+  const log = await openLevelLog(join(run.runDir, "journal"));
+  const steps: number[] = [];
+  for await (const { record } of log.records())
+    if (record.type === "GenerationOpened") steps.push(record.step);
+  await log.close();
+  return steps;
 }
 
 describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
@@ -54,6 +65,27 @@ describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
     const summary = await run.finish();
     expect(summary.stateSha256).toBe(expected);
     expect(summary.ppo.experiences.dropped).toBe(0);
+    expect(run.output).not.toMatch(/SIG(TERM|KILL)/);
+  });
+
+  it("computes no committed step again when all learners are replaced one right after another", async () => {
+    // No checkpoint to go on from, and time for a process to start on a busy machine.
+    const sets = ["checkpoint.everyIterations=0", `cluster.drainTimeoutMs=${PATIENCE_MS}`];
+    const run = await folder.start(
+      "rolled",
+      sets.flatMap((set) => ["--set", set]),
+    );
+    const { workers } = await run.until(({ stage, optimizerStep }) => stage === "ppo" && optimizerStep > 0);
+    const learners = workers.filter(({ role }) => role === "learner");
+    for (const { pid } of learners) {
+      process.kill(pid, "SIGTERM");
+      // The next one has to go before this one is back.
+      if (pid !== learners.at(-1)?.pid)
+        await run.until((status) => !workersOf(status, "learner").some((one) => one.pid === pid));
+    }
+    const summary = await run.finish();
+    expect(summary.stateSha256).toBe(expected);
+    expect(await repeatedSteps(run)).toEqual([]);
     expect(run.output).not.toMatch(/SIG(TERM|KILL)/);
   });
 

@@ -18,6 +18,11 @@ export interface CoreConfig {
   /** A learner that takes longer to copy parameters is fenced, so that it cannot hold up the others. */
   readonly healTimeoutMs: number;
   /**
+   * How long a learner that was told to leave stays while it holds the newest state alone and another learner is there,
+   * or was there as long ago, that could copy it.
+   */
+  readonly drainTimeoutMs: number;
+  /**
    * After all learners were lost: how long to wait for one that still holds newer parameters than the checkpoint, once
    * all who are known to have held them registered again. While one of those is missing, the wait is a whole lease.
    */
@@ -51,6 +56,7 @@ export const DEFAULT_CORE_CONFIG: CoreConfig = {
   stepTimeoutMs: 60_000,
   round: null,
   healTimeoutMs: 60_000,
+  drainTimeoutMs: 20_000,
   regroupMs: 2_000,
   waitForWorkersMs: 600_000,
   maxTaskAttempts: 3,

@@ -12,6 +12,8 @@ export function nextDeadlineMs(state: CoordinatorState): number {
   for (const member of volatile.members.values()) {
     consider(member.leaseExpiresAtMs);
     consider(member.heal?.deadlineMs);
+    // Past, it waits for its step or its tasks, which have deadlines of their own.
+    if (member.drainUntilMs !== null && member.drainUntilMs > volatile.nowMs) consider(member.drainUntilMs);
   }
   for (const task of volatile.tasks.values()) {
     for (const lease of task.leases) consider(lease.expiresAtMs);

@@ -32,6 +32,8 @@ export interface AcceptWorker {
 /** Answer to a heartbeat, with the levels a worker may have missed. */
 export interface AckHeartbeat {
   readonly type: "AckHeartbeat";
+  /** May be given work; a learner: stands where the next step starts from, or no stage is open. */
+  readonly isReady: boolean;
   readonly workerId: string;
   readonly incarnation: number;
   readonly policyVersion: number;

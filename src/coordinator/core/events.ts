@@ -71,7 +71,10 @@ export interface WorkerHeartbeat extends FromWorker {
 export interface WorkerDisconnected extends FromWorker {
   readonly type: "WorkerDisconnected";
 }
-/** The worker wants to leave: it gets no new work, finishes what it holds and is then released. */
+/**
+ * The worker wants to leave: it gets no new work, finishes what it holds and is then released. A learner that alone
+ * holds the newest state is kept until another holds it too, for at most `drainTimeoutMs`.
+ */
 export interface WorkerDraining extends FromWorker {
   readonly type: "WorkerDraining";
 }
@@ -143,6 +146,11 @@ export interface LearnerHealed extends FromWorker {
   readonly healId: number;
   readonly position: LearnerPosition;
 }
+/** The source of a heal has handed its state over: the copy goes on without it. */
+export interface StateLent extends FromWorker {
+  readonly type: "StateLent";
+  readonly healId: number;
+}
 /** A learner could not copy its state (peer gone, checksum wrong); it is told again from where. */
 export interface LearnerHealFailed extends FromWorker {
   readonly type: "LearnerHealFailed";
@@ -180,6 +188,10 @@ export interface CoordinatorStarted {
   readonly type: "CoordinatorStarted";
   /** The run's settings from now on; left out where nobody compares them. */
   readonly config?: JsonValue;
+}
+/** The run is over, or ends here: its workers are sent away. */
+export interface RunClosing {
+  readonly type: "RunClosing";
 }
 /** Time passed; due at `nextDeadlineMs` at the latest. */
 export interface Tick {
@@ -295,6 +307,7 @@ export type WorkerEvent =
   | StepVote
   | StepApplied
   | LearnerBehind
+  | StateLent
   | LearnerHealed
   | LearnerHealFailed;
 
@@ -314,6 +327,7 @@ export type TrainLoopEvent =
 
 export type CoordinatorEvent =
   | CoordinatorStarted
+  | RunClosing
   | Tick
   | WorkerRegistered
   | WorkerEvent

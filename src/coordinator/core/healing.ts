@@ -5,7 +5,8 @@
  * While a learner is copying no step starts, for at most `healTimeoutMs`.
  *
  * A finished step is repeated only when nobody is left who holds its result: whoever is known to have voted for it is
- * waited for, for a lease, and a learner that voted but never heard the commit applies what it voted for.
+ * waited for, for a lease, and a learner that voted but never heard the commit applies what it voted for. A learner that
+ * leaves is copied from first, when it alone holds the newest state (lifecycle.ts).
  */
 import { hashAfter } from "./durable.js";
 import type { HealSource } from "./effects.js";
@@ -19,11 +20,8 @@ import { abort, startReplay, startRequestedStep } from "./steps.js";
 export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   const { volatile, durable, config } = state;
   if (volatile.activeStep !== null || durable.stage === null) return;
-  const learners: Member[] = [];
-  for (const member of volatile.learners) {
-    if (member.state !== "draining") learners.push(member);
-  }
-  for (const learner of learners) applyVoted(state, learner, out);
+  for (const learner of volatile.learners) applyVoted(state, learner, out);
+  const learners = [...volatile.learners].filter(({ state }) => state !== "draining");
   if (!formGroup(state, learners)) healFromStorage(state, learners, out);
   else healFromGroup(state, learners, out);
 
@@ -58,12 +56,18 @@ function applyVoted(state: CoordinatorState, learner: Member, out: Outbox): void
   startHeal(state, learner, { kind: "vote", hash: voted.hash }, finishedStep, out);
 }
 
-/** Chooses `groupStep`; false while no learner holds a state worth going on from. */
+/**
+ * Chooses `groupStep`; false while no learner holds a state worth going on from. One that is about to leave takes no part
+ * in a step, but what it holds counts as long as it is there.
+ */
 function formGroup(state: CoordinatorState, learners: readonly Member[]): boolean {
   const { volatile, durable } = state;
   let best = -1;
-  for (const learner of learners) if (learner.heal === null) best = Math.max(best, learner.step);
-  const hadGroup = volatile.groupStep >= 0 && learners.some((learner) => isInGroup(state, learner));
+  let hadGroup = false;
+  for (const learner of volatile.learners) {
+    if (learner.heal === null) best = Math.max(best, learner.step);
+    hadGroup ||= isInGroup(state, learner);
+  }
   const restorable = durable.checkpoint?.step ?? 0;
   if (!hadGroup) volatile.groupStep = -1;
   if (best === durable.finishedStep || ((hadGroup || volatile.isRestoring) && best >= restorable)) {
@@ -79,29 +83,32 @@ function formGroup(state: CoordinatorState, learners: readonly Member[]): boolea
   if (restorable === durable.finishedStep || volatile.isRestoring) return false;
   // Steps were committed after the checkpoint: wait for a learner that still holds their result.
   volatile.regroup ??= { sinceMs: volatile.nowMs, untilMs: Infinity };
-  volatile.regroup.untilMs = volatile.regroup.sinceMs + regroupPatienceMs(state, learners);
+  volatile.regroup.untilMs = volatile.regroup.sinceMs + regroupPatienceMs(state);
   if (volatile.nowMs < volatile.regroup.untilMs || best < restorable) return false;
   volatile.groupStep = best;
   volatile.regroup = null;
   return true;
 }
 
-function regroupPatienceMs(
-  { volatile, durable, config }: CoordinatorState,
-  learners: readonly Member[],
-): number {
-  if (learners.some(isClosing)) return Infinity; // its heal has a deadline
+function regroupPatienceMs(state: CoordinatorState): number {
+  const { volatile, durable, config } = state;
+  if (isAnyClosing(state)) return Infinity; // its heal has a deadline
   const isComplete = durable.holders.every((workerId) => volatile.members.has(workerId));
   return isComplete ? config.regroupMs : Math.max(config.regroupMs, config.leaseTtlMs);
 }
 
-/** It applies what it voted for, and is then where the journal is. */
-const isClosing = ({ heal }: Member): boolean => heal?.source.kind === "vote";
+/** Somebody needs no other learner any more to be where the journal is: it voted for that, or has the state on its way. */
+function isAnyClosing({ volatile, durable }: CoordinatorState): boolean {
+  return [...volatile.learners].some(
+    ({ heal }) =>
+      heal !== null && heal.step === durable.finishedStep && (heal.source.kind === "vote" || heal.isLent),
+  );
+}
 
 function healFromStorage(state: CoordinatorState, learners: readonly Member[], out: Outbox): void {
   const { volatile, durable } = state;
   if (volatile.regroup !== null && volatile.nowMs < volatile.regroup.untilMs) return;
-  if (learners.some(isClosing)) return;
+  if (isAnyClosing(state)) return;
   volatile.regroup = null;
   volatile.isRestoring = learners.length > 0;
   const { checkpoint } = durable;
@@ -114,7 +121,9 @@ function healFromStorage(state: CoordinatorState, learners: readonly Member[], o
 
 function healFromGroup(state: CoordinatorState, learners: readonly Member[], out: Outbox): void {
   const { volatile } = state;
-  const peers = learners.filter((learner) => isInGroup(state, learner));
+  const holders = [...volatile.learners].filter((learner) => isInGroup(state, learner));
+  const staying = holders.filter((holder) => holder.state !== "draining");
+  const peers = staying.length > 0 ? staying : holders;
   for (const learner of learners) {
     if (learner.heal !== null || isInGroup(state, learner)) continue;
     const peer = peers[volatile.nextHealId % peers.length];
@@ -133,7 +142,7 @@ function startHeal(
   const { volatile, durable, config } = state;
   const healId = volatile.nextHealId++;
   learner.step = -1;
-  learner.heal = { healId, source, step, deadlineMs: volatile.nowMs + config.healTimeoutMs };
+  learner.heal = { healId, source, step, isLent: false, deadlineMs: volatile.nowMs + config.healTimeoutMs };
   volatile.counters.heals += 1;
   const { workerId, incarnation } = learner;
   out.send({ type: "HealLearner", workerId, incarnation, healId, stage: durable.stage ?? "", step, source });

@@ -37,16 +37,41 @@ export function loseMember(
   abortIfMember(state, member, isBlamed, out);
 }
 
-/** Lets draining workers go that hold nothing: no task, and no part in the step under way. */
+/** Lets draining workers go that hold nothing: no task, no part in the step under way, no state that would be lost. */
 export function releaseDrained(state: CoordinatorState, out: Outbox): void {
   const { draining, activeStep } = state.volatile;
   for (const member of [...draining]) {
     if (member.leases.size > 0) continue;
     if (activeStep?.members.some((other) => other.incarnation === member.incarnation)) continue;
+    if (isKept(state, member)) continue;
     out.send({ type: "ReleaseWorker", workerId: member.workerId, incarnation: member.incarnation });
     removeMember(state, member);
   }
 }
+
+/**
+ * Whether steps would have to be computed again without this learner, and somebody is there, or may be back soon, to
+ * whom it can give its state. Of several the last one that was told to leave stays.
+ */
+function isKept(state: CoordinatorState, member: Member): boolean {
+  const { volatile, durable, config } = state;
+  if (member.role !== "learner" || volatile.isClosing || durable.stage === null) return false;
+  if (member.drainUntilMs === null || volatile.nowMs >= member.drainUntilMs) return false;
+  const step = stepHeldBy(member);
+  if (step <= (durable.checkpoint?.step ?? 0)) return false;
+  const others = [...volatile.learners].filter((other) => other !== member);
+  const leaving = [...volatile.draining];
+  const isLater = (other: Member) => leaving.indexOf(other) > leaving.indexOf(member);
+  if (others.some((other) => stepHeldBy(other) >= step && (other.state !== "draining" || isLater(other))))
+    return false;
+  const { learnerLeftMs } = volatile;
+  const isOneBack = learnerLeftMs !== null && volatile.nowMs - learnerLeftMs < config.drainTimeoutMs;
+  return isOneBack || others.some((other) => other.state !== "draining");
+}
+
+/** The step whose result it holds, or is about to apply from its vote; -1 for none. */
+const stepHeldBy = ({ step, heal }: Member): number =>
+  heal === null ? step : heal.source.kind === "vote" ? heal.step : -1;
 
 export function expireAll(state: CoordinatorState, out: Outbox): void {
   const { volatile } = state;

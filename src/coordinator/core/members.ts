@@ -34,6 +34,7 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     requestId: event.requestId,
     state: event.role === "learner" ? "joining" : "ready",
     leaseExpiresAtMs: volatile.nowMs + config.leaseTtlMs,
+    drainUntilMs: null,
     credits: 0,
     policyVersion: event.policyVersion,
     refreshedTo: -1,
@@ -75,6 +76,7 @@ export function renewMember(
     type: "AckHeartbeat",
     workerId: member.workerId,
     incarnation: member.incarnation,
+    isReady: member.state === "ready" || (member.state === "joining" && state.durable.stage === null),
     policyVersion: state.durable.policyVersion,
     finishedStep: state.durable.finishedStep,
   });
@@ -87,9 +89,10 @@ export function setCredits(state: CoordinatorState, member: Member, event: Worke
   state.volatile.freeWorkers.update(member);
 }
 
-/** The member takes nothing new; it is released once it holds nothing. */
+/** The member takes nothing new; it is released once it holds nothing that would be lost with it. */
 export function startDraining(state: CoordinatorState, member: Member): void {
   member.state = "draining";
+  member.drainUntilMs ??= state.volatile.nowMs + state.config.drainTimeoutMs;
   state.volatile.draining.add(member);
   state.volatile.freeWorkers.update(member);
 }
@@ -116,9 +119,10 @@ export function removeMember(state: CoordinatorState, member: Member): void {
   draining.delete(member);
   freeWorkers.delete(member);
   if (member.role !== "learner") return;
+  state.volatile.learnerLeftMs = state.volatile.nowMs;
   for (const other of learners) {
-    const source = other.heal?.source;
-    if (source?.kind === "peer" && source.incarnation === member.incarnation) other.heal = null;
+    if (other.heal?.source.kind !== "peer" || other.heal.isLent) continue;
+    if (other.heal.source.incarnation === member.incarnation) other.heal = null;
   }
 }
 

@@ -61,8 +61,8 @@ export function reduce(state: CoordinatorState, event: CoordinatorEvent, nowMs: 
 function settle(state: CoordinatorState, out: Outbox): void {
   if (state.volatile.stopped !== null) return;
   openWaitingCollections(state, out);
-  advanceLearning(state, out);
   releaseDrained(state, out);
+  advanceLearning(state, out);
   dispatchTasks(state, out);
   noteMissingRollouts(state);
 }
@@ -78,6 +78,9 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       });
       for (const iteration of durable.collections.keys()) addCollectionTasks(state, iteration);
       dropStale(state, out); // the bound may have been lowered
+      return;
+    case "RunClosing":
+      volatile.isClosing = true;
       return;
     case "Tick":
       return expireAll(state, out);
@@ -167,6 +170,9 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
       return;
     case "LearnerBehind":
       return receiveBehind(state, member, event, out);
+    case "StateLent":
+      if (member.heal?.healId === event.healId) member.heal.isLent = true;
+      return;
     case "LearnerHealed":
       return receiveHealed(state, member, event);
     case "LearnerHealFailed":

@@ -20,6 +20,8 @@ export interface Member {
   /** "joining": a learner that is not at the group's step yet. "ready": may be given work. */
   state: "joining" | "ready" | "draining";
   leaseExpiresAtMs: number;
+  /** Draining: until when a learner stays for its state's sake; null while nobody told it to leave. */
+  drainUntilMs: number | null;
   /** Rollouts: most tasks it holds at a time; 0 until WorkerReady. */
   credits: number;
   /** Rollouts: policy it holds. */
@@ -40,6 +42,8 @@ export interface Member {
     readonly healId: number;
     readonly source: HealSource;
     readonly step: number;
+    /** The peer's state is with the coordinator: the copy does not need the peer any more. */
+    isLent: boolean;
     readonly deadlineMs: number;
   } | null;
 }
@@ -157,6 +161,10 @@ export interface VolatileState {
   lastAbort: string;
   /** How many step timeouts a step of this stage may take: grows when learners that are alive need longer. */
   stepPatience: number;
+  /** When a learner last left or was lost; null before. It may be restarting. */
+  learnerLeftMs: number | null;
+  /** The run is over: nobody is kept from leaving. */
+  isClosing: boolean;
   /** Since when a step is due with too few learners, or tasks without any rollout worker; null when not so. */
   noLearnersSinceMs: number | null;
   noRolloutsSinceMs: number | null;
@@ -209,6 +217,8 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       hashMismatches: 0,
       stepPatience: 1,
       lastAbort: "",
+      learnerLeftMs: null,
+      isClosing: false,
       noLearnersSinceMs: null,
       noRolloutsSinceMs: null,
       healFailures: 0,

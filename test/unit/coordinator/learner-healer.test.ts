@@ -71,6 +71,7 @@ it("reports the digest of the history that the learner's new state has", async (
   asked[1].answer.resolve({ setupDone: { appliedStep: 4, digest: "d4" } });
   await settle();
   expect(events).toEqual([
+    { type: "StateLent", workerId: "l1", incarnation: 1, healId: 1 },
     {
       type: "LearnerHealed",
       workerId: "l1",

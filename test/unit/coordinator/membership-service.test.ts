@@ -28,10 +28,10 @@ it("a worker that was let go is not told as lost, whatever it still sends", asyn
   const worker = { workerId: "rollout-0", incarnation, role: "rollout" } as const;
   directory.join({ ...worker, host: "here", pid: 1, metricsAddress: "" });
   const sender = { runId: RUN_ID, workerId: "rollout-0", incarnation };
-  expect(await beat(sender)).toEqual({ directive: "CONTINUE" });
+  expect(await beat(sender)).toEqual({ directive: "CONTINUE", ready: true });
   stream.say({ draining: {} });
   await settle();
-  expect(await beat(sender)).toEqual({ directive: "REGISTER_AGAIN" });
+  expect(await beat(sender)).toEqual({ directive: "REGISTER_AGAIN", ready: false });
   expect(directory.list()).toEqual([]);
   expect(told.filter(({ type }) => type === "worker-lost")).toEqual([]);
   await stage.close();

@@ -55,6 +55,7 @@ describe("simulation", () => {
         "partitionRollout",
         "pauseLearner",
         "pauseRollout",
+        "rollLearners",
         "slowLearner",
         "slowRollout",
       ].sort(),
@@ -64,6 +65,8 @@ describe("simulation", () => {
   it("ends with the same parameters with a kill of everything as without", () => {
     const calm: Scenario = {
       ...makeScenario(5),
+      rounds: null,
+      capacityBytes: 1_000_000,
       maxStalenessVersions: 0,
       faults: [],
       nonFiniteIds: [],
@@ -231,6 +234,16 @@ describe("checker", () => {
       heavy.entries[average] = { ...entry, members };
       expect(invariantsOf(heavy, averaging)).toContain("I5");
     });
+  });
+
+  it("notices a step that is computed again although learners only left in turn", () => {
+    const faults = [{ kind: "rollLearners", atMs: 300, target: 0, durationMs: 10, point: "now" }] as const;
+    const rolling: Scenario = { ...scenario, learners: 2, minLearners: 1, copyMs: 900, faults };
+    const history = new World(rolling, "none").run();
+    expect(invariantsOf(history, rolling)).toEqual([]);
+    const at = history.entries.findIndex((entry) => entry.type === "started");
+    history.entries[at] = { ...history.entries[at], isReplay: true } as (typeof history.entries)[number];
+    expect(invariantsOf(history, rolling)).toContain("I14");
   });
 
   it("notices a run that never ends", () => {

@@ -36,8 +36,18 @@ export type _troupe_v1_HeartbeatReply_Directive__Output = typeof _troupe_v1_Hear
 
 export interface HeartbeatReply {
   'directive'?: (_troupe_v1_HeartbeatReply_Directive);
+  /**
+   * Others may leave for it: it may be given work. A learner then holds the state that the next step starts from, or no
+   * stage is open.
+   */
+  'ready'?: (boolean);
 }
 
 export interface HeartbeatReply__Output {
   'directive': (_troupe_v1_HeartbeatReply_Directive__Output);
+  /**
+   * Others may leave for it: it may be given work. A learner then holds the state that the next step starts from, or no
+   * stage is open.
+   */
+  'ready': (boolean);
 }
