@@ -1,11 +1,13 @@
 """Writes test/fixtures/models: tiny random models saved by Hugging Face transformers, with the logits it computes.
 
-    pip install torch "transformers==4.51.3" safetensors
-    python scripts/make-model-fixtures.py [test/fixtures/models]
+    pip install torch "transformers==5.24.0" safetensors
+    python scripts/make-model-fixtures.py test/fixtures/models [NAME ...]
 
+With NAMEs it writes those folders only. expected.json says which version of transformers wrote a folder.
 With --check DIR it instead loads a model directory and prints its logits for the fixture rows as JSON.
 With --gradients [ROOT] it writes the gradients.json of folders that are there already.
-Each folder tests one more thing: dtype, sharding, grouped queries, tied and untied heads, scalar head.
+Each folder tests one more thing: dtype, sharding, grouped queries, biases, tied and untied heads, scalar heads, norms
+that come last, projected embeddings.
 """
 import json
 import pathlib
@@ -22,20 +24,31 @@ LLAMA = dict(
     max_position_embeddings=32, **COMMON)
 LLAMA3_ROPE = dict(
     rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+OPT = dict(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, max_position_embeddings=32, dropout=0.0,
+    **COMMON)
+OPT_350M = dict(do_layer_norm_before=False, word_embed_proj_dim=12, **OPT)
 GPT2 = dict(n_embd=16, n_layer=2, n_head=4, n_positions=24, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **COMMON)
 
+# Made when asked for: older versions of transformers, which --check runs on as well, lack some of the classes.
 MODELS = {
-    "gpt2": (hf.GPT2LMHeadModel, hf.GPT2Config(**GPT2), torch.float32, "1GB"),
-    "gpt2-scalar": (hf.GPT2ForSequenceClassification, hf.GPT2Config(num_labels=1, **GPT2), torch.float32, "1GB"),
-    "opt-f16": (hf.OPTForCausalLM, hf.OPTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, max_position_embeddings=32,
-        word_embed_proj_dim=16, dropout=0.0, **COMMON), torch.float16, "1GB"),
-    "llama-sharded": (hf.LlamaForCausalLM, hf.LlamaConfig(
+    "gpt2": lambda: (hf.GPT2LMHeadModel, hf.GPT2Config(**GPT2), torch.float32, "1GB"),
+    "gpt2-scalar": lambda: (hf.GPT2ForSequenceClassification, hf.GPT2Config(num_labels=1, **GPT2), torch.float32, "1GB"),
+    "gpt2-untied": lambda: (hf.GPT2LMHeadModel, hf.GPT2Config(tie_word_embeddings=False, **GPT2), torch.bfloat16, "1GB"),
+    "opt-f16": lambda: (hf.OPTForCausalLM, hf.OPTConfig(word_embed_proj_dim=16, **OPT), torch.float16, "1GB"),
+    "opt-untied": lambda: (hf.OPTForCausalLM, hf.OPTConfig(tie_word_embeddings=False, **OPT), torch.float16, "1GB"),
+    "opt-350m": lambda: (hf.OPTForCausalLM, hf.OPTConfig(**OPT_350M), torch.float32, "1GB"),
+    "opt-350m-scalar": lambda: (
+        hf.OPTForSequenceClassification, hf.OPTConfig(num_labels=1, **OPT_350M), torch.float16, "1GB"),
+    "llama-sharded": lambda: (hf.LlamaForCausalLM, hf.LlamaConfig(
         tie_word_embeddings=False, rope_theta=100.0, rope_scaling=LLAMA3_ROPE, **LLAMA), torch.float32, "10KB"),
-    "mistral": (hf.MistralForCausalLM, hf.MistralConfig(tie_word_embeddings=False, sliding_window=None, **LLAMA),
+    "llama-scalar": lambda: (hf.LlamaForSequenceClassification, hf.LlamaConfig(
+        num_labels=1, attention_bias=True, mlp_bias=True, rope_theta=100.0, **LLAMA), torch.float32, "1GB"),
+    "mistral": lambda: (hf.MistralForCausalLM, hf.MistralConfig(tie_word_embeddings=False, sliding_window=None, **LLAMA),
                 torch.float32, "1GB"),
-    "qwen2-bf16": (hf.Qwen2ForCausalLM, hf.Qwen2Config(tie_word_embeddings=True, **LLAMA), torch.bfloat16, "1GB"),
-    "qwen3": (hf.Qwen3ForCausalLM, hf.Qwen3Config(tie_word_embeddings=True, head_dim=6, **LLAMA), torch.float32, "1GB"),
+    "qwen2-bf16": lambda: (hf.Qwen2ForCausalLM, hf.Qwen2Config(tie_word_embeddings=True, **LLAMA), torch.bfloat16, "1GB"),
+    "qwen2-scalar": lambda: (hf.Qwen2ForSequenceClassification, hf.Qwen2Config(num_labels=1, **LLAMA), torch.bfloat16, "1GB"),
+    "qwen3": lambda: (hf.Qwen3ForCausalLM, hf.Qwen3Config(tie_word_embeddings=True, head_dim=6, **LLAMA), torch.float32, "1GB"),
 }
 
 
@@ -111,5 +124,5 @@ if __name__ == "__main__":
             gradients(pathlib.Path(arguments[1] if arguments[1:] else "test/fixtures/models") / model_name)
     else:
         target = pathlib.Path(arguments[0] if arguments else "test/fixtures/models")
-        for model_name, parts in MODELS.items():
-            write(target, model_name, *parts)
+        for model_name in arguments[1:] or MODELS:
+            write(target, model_name, *MODELS[model_name]())

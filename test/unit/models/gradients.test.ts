@@ -1,6 +1,4 @@
 /** Gradients of the learner's own programs against those that torch computes of transformers' models. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createEngine } from "../../../src/engine/create-engine.js";
 import type { Engine, HostArrays } from "../../../src/engine/engine.js";
@@ -12,9 +10,7 @@ import {
 } from "../../../src/learner/programs.js";
 import { loadModelDir } from "../../../src/models/checkpoint-dir.js";
 import { layoutOf, type ModelSpec } from "../../../src/models/model-spec.js";
-import { packageRoot } from "../../../src/shared/paths.js";
-
-const folder = join(packageRoot, "test/fixtures/models");
+import { FIXTURES, fixtureDir, fixtureHead, fixtureJson } from "./model-fixtures.js";
 
 interface Expected {
   readonly loss: number;
@@ -25,9 +21,6 @@ interface Expected {
 let engine: Engine;
 beforeAll(async () => void ({ engine } = await createEngine({ name: "onnx" })));
 afterAll(() => engine.dispose());
-
-const read = (name: string, file: string): unknown =>
-  JSON.parse(readFileSync(join(folder, name, file), "utf8"));
 
 /** Both rows in one run, end to end. */
 function trainingRun(
@@ -75,32 +68,26 @@ function trainingRun(
 }
 
 describe("a learner's gradients", () => {
-  it.each(["gpt2", "gpt2-scalar", "opt-f16", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
-    "of %s are torch's within 1e-4 of each tensor's norm",
-    async (name) => {
-      const { spec, values } = await loadModelDir(
-        join(folder, name),
-        name.endsWith("scalar") ? "scalar" : "lm",
-      );
-      const { rows } = read(name, "expected.json") as { rows: number[][] };
-      const expected = read(name, "gradients.json") as Expected;
-      const layout = layoutOf(spec);
-      const { program, inputs } = trainingRun(spec, rows);
-      const executable = await engine.compile(program);
-      const [params, grads] = [engine.createArena(layout, values), engine.createArena(layout)];
-      const outputs = await executable.run({ params, grads }, inputs);
-      expect((outputs.loss ?? outputs.valueLoss)[0]).toBeCloseTo(expected.loss, 4);
+  it.each(FIXTURES)("of %s are torch's within 1e-4 of each tensor's norm", async (name) => {
+    const { spec, values } = await loadModelDir(fixtureDir(name), fixtureHead(name));
+    const { rows } = fixtureJson(name, "expected.json") as { rows: number[][] };
+    const expected = fixtureJson(name, "gradients.json") as Expected;
+    const layout = layoutOf(spec);
+    const { program, inputs } = trainingRun(spec, rows);
+    const executable = await engine.compile(program);
+    const [params, grads] = [engine.createArena(layout, values), engine.createArena(layout)];
+    const outputs = await executable.run({ params, grads }, inputs);
+    expect((outputs.loss ?? outputs.valueLoss)[0]).toBeCloseTo(expected.loss, 4);
 
-      const gradients = await grads.read();
-      expect(Object.keys(expected.tensors).sort()).toEqual(layout.entries.map((entry) => entry.name));
-      for (const { name: tensor, offset, size } of layout.entries) {
-        const [norm, projection] = expected.tensors[tensor];
-        const gradient = gradients.subarray(offset, offset + size);
-        const tolerance = 1e-4 * norm + 1e-6; // what rounding leaves of a gradient that is 0, as of key biases
-        expect(Math.abs(Math.hypot(...gradient) - norm), tensor).toBeLessThan(tolerance);
-        const projected = gradient.reduce((sum, value, i) => sum + value * Math.cos(i), 0);
-        expect(Math.abs(projected - projection), tensor).toBeLessThan(tolerance);
-      }
-    },
-  );
+    const gradients = await grads.read();
+    expect(Object.keys(expected.tensors).sort()).toEqual(layout.entries.map((entry) => entry.name));
+    for (const { name: tensor, offset, size } of layout.entries) {
+      const [norm, projection] = expected.tensors[tensor];
+      const gradient = gradients.subarray(offset, offset + size);
+      const tolerance = 1e-4 * norm + 1e-6; // what rounding leaves of a gradient that is 0, as of key biases
+      expect(Math.abs(Math.hypot(...gradient) - norm), tensor).toBeLessThan(tolerance);
+      const projected = gradient.reduce((sum, value, i) => sum + value * Math.cos(i), 0);
+      expect(Math.abs(projected - projection), tensor).toBeLessThan(tolerance);
+    }
+  });
 });
