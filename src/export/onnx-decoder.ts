@@ -16,10 +16,9 @@ import { familyOf } from "../models/families.js";
 import { ropeFrequencies } from "../models/llama-decoder.js";
 import { isConv1d } from "../models/lora.js";
 import { layoutOf, tensorPlans, type Activation, type ModelSpec } from "../models/model-spec.js";
+import { POSITION_OFFSET } from "../models/opt.js";
 import { configError, dataError } from "../shared/errors.js";
 
-/** OPT's position table starts with two rows that no token uses. */
-const OPT_POSITION_OFFSET = 2;
 /** Added to hidden scores: exp() of it is 0, and a row of nothing but pads stays finite. */
 const HIDDEN_SCORE = -1e9;
 /** A protobuf message, and so a model in one file, ends at 2 GiB. */
@@ -88,35 +87,40 @@ class Decoder {
     return graph;
   }
 
-  /** GPT-2 and OPT: learned positions, LayerNorm, a two-layer MLP. @returns `[B·T, D]` */
+  /** GPT-2 and OPT: learned positions, LayerNorm, a two-layer MLP. @returns `[B·T, embeddingSize]` */
   private learnedPositions(): string {
     const { graph, spec } = this;
     const isGpt2 = isConv1d(spec);
     const root = isGpt2 ? "transformer" : "model.decoder";
-    const norm = (x: string, name: string) =>
+    const norm = (x: string, name: string): string =>
       graph.op("LayerNormalization", [x, this.weight(`${name}.weight`), this.weight(`${name}.bias`)], {
         axis: -1,
         epsilon: { float: spec.normEpsilon },
       });
+    const before = (x: string, name: string) => (spec.postNorm ? x : norm(x, name));
+    const after = (x: string, name: string) => (spec.postNorm ? norm(x, name) : x);
     const [table, offset] = isGpt2
       ? [`${root}.wpe.weight`, 0]
-      : [`${root}.embed_positions.weight`, OPT_POSITION_OFFSET];
+      : [`${root}.embed_positions.weight`, POSITION_OFFSET];
     const rows = offset === 0 ? this.positions : graph.op("Add", [this.positions, graph.int64s([offset])]);
     const tokens = graph.op("Gather", [this.weight(familyOf(spec).embeddingName), this.ids]);
     const places = graph.op("Gather", [this.weight(table), rows]);
-    let x = graph.reshape(graph.op("Add", [tokens, places]), [-1, spec.hidden]);
+    const isProjected = spec.embeddingSize !== spec.hidden;
+    let x = graph.reshape(tokens, [-1, spec.embeddingSize]);
+    if (isProjected) x = this.linear(x, `${root}.project_in`);
+    x = graph.op("Add", [x, graph.reshape(places, [-1, spec.hidden])]);
     for (let layer = 0; layer < spec.layers; layer++) {
       const block = isGpt2 ? `${root}.h.${layer}` : `${root}.layers.${layer}`;
       const names = isGpt2
-        ? { before: "ln_1", out: "attn.c_proj", after: "ln_2", up: "mlp.c_fc", down: "mlp.c_proj" }
+        ? { attnNorm: "ln_1", out: "attn.c_proj", mlpNorm: "ln_2", up: "mlp.c_fc", down: "mlp.c_proj" }
         : {
-            before: "self_attn_layer_norm",
+            attnNorm: "self_attn_layer_norm",
             out: "self_attn.out_proj",
-            after: "final_layer_norm",
+            mlpNorm: "final_layer_norm",
             up: "fc1",
             down: "fc2",
           };
-      const a = norm(x, `${block}.${names.before}`);
+      const a = before(x, `${block}.${names.attnNorm}`);
       const [q, k, v] = isGpt2
         ? graph.emit(
             "Split",
@@ -127,10 +131,14 @@ class Decoder {
         : ["q_proj", "k_proj", "v_proj"].map((part) => this.linear(a, `${block}.self_attn.${part}`));
       const attended = this.attention(layer, this.headsFirst(q), this.headsFirst(k), this.headsFirst(v));
       x = graph.op("Add", [x, this.linear(attended, `${block}.${names.out}`)]);
-      const inner = this.activation(this.linear(norm(x, `${block}.${names.after}`), `${block}.${names.up}`));
+      x = after(x, `${block}.${names.attnNorm}`);
+      const normed = before(x, `${block}.${names.mlpNorm}`);
+      const inner = this.activation(this.linear(normed, `${block}.${names.up}`));
       x = graph.op("Add", [x, this.linear(inner, `${block}.${names.down}`)]);
+      x = after(x, `${block}.${names.mlpNorm}`);
     }
-    return norm(x, isGpt2 ? `${root}.ln_f` : `${root}.final_layer_norm`);
+    x = before(x, isGpt2 ? `${root}.ln_f` : `${root}.final_layer_norm`);
+    return isProjected ? this.linear(x, `${root}.project_out`) : x;
   }
 
   /** Llama and its relatives: rotary positions, RMSNorm, a gated MLP. @returns `[B·T, D]` */

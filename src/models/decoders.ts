@@ -8,8 +8,8 @@ import type { FamilyName, ModelSpec } from "./model-spec.js";
 import { optDecoder } from "./opt-decoder.js";
 
 /**
- * Embeddings, all layers and the final norm.
- * @returns `[B·T, D]`, or `[N, D]` when the pass says which positions are wanted
+ * Embeddings, all layers and the final norm: what the heads read.
+ * @returns `[B·T, embeddingSize]`, or `[N, embeddingSize]` when the pass says which positions are wanted
  */
 export type Decoder = (spec: ModelSpec, params: Tensors, pass: ForwardPass) => Tensor;
 

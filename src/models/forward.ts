@@ -13,13 +13,13 @@ import type { ModelSpec } from "./model-spec.js";
 /**
  * Final hidden states of whole sequences.
  * @param ids int32 `[B, T]`, left-aligned, right-padded with any valid id; T ≤ contextTokens
- * @returns `[B·T, D]`; rows at pad positions are meaningless
+ * @returns `[B·T, W]`, W the spec's `embeddingSize`; rows at pad positions are meaningless
  */
 export function hiddenStates(spec: ModelSpec, params: Tensors, ids: Tensor): Tensor {
   return decoderOf(spec)(spec, params, withAdapters(fullPass(ids), spec, params));
 }
 
-/** The language-model head's weight, `[V, D]`: the token embedding itself when tied. */
+/** The language-model head's weight, `[V, W]`: the token embedding itself when tied. */
 export function headWeight(spec: ModelSpec, params: Tensors): Tensor {
   return params[spec.tieWordEmbeddings ? familyOf(spec).embeddingName : "lm_head.weight"];
 }
@@ -66,7 +66,7 @@ export function listedValues(spec: ModelSpec, params: Tensors, rows: TokenRows, 
   return tf.reshape(scores, at.shape);
 }
 
-/** `[N, D]` */
+/** `[N, W]` */
 function hiddenStatesOf(spec: ModelSpec, params: Tensors, rows: TokenRows, at: Tensor): Tensor {
   const { ids, starts, recompute, dropout = null } = rows;
   const pass = starts === undefined ? fullPass(ids) : packedPass(ids, starts, recompute);
@@ -81,7 +81,7 @@ function hiddenStatesOf(spec: ModelSpec, params: Tensors, rows: TokenRows, at: T
  * for them: all keys and values, but only their own attention output and MLP.
  * @param pass one that wants all positions
  * @param at   int32 `[N]`, flat indices in `[B·T]`
- * @returns `[N, D]`
+ * @returns `[N, W]`
  */
 export function hiddenStatesAt(spec: ModelSpec, params: Tensors, pass: ForwardPass, at: Tensor): Tensor {
   const decoder = decoderOf(spec);

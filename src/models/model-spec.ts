@@ -29,6 +29,8 @@ export interface ModelSpec {
   readonly vocabularySize: number;
   /** D, width of the residual stream. */
   readonly hidden: number;
+  /** Width of token embeddings and of what the heads read; unlike `hidden` (OPT-350m) it is projected to and from it. */
+  readonly embeddingSize: number;
   readonly layers: number;
   /** H, query heads. */
   readonly heads: number;
@@ -42,6 +44,8 @@ export interface ModelSpec {
   readonly contextTokens: number;
   readonly activation: Activation;
   readonly normEpsilon: number;
+  /** Norms follow the residual sums instead of leading into attention and MLP, and none comes last (OPT-350m). */
+  readonly postNorm: boolean;
   /** Deviation of fresh weights. */
   readonly initializerRange: number;
   /** The LM head is the token embedding. */
@@ -119,12 +123,12 @@ export function tensorPlans(spec: ModelSpec): Readonly<Record<string, TensorPlan
   if (spec.head === "scalar") {
     // 1/√(D+1): Huang et al. 2023, "The N Implementation Details of RLHF with PPO", reward head.
     plans["score.weight"] = {
-      shape: [1, spec.hidden],
-      init: { type: "normal", std: 1 / Math.sqrt(spec.hidden + 1) },
+      shape: [1, spec.embeddingSize],
+      init: { type: "normal", std: 1 / Math.sqrt(spec.embeddingSize + 1) },
     };
   } else if (!spec.tieWordEmbeddings) {
     plans["lm_head.weight"] = {
-      shape: [spec.vocabularySize, spec.hidden],
+      shape: [spec.vocabularySize, spec.embeddingSize],
       init: weightInit(spec.initializerRange),
     };
   }

@@ -26,6 +26,7 @@ const LLAMA = {
   pad_token_id: 1,
   initializer_range: 0.5,
 };
+const OPT = { ...LLAMA, model_type: "opt", ffn_dim: 24, init_std: 0.5 };
 const CONFIGS: Record<string, Record<string, unknown>> = {
   gpt2: {
     model_type: "gpt2",
@@ -37,7 +38,8 @@ const CONFIGS: Record<string, Record<string, unknown>> = {
     pad_token_id: 1,
     initializer_range: 0.5,
   },
-  opt: { ...LLAMA, model_type: "opt", word_embed_proj_dim: 16, ffn_dim: 24, init_std: 0.5 },
+  opt: OPT,
+  "opt-350m": { ...OPT, word_embed_proj_dim: 12, do_layer_norm_before: false },
   llama: {
     ...LLAMA,
     model_type: "llama",

@@ -84,7 +84,7 @@ describe("an adapter", () => {
       const { grads } = await runOn(spec, weights, program, inputs);
       const lossAt = async (trained: Float32Array) =>
         (await runOn(spec, { ...weights, trained }, program, inputs)).outputs.loss[0];
-      const step = 2e-3;
+      const step = 1e-3;
       for (const { name } of layout.entries.filter((_, i) => i % 3 !== 2)) {
         const gradient = viewOf(layout, grads!, name);
         const norm = Math.hypot(...gradient);

@@ -30,6 +30,18 @@ const LLAMA = {
   pad_token_id: 1,
 };
 
+const OPT = {
+  model_type: "opt",
+  vocab_size: VOCABULARY,
+  hidden_size: 8,
+  ffn_dim: 12,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  max_position_embeddings: 16,
+  eos_token_id: 0,
+  pad_token_id: 1,
+};
+
 /** One config per way that weights are stored and projections are called. */
 export const CONFIGS: Readonly<Record<string, Record<string, unknown>>> = {
   gpt2: {
@@ -42,18 +54,8 @@ export const CONFIGS: Readonly<Record<string, Record<string, unknown>>> = {
     eos_token_id: 0,
     pad_token_id: 1,
   },
-  opt: {
-    model_type: "opt",
-    vocab_size: VOCABULARY,
-    hidden_size: 8,
-    word_embed_proj_dim: 8,
-    ffn_dim: 12,
-    num_hidden_layers: 2,
-    num_attention_heads: 2,
-    max_position_embeddings: 16,
-    eos_token_id: 0,
-    pad_token_id: 1,
-  },
+  opt: OPT,
+  "opt-350m": { ...OPT, word_embed_proj_dim: 6, do_layer_norm_before: false },
   llama: { model_type: "llama", ...LLAMA },
   qwen3: { model_type: "qwen3", ...LLAMA, head_dim: 6 },
 };

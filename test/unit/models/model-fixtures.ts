@@ -10,6 +10,8 @@ export const FIXTURES = [
   "gpt2-untied",
   "opt-f16",
   "opt-untied",
+  "opt-350m",
+  "opt-350m-scalar",
   "llama-sharded",
   "llama-scalar",
   "mistral",

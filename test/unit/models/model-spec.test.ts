@@ -1,6 +1,4 @@
 import * as fc from "fast-check";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { viewOf } from "../../../src/engine/layout.js";
 import { specKey } from "../../../src/models/forward.js";
@@ -15,7 +13,7 @@ import {
   withHead,
 } from "../../../src/models/model-spec.js";
 import { TroupeError } from "../../../src/shared/errors.js";
-import { packageRoot } from "../../../src/shared/paths.js";
+import { FIXTURES, fixtureHead, fixtureJson } from "./model-fixtures.js";
 
 const GPT2 = { model_type: "gpt2", n_embd: 16, n_head: 4, n_layer: 2, n_positions: 24, vocab_size: 48 };
 const LLAMA = {
@@ -91,6 +89,16 @@ describe("parseModelConfig", () => {
     };
     expect(layoutOf(parseModelConfig(qwen3, "lm")).size).toBe(596_049_920); // Qwen3-0.6B
     expect(layoutOf(parseModelConfig({ model_type: "opt" }, "lm")).size).toBe(125_239_296); // OPT-125m
+    const opt350m = {
+      model_type: "opt",
+      hidden_size: 1024,
+      word_embed_proj_dim: 512,
+      num_hidden_layers: 24,
+      num_attention_heads: 16,
+      ffn_dim: 4096,
+      do_layer_norm_before: false,
+    };
+    expect(layoutOf(parseModelConfig(opt350m, "lm")).size).toBe(331_196_416); // OPT-350m
   });
 
   it.each<[string, object, RegExp]>([
@@ -134,9 +142,20 @@ describe("parseModelConfig", () => {
     ],
     ["an end id as text", { ...GPT2, eos_token_id: "1" }, /field eos_token_id must be a token id/],
     [
-      "post-norm OPT",
-      { model_type: "opt", do_layer_norm_before: false },
-      /field do_layer_norm_before must be true/,
+      "OPT without its last norm",
+      { model_type: "opt", _remove_final_layer_norm: true },
+      /field _remove_final_layer_norm must be false/,
+    ],
+    ["OPT without biases", { model_type: "opt", enable_bias: false }, /field enable_bias must be true/],
+    [
+      "OPT with norms without weights",
+      { model_type: "opt", layer_norm_elementwise_affine: false },
+      /field layer_norm_elementwise_affine must be true/,
+    ],
+    [
+      "embeddings of no width",
+      { model_type: "opt", word_embed_proj_dim: 0 },
+      /field word_embed_proj_dim must be a whole number from 1/,
     ],
     [
       "a missing size without a default",
@@ -176,6 +195,8 @@ describe("parseModelConfig", () => {
       "eos_token_id",
       "rope_scaling",
       "rope_parameters",
+      "word_embed_proj_dim",
+      "do_layer_norm_before",
       "tie_word_embeddings",
       "sliding_window",
     );
@@ -203,17 +224,12 @@ describe("parseModelConfig", () => {
     expect(parseModelConfig(Object.assign(config, { ...GPT2, n_layer: undefined }), "lm").layers).toBe(12);
   });
 
-  it.each(["gpt2", "gpt2-scalar", "opt-f16", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
-    "%s: the config it writes reads back as the same spec",
-    (name) => {
-      const config: unknown = JSON.parse(
-        readFileSync(join(packageRoot, "test/fixtures/models", name, "config.json"), "utf8"),
-      );
-      const spec = parseModelConfig(config, name.endsWith("scalar") ? "scalar" : "lm");
-      expect(parseModelConfig(JSON.parse(JSON.stringify(toHfConfig(spec))), spec.head)).toEqual(spec);
-      expect(toHfConfig(spec).architectures).toEqual((config as { architectures: string[] }).architectures);
-    },
-  );
+  it.each(FIXTURES)("%s: the config it writes reads back as the same spec", (name) => {
+    const config = fixtureJson(name, "config.json");
+    const spec = parseModelConfig(config, fixtureHead(name));
+    expect(parseModelConfig(JSON.parse(JSON.stringify(toHfConfig(spec))), spec.head)).toEqual(spec);
+    expect(toHfConfig(spec).architectures).toEqual((config as { architectures: string[] }).architectures);
+  });
 
   it("reads rope settings from transformers 4 and 5 alike", () => {
     const old = parseModelConfig({ ...LLAMA, rope_theta: 5e5 }, "lm");

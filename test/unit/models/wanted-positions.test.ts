@@ -41,7 +41,8 @@ async function lossAndGradient(
       at: { shape: [AT.length], dtype: "int32" },
     },
     body: (arenas, { ids, starts, at }) => {
-      const weights = tf.reshape(tf.range(1, 1 + AT.length * spec.hidden), [AT.length, spec.hidden]);
+      const width = spec.embeddingSize;
+      const weights = tf.reshape(tf.range(1, 1 + AT.length * width), [AT.length, width]);
       const result = valueAndGradients(arenas.params, (current) => {
         const hidden = hiddenAt(spec, current, packedPass(ids, starts, recompute), at);
         return { loss: tf.sum(tf.mul(tf.sin(weights), hidden)), aux: { hidden } };

@@ -114,7 +114,7 @@ describe.each(["reference", "onnx"] as const)("generator on %s", (engineName) =>
     expect(byKey(after)).toEqual(byKey(again));
   });
 
-  it.each(["opt-f16", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
+  it.each(["opt-f16", "opt-350m", "opt-untied", "llama-sharded", "mistral", "qwen2-bf16", "qwen3"])(
     "%s: cached decoding equals a full forward pass",
     async (name) => {
       const model = await loadModelDir(`${packageRoot}/test/fixtures/models/${name}`, "lm");
