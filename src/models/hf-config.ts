@@ -11,7 +11,11 @@ const MAX_LAYERS = 1024;
 export class HfConfig {
   private readonly fields: Readonly<Record<string, unknown>>;
 
-  constructor(json: unknown) {
+  /** @param path of the object inside config.json, with its dot */
+  constructor(
+    json: unknown,
+    private readonly path = "",
+  ) {
     if (typeof json !== "object" || json === null || Array.isArray(json)) {
       throw dataError(
         `config.json: expected a JSON object, got ${Array.isArray(json) ? "a list" : String(json)}`,
@@ -24,6 +28,10 @@ export class HfConfig {
     return Object.hasOwn(this.fields, field) ? (this.fields[field] ?? undefined) : undefined;
   }
 
+  get isEmpty(): boolean {
+    return Object.keys(this.fields).length === 0;
+  }
+
   /** The field stands there, be it as `null`. */
   states(field: string): boolean {
     return Object.hasOwn(this.fields, field) && this.fields[field] !== undefined;
@@ -31,7 +39,7 @@ export class HfConfig {
 
   fail(field: string, expected: string): TroupeError {
     return dataError(
-      `config.json: field ${field} must be ${expected}, got ${JSON.stringify(this.get(field)) ?? "nothing"}`,
+      `config.json: field ${this.path}${field} must be ${expected}, got ${JSON.stringify(this.get(field)) ?? "nothing"}`,
     );
   }
 
@@ -59,7 +67,7 @@ export class HfConfig {
   }
 
   /** A finite number > 0. */
-  positive(field: string, fallback: number): number {
+  positive(field: string, fallback?: number): number {
     const value = this.get(field) ?? fallback;
     if (typeof value !== "number" || !(value > 0) || !Number.isFinite(value))
       throw this.fail(field, "a number above 0");
@@ -108,7 +116,7 @@ export class HfConfig {
     const value = this.get(field);
     if (value === undefined) return null;
     if (typeof value !== "object" || Array.isArray(value)) throw this.fail(field, "an object");
-    return new HfConfig(value);
+    return new HfConfig(value, `${this.path}${field}.`);
   }
 
   text(field: string): string | null {

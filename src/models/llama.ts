@@ -12,6 +12,7 @@ const CLASS_PREFIX: Readonly<Partial<Record<FamilyName, string>>> = {
 };
 
 const DEFAULT_HEADS = 32;
+const DEFAULT_ROPE_THETA = 10_000;
 
 /** What transformers takes for a field that config.json leaves out; null: as if the field were `null`. */
 interface Defaults {
@@ -53,7 +54,15 @@ export const llama: DecoderFamily = {
     exactDivision(heads, kvHeads, "num_attention_heads / num_key_value_heads");
     const contextTokens = config.size("max_position_embeddings");
     const hasBias = family === "qwen2" || config.flag("attention_bias", false);
-    const rope = parseRope(config);
+    const headSize =
+      config.optionalSize("head_dim", defaults.headSize) ??
+      exactDivision(hidden, heads, "hidden_size / num_attention_heads");
+    if (headSize % 2 !== 0) {
+      throw dataError(
+        `config.json: field head_dim, else hidden_size / num_attention_heads, must be even, as rotary positions turn pairs of dimensions, got ${headSize}`,
+      );
+    }
+    const rope = parseRope(config, contextTokens);
     return {
       family,
       head,
@@ -63,9 +72,7 @@ export const llama: DecoderFamily = {
       layers: config.layers("num_hidden_layers"),
       heads,
       kvHeads,
-      headSize:
-        config.optionalSize("head_dim", defaults.headSize) ??
-        exactDivision(hidden, heads, "hidden_size / num_attention_heads"),
+      headSize,
       intermediate: config.size("intermediate_size"),
       contextTokens: windowLimited(config, family, contextTokens, defaults.window),
       activation: config.choice("hidden_act", ["silu", "gelu", "relu"], "silu"),
@@ -148,24 +155,36 @@ function windowLimited(
   return window === null ? contextTokens : Math.min(window, contextTokens);
 }
 
-/** transformers 4: `rope_theta`, `rope_scaling`; transformers 5: both inside `rope_parameters`. */
-function parseRope(config: HfConfig): { theta: number; scaling: RopeScaling | null } {
-  const parameters = config.object("rope_parameters");
-  const scaling = parameters ?? config.object("rope_scaling");
-  const theta = parameters?.positive("rope_theta", 10_000) ?? config.positive("rope_theta", 10_000);
-  const type = scaling?.text("rope_type") ?? scaling?.text("type") ?? "default";
-  if (scaling === null || type === "default") return { theta, scaling: null };
-  if (type !== "llama3") {
-    throw dataError(`config.json: field rope_scaling.rope_type must be default or llama3, got ${type}`);
+/**
+ * transformers 4 writes `rope_theta` and `rope_scaling`, transformers 5 both inside `rope_parameters`. As transformers 5
+ * reads them: `rope_scaling` comes before `rope_parameters`, a theta inside before one beside.
+ */
+function parseRope(
+  config: HfConfig,
+  contextTokens: number,
+): { readonly theta: number; readonly scaling: RopeScaling | null } {
+  const stated = ["rope_scaling", "rope_parameters"].map((field) => config.object(field));
+  const settings = stated.find((found) => found !== null && !found.isEmpty) ?? null;
+  config.requireValue("partial_rotary_factor", 1, 1);
+  const topLevelTheta = config.positive("rope_theta", DEFAULT_ROPE_THETA);
+  if (settings === null) return { theta: topLevelTheta, scaling: null };
+  settings.requireValue("partial_rotary_factor", 1, 1);
+  for (const kind of ["full_attention", "sliding_attention"]) {
+    if (settings.states(kind))
+      throw settings.fail(kind, "left out: layers with different rotations are not supported");
   }
+  const theta = settings.positive("rope_theta", topLevelTheta);
+  const type = settings.text("rope_type") ?? settings.text("type") ?? "default";
+  if (type === "default") return { theta, scaling: null };
+  if (type !== "llama3") throw settings.fail("rope_type", "default or llama3");
   return {
     theta,
     scaling: {
       type: "llama3",
-      factor: scaling.positive("factor", 8),
-      lowFreqFactor: scaling.positive("low_freq_factor", 1),
-      highFreqFactor: scaling.positive("high_freq_factor", 4),
-      originalContextTokens: scaling.size("original_max_position_embeddings", 8192),
+      factor: settings.positive("factor"),
+      lowFreqFactor: settings.positive("low_freq_factor"),
+      highFreqFactor: settings.positive("high_freq_factor"),
+      originalContextTokens: settings.size("original_max_position_embeddings", contextTokens),
     },
   };
 }

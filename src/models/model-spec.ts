@@ -80,6 +80,11 @@ export function parseModelConfig(hfConfig: unknown, head: Head): ModelSpec {
       `config.json: model_type ${JSON.stringify(type)} is not supported; expected one of ${known}`,
     );
   }
+  if (config.object("quantization_config") !== null) {
+    throw dataError(
+      "config.json: field quantization_config must be left out: quantized weights are not supported; expected float32, float16 or bfloat16 ones, as of the model that was quantized",
+    );
+  }
   const spec = family.parseConfig(config, type as FamilyName, head);
   const ids = {
     bos_token_id: spec.bosTokenId,

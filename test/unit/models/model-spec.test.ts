@@ -26,6 +26,14 @@ const LLAMA = {
   vocab_size: 48,
 };
 
+const LLAMA3_ROPE = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 16,
+};
+
 describe("parseModelConfig", () => {
   it("takes transformers' defaults for what a config leaves out", () => {
     const spec = parseModelConfig({ model_type: "gpt2" }, "lm");
@@ -158,6 +166,33 @@ describe("parseModelConfig", () => {
       /field word_embed_proj_dim must be a whole number from 1/,
     ],
     [
+      "quantized weights",
+      { ...LLAMA, quantization_config: { quant_method: "gptq", bits: 4 } },
+      /field quantization_config must be left out: quantized weights are not supported/,
+    ],
+    [
+      "rotations of a part of each head",
+      { ...LLAMA, partial_rotary_factor: 0.5 },
+      /field partial_rotary_factor must be 1/,
+    ],
+    [
+      "such rotations among the rope parameters",
+      { ...LLAMA, rope_parameters: { rope_type: "default", partial_rotary_factor: 0.5 } },
+      /field rope_parameters.partial_rotary_factor must be 1/,
+    ],
+    [
+      "rotations that differ between layers",
+      { ...LLAMA, rope_parameters: { full_attention: { rope_theta: 1e6 } } },
+      /field rope_parameters.full_attention must be left out/,
+    ],
+    ["an odd head size", { ...LLAMA, head_dim: 5 }, /field head_dim.* must be even.* got 5/],
+    ["an odd head size by division", { ...LLAMA, hidden_size: 12 }, /must be even.* got 3/],
+    [
+      "llama3 rotations without a factor",
+      { ...LLAMA, rope_scaling: { ...LLAMA3_ROPE, factor: undefined } },
+      /field rope_scaling.factor must be a number above 0, got nothing/,
+    ],
+    [
       "a missing size without a default",
       { ...LLAMA, hidden_size: undefined },
       /field hidden_size must be .* got nothing/,
@@ -165,7 +200,7 @@ describe("parseModelConfig", () => {
     [
       "an unknown rope type",
       { ...LLAMA, rope_scaling: { rope_type: "yarn" } },
-      /rope_type must be default or llama3, got yarn/,
+      /field rope_scaling.rope_type must be default or llama3, got "yarn"/,
     ],
     [
       "kv heads that do not divide heads",
@@ -197,6 +232,7 @@ describe("parseModelConfig", () => {
       "rope_parameters",
       "word_embed_proj_dim",
       "do_layer_norm_before",
+      "quantization_config",
       "tie_word_embeddings",
       "sliding_window",
     );
@@ -231,14 +267,49 @@ describe("parseModelConfig", () => {
     expect(toHfConfig(spec).architectures).toEqual((config as { architectures: string[] }).architectures);
   });
 
-  it("reads rope settings from transformers 4 and 5 alike", () => {
-    const old = parseModelConfig({ ...LLAMA, rope_theta: 5e5 }, "lm");
-    const current = parseModelConfig(
-      { ...LLAMA, rope_parameters: { rope_type: "default", rope_theta: 5e5 } },
-      "lm",
-    );
-    expect(current).toEqual(old);
-    expect(old.ropeTheta).toBe(5e5);
+  it.each<[string, object, number, object | null]>([
+    ["transformers 4", { rope_theta: 5e5 }, 5e5, null],
+    ["transformers 5", { rope_parameters: { rope_type: "default", rope_theta: 5e5 } }, 5e5, null],
+    ["neither", {}, 10_000, null],
+    [
+      "a theta beside rope_parameters",
+      { rope_parameters: { rope_type: "default" }, rope_theta: 5e5 },
+      5e5,
+      null,
+    ],
+    [
+      "both objects: rope_scaling wins",
+      {
+        rope_scaling: LLAMA3_ROPE,
+        rope_parameters: { rope_type: "default", rope_theta: 7e5 },
+        rope_theta: 5e5,
+      },
+      5e5,
+      { factor: 8, originalContextTokens: 16 },
+    ],
+    [
+      "an empty rope_scaling beside rope_parameters",
+      { rope_scaling: {}, rope_parameters: { rope_type: "default", rope_theta: 5e5 } },
+      5e5,
+      null,
+    ],
+    [
+      "a theta inside rope_scaling",
+      { rope_scaling: { ...LLAMA3_ROPE, rope_theta: 5e5 }, rope_theta: 7e5 },
+      5e5,
+      { factor: 8, originalContextTokens: 16 },
+    ],
+    [
+      "llama3 without its original context: the model's own",
+      { rope_scaling: { ...LLAMA3_ROPE, original_max_position_embeddings: undefined } },
+      10_000,
+      { factor: 8, originalContextTokens: 64 },
+    ],
+  ])("reads rope settings as transformers does: %s", (_, fields, theta, scaling) => {
+    const { ropeTheta, ropeScaling } = parseModelConfig({ ...LLAMA, ...fields }, "lm");
+    expect(ropeTheta).toBe(theta);
+    if (scaling === null) expect(ropeScaling).toBeNull();
+    else expect(ropeScaling).toMatchObject(scaling);
   });
 
   it("offers no more context than a sliding window sees", () => {
@@ -248,15 +319,8 @@ describe("parseModelConfig", () => {
   });
 
   it("Llama 3 keeps fast rotations and divides slow ones by the factor", () => {
-    const scaling = {
-      rope_type: "llama3",
-      factor: 8,
-      low_freq_factor: 1,
-      high_freq_factor: 4,
-      original_max_position_embeddings: 16,
-    };
     const scaled = ropeFrequencies(
-      parseModelConfig({ ...LLAMA, head_dim: 32, rope_theta: 100, rope_scaling: scaling }, "lm"),
+      parseModelConfig({ ...LLAMA, head_dim: 32, rope_theta: 100, rope_scaling: LLAMA3_ROPE }, "lm"),
     );
     const plain = ropeFrequencies(parseModelConfig({ ...LLAMA, head_dim: 32, rope_theta: 100 }, "lm"));
     // turns in 16 positions: 16·f / 2π; above 4 keep, below 1 divide by 8, between blend linearly
