@@ -79,13 +79,23 @@ export async function saveAdapterDir(
   await writeFile(join(dir, CONFIG_FILE), JSON.stringify(adapterConfig(spec, basePath), null, 2) + "\n");
 }
 
-/** Variants of LoRA that compute something else; each must have the value given. */
-const REQUIRED: Readonly<Record<string, Json>> = {
-  peft_type: "LORA",
-  use_dora: false,
-  use_rslora: false,
-  bias: "none",
-};
+/** Each must have the value given. */
+const REQUIRED: Readonly<Record<string, Json>> = { peft_type: "LORA", bias: "none" };
+
+/**
+ * Fields that a finished adapter's product does not depend on, or that are read where it is. Any other one must be off:
+ * PEFT gains variants that compute something else faster than a list of them could keep up with.
+ */
+const KNOWN: ReadonlySet<string> = new Set([
+  ...Object.keys(REQUIRED),
+  ...["r", "lora_alpha", "target_modules", "modules_to_save", "fan_in_fan_out", "init_lora_weights"],
+  ...["task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"],
+  ...["lora_dropout", "megatron_core", "qalora_group_size"],
+  ...["loftq_config", "eva_config", "corda_config", "lora_ga_config"], // of starts, see BASE_KEEPING_STARTS
+]);
+
+/** Starts that leave the base as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change its weights when PEFT loads one. */
+const BASE_KEEPING_STARTS: readonly Json[] = [true, false, "gaussian", "eva", "orthogonal"];
 
 /**
  * Adds a PEFT adapter into a model.
@@ -149,10 +159,18 @@ async function readAdapterConfig(dir: string, spec: ModelSpec) {
     if (got !== expected)
       throw dataError(`${path}: ${field} must be ${String(expected)}, got ${JSON.stringify(got)}`);
   }
-  for (const field of ["rank_pattern", "alpha_pattern"]) {
-    const pattern = config[field] ?? {};
-    if (!isJsonObject(pattern) || Object.keys(pattern).length > 0)
-      throw dataError(`${path}: ${field} must be empty: one rank and alpha for all modules`);
+  for (const [field, got] of Object.entries(config)) {
+    if (KNOWN.has(field) || isOff(got)) continue;
+    throw dataError(
+      `${path}: ${field} must be left out, false or empty: only W + (lora_alpha / r)·B·A can be merged, got ${JSON.stringify(got)}`,
+    );
+  }
+  const start = config.init_lora_weights ?? true;
+  if (!BASE_KEEPING_STARTS.includes(start)) {
+    throw dataError(
+      `${path}: init_lora_weights must be one of ${BASE_KEEPING_STARTS.join(", ")}, which leave the base as it is, got ${JSON.stringify(start)}; ` +
+        "PEFT's save_pretrained with path_initial_model_for_weight_conversion writes such an adapter as a plain one",
+    );
   }
   const isTransposed = config.fan_in_fan_out ?? false;
   if (isTransposed !== isConv1d(spec)) {
@@ -169,4 +187,10 @@ async function readAdapterConfig(dir: string, spec: ModelSpec) {
   if (!Array.isArray(targetModules) || !targetModules.every((target) => typeof target === "string"))
     throw dataError(`${path}: target_modules must be a list of module names, got ${JSON.stringify(targets)}`);
   return { rank: r, alpha, targetModules, onlyOptimizeLora: true };
+}
+
+/** `null`, `false`, and an empty list or object say that a feature is not used. */
+function isOff(value: Json): boolean {
+  if (value === null || value === false) return true;
+  return typeof value === "object" && Object.keys(value).length === 0;
 }

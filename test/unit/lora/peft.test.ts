@@ -118,12 +118,35 @@ describe("a PEFT adapter", () => {
       await writeFile(path, JSON.stringify({ ...(await json(path)), ...change }));
       return mergeAdapterDir(dir, plain, values);
     };
-    await expect(withField({ use_dora: true })).rejects.toThrow(/use_dora must be false, got true/);
+    for (const [field, value] of [
+      ["use_dora", true],
+      ["use_rslora", true],
+      ["lora_bias", true],
+      ["alpha_pattern", { c_attn: 4 }],
+      ["layers_to_transform", [0]],
+      ["alora_invocation_tokens", [5]],
+      ["a_variant_of_next_year", 1],
+    ] as const) {
+      await expect(withField({ [field]: value })).rejects.toThrow(
+        `bad/adapter_config.json: ${field} must be left out, false or empty`,
+      );
+    }
+    await expect(withField({ bias: "all" })).rejects.toThrow(/bias must be none, got "all"/);
+    for (const start of ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"]) {
+      await expect(withField({ init_lora_weights: start })).rejects.toThrow(
+        `init_lora_weights must be one of true, false, gaussian, eva, orthogonal, which leave the base as it is, got "${start}"`,
+      );
+    }
     await expect(withField({ fan_in_fan_out: false })).rejects.toThrow(/fan_in_fan_out must be true/);
     await expect(withField({ r: 3 })).rejects.toThrow(/lora_A.weight has shape \[2, 8\], expected \[3, 8\]/);
     await expect(withField({ target_modules: ["c_attn"] })).rejects.toThrow(/fits no adapted module/);
-    await expect(withField({ alpha_pattern: { c_attn: 4 } })).rejects.toThrow(/alpha_pattern must be empty/);
     expect(values).toEqual(base);
+    await withField({
+      init_lora_weights: "gaussian",
+      layer_replication: null,
+      megatron_core: "megatron.core",
+    });
+    expect(values).not.toEqual(base);
     const open = adapted("gpt2", { settings: { onlyOptimizeLora: false } });
     await expect(saveAdapterDir(dir, open.spec, open.weights.trained, null)).rejects.toThrow(
       /onlyOptimizeLora/,
