@@ -1,15 +1,19 @@
 /** Writes a model in a format that other programs read. */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { modelProto } from "../engine/trace/model-proto.js";
 import { copyTokenizerFiles, loadModelDir, saveModelDir } from "../models/checkpoint-dir.js";
 import { mergeAdapterDir } from "../models/lora-files.js";
 import { readFolderJson } from "../models/model-files.js";
 import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import { configError, storageError } from "../shared/errors.js";
 import { isJsonObject } from "../shared/strict-json.js";
+import { MAX_FILE_BYTES, moveOut, writeDataFile } from "./external-data.js";
 import { onnxDecoder } from "./onnx-decoder.js";
 
 export type ExportFormat = "hf" | "onnx";
+
+const MODEL_NAME = "model.onnx";
 
 export interface ExportModelOptions {
   /** Hugging Face model folder. */
@@ -19,6 +23,8 @@ export interface ExportModelOptions {
   readonly out: string;
   /** PEFT adapter folder to merge in first. */
   readonly adapter?: string;
+  /** Largest file with weights of the onnx format, bytes. @default just below 2 GiB */
+  readonly maxFileBytes?: number;
 }
 
 export interface ExportedModel {
@@ -30,7 +36,8 @@ export interface ExportedModel {
 
 /**
  *   hf    config.json, model.safetensors in float32, tokenizer: what transformers loads
- *   onnx  the same folder with onnx/model.onnx: what transformers.js' pipeline("text-generation") loads
+ *   onnx  the same folder with onnx/model.onnx: what transformers.js' pipeline("text-generation") loads. Beyond 2 GiB
+ *         the weights are in onnx/model.onnx_data and, if need be, _data_1 and so on
  *
  * @throws {TroupeError} DATA when the model or adapter cannot be read; CONFIG when the format cannot hold it
  */
@@ -39,6 +46,7 @@ export async function exportModel({
   format,
   out,
   adapter,
+  maxFileBytes = MAX_FILE_BYTES,
 }: ExportModelOptions): Promise<ExportedModel> {
   if (resolve(model) === resolve(out)) {
     throw configError(`--out ${out} is the model itself; name another folder`);
@@ -46,7 +54,7 @@ export async function exportModel({
   const { spec, values, warnings } = await loadModelDir(model, await headOf(model));
   if (adapter !== undefined) await mergeAdapterDir(adapter, spec, values);
   if (format === "hf") await saveModelDir(out, spec, values, { tokenizerDir: model });
-  else await saveOnnxDir(out, model, spec, values);
+  else await saveOnnxDir(out, model, { spec, values, maxFileBytes });
   return { spec, parameters: layoutOf(spec).size, warnings };
 }
 
@@ -58,17 +66,26 @@ async function headOf(model: string): Promise<Head> {
   return typeof name === "string" && name.endsWith("ForSequenceClassification") ? "scalar" : "lm";
 }
 
-async function saveOnnxDir(out: string, model: string, spec: ModelSpec, values: Float32Array): Promise<void> {
-  const bytes = onnxDecoder(spec, values);
+async function saveOnnxDir(
+  out: string,
+  model: string,
+  source: { readonly spec: ModelSpec; readonly values: Float32Array; readonly maxFileBytes: number },
+): Promise<void> {
+  const { spec, values, maxFileBytes } = source;
+  const { graph, symbols } = onnxDecoder(spec, values);
+  const data = values.byteLength > maxFileBytes ? moveOut(graph, MODEL_NAME, maxFileBytes) : [];
   const config = toHfConfig(spec);
+  // Without its dtype transformers.js looks in browsers for a quantized model, which is not there.
+  const loading = { "transformers.js_config": { dtype: "fp32", use_external_data_format: data.length } };
   const { bos_token_id, eos_token_id, pad_token_id } = config;
   const files: Record<string, unknown> = {
-    "config.json": config,
+    "config.json": { ...config, ...loading },
     "generation_config.json": { bos_token_id, eos_token_id, pad_token_id },
   };
   try {
     await mkdir(join(out, "onnx"), { recursive: true });
-    await writeFile(join(out, "onnx", "model.onnx"), bytes);
+    await writeFile(join(out, "onnx", MODEL_NAME), modelProto(graph, symbols));
+    for (const file of data) await writeDataFile(join(out, "onnx", file.name), file);
     for (const [name, value] of Object.entries(files)) {
       await writeFile(join(out, name), JSON.stringify(value, null, 2) + "\n");
     }

@@ -10,38 +10,35 @@
  * them and the caller's positions skip them.
  */
 import { GraphBuilder, type Graph } from "../engine/trace/graph.js";
-import { modelProto } from "../engine/trace/model-proto.js";
+import type { SymbolicDims } from "../engine/trace/model-proto.js";
 import { viewOf } from "../engine/layout.js";
 import { familyOf } from "../models/families.js";
 import { ropeFrequencies } from "../models/llama-decoder.js";
 import { isConv1d } from "../models/lora.js";
 import { layoutOf, tensorPlans, type Activation, type ModelSpec } from "../models/model-spec.js";
 import { POSITION_OFFSET } from "../models/opt.js";
-import { configError, dataError } from "../shared/errors.js";
+import { configError } from "../shared/errors.js";
 
 /** Added to hidden scores: exp() of it is 0, and a row of nothing but pads stays finite. */
 const HIDDEN_SCORE = -1e9;
-/** A protobuf message, and so a model in one file, ends at 2 GiB. */
-const MAX_FILE_BYTES = 2 ** 31 - 2 ** 20;
 
 type Dims = readonly (string | number)[];
 
+export interface OnnxDecoder {
+  readonly graph: Graph;
+  /** Sizes of its inputs and outputs, some of them by name. */
+  readonly symbols: SymbolicDims;
+}
+
 /**
- * @param values flat, in `layoutOf(spec)` order
- * @returns bytes of onnx/model.onnx
- * @throws {TroupeError} CONFIG for a model with a scalar head; DATA above 2 GiB
+ * @param values flat, in `layoutOf(spec)` order; the graph refers to them without a copy
+ * @throws {TroupeError} CONFIG for a model with a scalar head
  */
-export function onnxDecoder(spec: ModelSpec, values: Float32Array): Uint8Array {
+export function onnxDecoder(spec: ModelSpec, values: Float32Array): OnnxDecoder {
   if (spec.head !== "lm")
     throw configError("export to onnx: needs a language model, got one with a scalar head");
-  if (values.byteLength > MAX_FILE_BYTES) {
-    const size = (values.byteLength / 2 ** 30).toFixed(1);
-    throw dataError(
-      `export to onnx: ${size} GiB of weights exceed the 2 GiB an ONNX file can hold; use --format hf`,
-    );
-  }
   const decoder = new Decoder(spec, values);
-  return modelProto(decoder.build(), decoder.symbols);
+  return { graph: decoder.build(), symbols: decoder.symbols };
 }
 
 class Decoder {

@@ -18,6 +18,12 @@ export interface ConstantTensor {
   readonly bytes: Uint8Array;
 }
 
+export interface Initializer extends ConstantTensor {
+  readonly name: string;
+  /** Where its bytes stand instead of in the model: a file in the model's folder. */
+  readonly external?: { readonly file: string; readonly offset: number };
+}
+
 /** A plain number is an integer attribute; floats are marked. */
 export type Attribute =
   number | string | readonly number[] | { readonly float: number } | { readonly tensor: ConstantTensor };
@@ -56,7 +62,7 @@ export interface ValueInfo {
 
 export interface Graph {
   nodes: GraphNode[];
-  initializers: (ConstantTensor & { readonly name: string })[];
+  initializers: Initializer[];
   /** Constants whose values are given when the model is loaded, from the caller's memory. */
   readonly frozen?: readonly ValueInfo[];
   readonly inputs: readonly ValueInfo[];
@@ -83,7 +89,7 @@ const SHARED_CONSTANT_BYTES = 256;
 
 export class GraphBuilder implements Graph {
   nodes: GraphNode[] = [];
-  initializers: (ConstantTensor & { readonly name: string })[] = [];
+  initializers: Initializer[] = [];
   readonly inputs: ValueInfo[] = [];
   readonly outputs: ValueInfo[] = [];
   readonly frozen: ValueInfo[] = [];

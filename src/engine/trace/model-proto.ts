@@ -3,7 +3,14 @@
  *
  * @see https://github.com/onnx/onnx/blob/v1.16.0/onnx/onnx.proto3
  */
-import { ONNX_TYPE_CODE, type Attribute, type ConstantTensor, type Graph, type ValueInfo } from "./graph.js";
+import {
+  ONNX_TYPE_CODE,
+  type Attribute,
+  type ConstantTensor,
+  type Graph,
+  type Initializer,
+  type ValueInfo,
+} from "./graph.js";
 import { ProtobufWriter } from "./protobuf.js";
 
 const IR_VERSION = 9;
@@ -42,14 +49,12 @@ function writeGraph(writer: ProtobufWriter, graph: Graph, symbols: SymbolicDims)
   });
   writer.string(2, "program");
   for (const initializer of graph.initializers) {
-    writer.message(5, (proto) => writeTensor(proto, initializer, initializer.name));
+    writer.message(5, (proto) => writeInitializer(proto, initializer));
   }
   for (const { name, dims, dtype } of graph.frozen ?? []) {
     writer.message(5, (proto) => {
-      for (const dim of dims) proto.int(1, dim);
-      proto.int(2, ONNX_TYPE_CODE[dtype]).string(8, name);
       // A location is compulsory; the values given at loading take its place.
-      proto.message(13, (entry) => entry.string(1, "location").string(2, "memory")).int(14, EXTERNAL_DATA);
+      writeReference(proto, { name, dims, dtype }, { location: "memory" });
     });
   }
   const dimsOf = ({ name, dims }: ValueInfo) => symbols[name] ?? dims;
@@ -71,6 +76,27 @@ function writeAttribute(writer: ProtobufWriter, name: string, value: Attribute):
     for (const element of value) writer.int(8, element);
     writer.int(20, ATTRIBUTE_TYPE.ints);
   }
+}
+
+function writeInitializer(writer: ProtobufWriter, initializer: Initializer): void {
+  const { external, bytes, name } = initializer;
+  if (external === undefined) return writeTensor(writer, initializer, name);
+  const { file, offset } = external;
+  writeReference(writer, initializer, { location: file, offset: `${offset}`, length: `${bytes.length}` });
+}
+
+/** A tensor whose bytes are elsewhere. */
+function writeReference(
+  writer: ProtobufWriter,
+  { name, dims, dtype }: ValueInfo,
+  where: Readonly<Record<string, string>>,
+): void {
+  for (const dim of dims) writer.int(1, dim);
+  writer.int(2, ONNX_TYPE_CODE[dtype]).string(8, name);
+  for (const [key, value] of Object.entries(where)) {
+    writer.message(13, (entry) => entry.string(1, key).string(2, value));
+  }
+  writer.int(14, EXTERNAL_DATA);
 }
 
 function writeTensor(writer: ProtobufWriter, tensor: ConstantTensor, name: string): void {

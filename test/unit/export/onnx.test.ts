@@ -1,5 +1,5 @@
-import { AutoModelForCausalLM, env, pipeline, Tensor } from "@huggingface/transformers";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { AutoModelForCausalLM, env, ModelRegistry, pipeline, Tensor } from "@huggingface/transformers";
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -52,6 +52,8 @@ const CONFIGS: Record<string, Record<string, unknown>> = {
       original_max_position_embeddings: 16,
     },
   },
+  "llama with biases": { ...LLAMA, model_type: "llama", attention_bias: true, mlp_bias: true },
+  mistral: { ...LLAMA, model_type: "mistral", sliding_window: null },
   qwen2: { ...LLAMA, model_type: "qwen2", num_key_value_heads: 1 },
   qwen3: { ...LLAMA, model_type: "qwen3", head_dim: 6 },
 };
@@ -85,10 +87,14 @@ afterAll(async () => {
 });
 
 /** Makes a random model, writes it and its onnx folder. */
-async function exported(family: string): Promise<{ spec: ModelSpec; values: Float32Array; out: string }> {
+async function exported(
+  family: string,
+  options: { readonly maxFileBytes?: number } = {},
+): Promise<{ spec: ModelSpec; values: Float32Array; out: string }> {
   const spec = parseModelConfig(CONFIGS[family], "lm");
   const values = initParams(spec, 21);
-  const [model, out] = [join(folder, family), join(folder, `${family}-onnx`)];
+  const name = [family, ...Object.values(options)].join("-");
+  const [model, out] = [join(folder, name), join(folder, `${name}-onnx`)];
   await saveModelDir(model, spec, values);
   await writeFile(join(model, "tokenizer.json"), JSON.stringify(TOKENIZER));
   const config = {
@@ -98,7 +104,7 @@ async function exported(family: string): Promise<{ spec: ModelSpec; values: Floa
     padding_side: "left",
   };
   await writeFile(join(model, "tokenizer_config.json"), JSON.stringify(config));
-  await exportModel({ model, format: "onnx", out });
+  await exportModel({ model, format: "onnx", out, ...options });
   return { spec, values, out };
 }
 
@@ -159,10 +165,14 @@ describe("an exported onnx folder", () => {
     },
   );
 
-  it("runs in pipeline('text-generation', folder)", async () => {
-    const { spec, values, out } = await exported("gpt2");
+  it("runs in pipeline('text-generation', folder), its weights in several files where one could not hold them", async () => {
+    const { spec, values, out } = await exported("gpt2", { maxFileBytes: 16_384 });
+    const data = (await readdir(join(out, "onnx"))).filter((name) => name !== "model.onnx").sort();
+    expect(data.slice(0, 2)).toEqual(["model.onnx_data", "model.onnx_data_1"]);
+    const sizes = await Promise.all(data.map(async (name) => (await stat(join(out, "onnx", name))).size));
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(16_384);
     const [expected] = await greedy(spec, values, [PROMPTS[0]]);
-    const generate = await pipeline("text-generation", out, { dtype: "fp32" });
+    const generate = await pipeline("text-generation", out);
     const text = PROMPTS[0].map((id) => WORDS[id]).join(" ");
     const [answer] = (await generate(text, {
       max_new_tokens: NEW_TOKENS,
@@ -174,6 +184,16 @@ describe("an exported onnx folder", () => {
     const words = answer.generated_text.split(/\s+/);
     expect(words.slice(-NEW_TOKENS)).toEqual(expected.map((id) => WORDS[id]));
     await generate.dispose();
+  });
+
+  it("names the files it has wherever it is opened", async () => {
+    const { out } = await exported("gpt2");
+    const inBrowser = { device: "wasm" } as const;
+    expect(await ModelRegistry.get_model_files(out, inBrowser)).toContain("onnx/model.onnx");
+    const { out: split } = await exported("gpt2", { maxFileBytes: 16_384 });
+    const needed = await ModelRegistry.get_model_files(split, inBrowser);
+    const written = (await readdir(join(split, "onnx"))).map((name) => `onnx/${name}`);
+    expect(needed.filter((name) => name.startsWith("onnx/")).sort()).toEqual(written.sort());
   });
 
   it("is refused for a scoring model, and never written over its own model", async () => {
