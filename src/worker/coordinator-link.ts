@@ -29,6 +29,8 @@ import type { WorkerRole } from "../shared/roles.js";
 
 /** Where there is more than one address, one that does not answer must not take the time of the others. */
 const OTHERS_WAIT_MS = 3_000;
+/** Fence ourselves a little before the coordinator's lease on us runs out. */
+const SILENCE_SHARE = 0.8;
 /** Between two attempts to join; short, because a coordinator that restarts is back within a second or two. */
 const LONGEST_DELAY_MS = 500;
 
@@ -116,9 +118,10 @@ export async function serveCoordinator(
   const reach = new CoordinatorReach(options);
   let workerId = options.workerId ?? "";
   let runId: string | undefined;
+  let wasSilent = false;
   try {
     for (;;) {
-      const joined = await register(reach, options, workerId);
+      const joined = await register(reach, options, workerId, wasSilent);
       if (joined === undefined) return;
       const { reply } = joined;
       const isOtherRun = runId !== undefined && reply.sender?.runId !== runId;
@@ -130,8 +133,9 @@ export async function serveCoordinator(
         options.onOtherRun();
         continue;
       }
-      const isOver = await serveSession(joined, options, perform);
-      if (isOver) return;
+      const end = await serveSession(joined, options, perform);
+      if (end === "over") return;
+      wasSilent = end === "silent";
       options.logger.warn("session ended, joining again");
       await sleep(200, options.signal);
     }
@@ -188,11 +192,15 @@ interface Joined extends Reached {
   readonly reply: RegisterReply__Output;
 }
 
-/** @returns undefined when told to end meanwhile */
+/**
+ * @param wasSilent the coordinator spoken to last gave no answer any more: another one is asked before it
+ * @returns undefined when told to end meanwhile
+ */
 async function register(
   reach: CoordinatorReach,
   options: LinkOptions,
   workerId: string,
+  wasSilent: boolean,
 ): Promise<Joined | undefined> {
   const requestId = randomUUID();
   let waitedMs = 0;
@@ -205,7 +213,7 @@ async function register(
     const startedMs = performance.now();
     try {
       // A coordinator that ended a session may still be there; after a failure another one may.
-      const reached = await (isFirst ? reach.here() : reach.turn());
+      const reached = await (isFirst && !wasSilent ? reach.here() : reach.turn());
       const reply = await new Promise<RegisterReply__Output>((resolve, reject) => {
         reached.clients.membership.register(
           {
@@ -245,12 +253,14 @@ async function register(
   }
 }
 
-/** @returns true when the worker is done for good (drained or told to stop) */
+/** How a session ended: for good (drained or told to stop), with the stream, or in silence. */
+type SessionEnd = "over" | "broken" | "silent";
+
 async function serveSession(
   { address, clients, reply }: Joined,
   options: LinkOptions,
   perform: (session: Session) => Promise<void>,
-): Promise<boolean> {
+): Promise<SessionEnd> {
   if (reply.sender === null) throw protocolError("RegisterReply.sender: expected a value, got none");
   const sender = reply.sender;
   const config = configSchema.parse(JSON.parse(reply.configJson));
@@ -266,25 +276,33 @@ async function serveSession(
     "joined the run",
   );
 
+  let isSilent = false;
   const heartbeats = (async () => {
     let silentSinceMs = performance.now();
+    const patienceMs = reply.leaseTtlMs * SILENCE_SHARE;
     while (!ended.signal.aborted) {
       // Workers that once were held up together must not beat together ever after.
       await sleep(reply.heartbeatIntervalMs * (0.9 + 0.2 * Math.random()), ended.signal);
       if (ended.signal.aborted) return;
       try {
         const sentMs = performance.now();
-        const answer = await heartbeat(clients, sender, progress, options.holdings());
+        // It must not outlast the lease. After a pause of this process the coordinator still gets a moment to answer.
+        const leftMs = Math.max(silentSinceMs + patienceMs - sentMs, reply.heartbeatIntervalMs);
+        const limitMs = Math.min(CONTROL_DEADLINE_MS, leftMs);
+        const answer = await heartbeat(clients, sender, progress, options.holdings(), limitMs);
         silentSinceMs = performance.now();
         options.onHeartbeat(silentSinceMs - sentMs, answer.ready);
         if (answer.directive === "DRAIN") drained.abort();
         if (answer.directive === "REGISTER_AGAIN") ended.abort();
       } catch (error) {
-        // Fence ourselves a little before the coordinator's lease on us runs out.
-        if (performance.now() - silentSinceMs > reply.leaseTtlMs * 0.8) {
-          logger.warn({ error: String(error) }, "coordinator silent for a lease");
-          ended.abort();
-        }
+        // What is left after a deadline is no time for another heartbeat.
+        const leftMs = silentSinceMs + patienceMs - performance.now();
+        if (leftMs > reply.heartbeatIntervalMs) continue;
+        await sleep(Math.max(leftMs, 0), ended.signal);
+        if (ended.signal.aborted) return;
+        logger.warn({ error: String(error) }, "coordinator silent for a lease");
+        isSilent = true;
+        ended.abort();
       }
     }
   })();
@@ -310,9 +328,9 @@ async function serveSession(
   }
   if (drained.signal.aborted) {
     await leave(clients, sender);
-    return true;
+    return "over";
   }
-  return false;
+  return isSilent ? "silent" : "broken";
 }
 
 function heartbeat(
@@ -320,6 +338,7 @@ function heartbeat(
   sender: Sender,
   progress: number,
   holdings: Holdings,
+  limitMs: number,
 ): Promise<HeartbeatReply__Output> {
   const { position, policyVersion } = holdings;
   return new Promise((resolve, reject) => {
@@ -330,7 +349,7 @@ function heartbeat(
         ...(position ? { appliedStep: position.step } : {}),
         ...(policyVersion === undefined ? {} : { policyVersion }),
       },
-      { deadline: deadlineIn(CONTROL_DEADLINE_MS) },
+      { deadline: deadlineIn(limitMs) },
       (error, reply) => (error ? reject(error) : resolve(reply as HeartbeatReply__Output)),
     );
   });

@@ -48,10 +48,12 @@ export async function startRealCoordinator(
     pieceBytes?: number;
     /** What an earlier coordinator has written. */
     log?: MemoryLog;
+    /** What workers are told about heartbeats and leases. */
+    cluster?: { heartbeatIntervalMs: number; leaseTtlMs: number };
   } & Pick<Partial<RpcServerOptions>, "tls" | "port" | "connections"> = {},
 ): Promise<RealCoordinator> {
   const folder = mkdtempSync(join(tmpdir(), "troupe-rpc-"));
-  const config = configSchema.parse({ data: { path: "rows.jsonl" } });
+  const config = configSchema.parse({ data: { path: "rows.jsonl" }, cluster: options.cluster });
   const log = options.log ?? new MemoryLog();
   const logger = createLogger({ role: "coordinator", level: "silent" });
   const metrics = createMetrics("coordinator");

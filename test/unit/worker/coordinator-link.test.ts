@@ -69,3 +69,59 @@ it("a worker that was stopped for ten minutes while joining tries again instead 
   }
   expect(sessions).toBe(1);
 });
+
+it("a worker that hears nothing leaves before its lease is over, and asks the next address first", async () => {
+  const cluster = { heartbeatIntervalMs: 200, leaseTtlMs: 4_000 };
+  const [silent, other] = [await startRealCoordinator({ cluster }), await startRealCoordinator({ cluster })];
+  // It would take the worker back at once, but never answers a heartbeat.
+  const dispatch = silent.host.dispatch.bind(silent.host);
+  let registrations = 0;
+  vi.spyOn(silent.host, "dispatch").mockImplementation((event, payloads) => {
+    if (event.type === "WorkerRegistered") registrations += 1;
+    if (event.type !== "WorkerHeartbeat") dispatch(event, payloads);
+  });
+  const stopping = new AbortController();
+  const joinedMs: number[] = [];
+  try {
+    await serveCoordinator(
+      optionsOf(`${silent.address},${other.address}`, stopping.signal),
+      async ({ signal }) => {
+        if (joinedMs.push(performance.now()) === 2) return stopping.abort();
+        await once(signal, "abort");
+      },
+    );
+    expect(registrations).toBe(1);
+    const [first, second] = joinedMs;
+    expect(second - first).toBeLessThan(2 * cluster.leaseTtlMs);
+  } finally {
+    await silent.close();
+    await other.close();
+  }
+}, 30_000);
+
+it("a worker that was held up for longer than its lease still hears the coordinator that is there", async () => {
+  const cluster = { heartbeatIntervalMs: 200, leaseTtlMs: 4_000 };
+  const coordinator = await startRealCoordinator({ cluster });
+  const stopping = new AbortController();
+  const now = performance.now.bind(performance);
+  let pausedMs = 0;
+  vi.spyOn(performance, "now").mockImplementation(() => now() + pausedMs);
+  let sessions = 0;
+  let beats = 0;
+  try {
+    const options = optionsOf(coordinator.address, stopping.signal);
+    const onHeartbeat = () => {
+      beats += 1;
+      pausedMs += 2 * cluster.leaseTtlMs; // SIGSTOP and SIGCONT between two heartbeats
+      if (beats === 3) stopping.abort();
+    };
+    await serveCoordinator({ ...options, onHeartbeat }, async ({ draining }) => {
+      sessions += 1;
+      await once(draining, "abort");
+    });
+    expect(beats).toBeGreaterThanOrEqual(3);
+    expect(sessions).toBe(1);
+  } finally {
+    await coordinator.close();
+  }
+}, 30_000);
