@@ -12,16 +12,19 @@ const MAY_CHANGE = new Set([
     ...["rollouts", "learners", "minLearners", "memoryCheck", "maxTaskAttempts", "hedgeFactor"],
     ...["host", "port", "httpPort", "tokenFile", "tls", "insecure", "bulkChannel", "bulkPort", "allReduce"],
     ...["maxArtifactBytes", "maxConnectionsPerAddress", "maxConnections"],
-    ...["heartbeatIntervalMs", "leaseTtlMs", "taskTimeoutMs", "stepTimeoutMs", "bucketTimeoutMs"],
     ...["servers", "replicas", "tokenFile", "caFile", "leaseTtlMs", "advertise"].map(
       (key) => `durable.${key}`,
     ),
   ].map((key) => `cluster.${key}`),
 ]);
 
+const TIME_LIMIT = /^cluster\.\w+Ms$/;
+
 /** The name is a label, unless the run's streams in NATS are found by it. */
 const mayChange = (path: string, { cluster: { durable } }: Config): boolean =>
-  MAY_CHANGE.has(path) || (path === "name" && (durable.type === "local" || durable.run !== null));
+  MAY_CHANGE.has(path) ||
+  TIME_LIMIT.test(path) ||
+  (path === "name" && (durable.type === "local" || durable.run !== null));
 
 /**
  * @param was   what the run was started with, as it was stored

@@ -38,7 +38,12 @@ it.each([
   ["checkpoint.everyIterations=0", "checkpoint.keepLast=5", "eval.samples=1"],
   ["cluster.rollouts=7", "cluster.learners=5", "cluster.minLearners=2"],
   ["cluster.host=::1", "cluster.port=7070", "cluster.tokenFile=/token", "cluster.bulkPort=7071"],
-  ["cluster.leaseTtlMs=20000", "cluster.stepTimeoutMs=90000", "cluster.allReduce=star"],
+  [
+    "cluster.leaseTtlMs=20000",
+    "cluster.stepTimeoutMs=90000",
+    "cluster.drainTimeoutMs=9000",
+    "cluster.allReduce=star",
+  ],
 ])("%s may change", (...sets) => {
   expect(() => drift(sets)).not.toThrow();
 });
