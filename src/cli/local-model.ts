@@ -20,6 +20,8 @@ export interface LocalModelOptions {
   readonly promptTemplate?: string;
   /** Texts that end an answer. @default none */
   readonly stop?: readonly string[];
+  /** Answers written side by side: each takes memory for its longest sequence. */
+  readonly slots: number;
 }
 
 export interface Answer {
@@ -28,8 +30,8 @@ export interface Answer {
   readonly finishReason: FinishReason;
 }
 
-/** One answer at a time in a chat, several prompts at once in generate. */
-const SLOTS = 16;
+/** Prompts read together, where there are so many. */
+const PREFILL_ROWS = 4;
 
 export class LocalModel {
   #draws = 0;
@@ -66,7 +68,8 @@ export class LocalModel {
         engine: { name: options.engine, threads: options.threads ?? availableParallelism() },
         models: [{ role: "actor", hfConfigJson, head: "lm" }],
         eosIds: [tokenizer.info.eosId],
-        slots: SLOTS,
+        slots: options.slots,
+        prefillRows: Math.min(PREFILL_ROWS, options.slots),
       });
       await compute.loadModel({ role: "actor", path: weights });
       return new LocalModel(directory, compute, tokenizer, template, stopTable);

@@ -1,4 +1,5 @@
 import type { Arena, Engine, HostArrays, Program } from "../engine/engine.js";
+import type { Layout } from "../engine/layout.js";
 import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout } from "../models/lora.js";
 import type { ModelSpec } from "../models/model-spec.js";
@@ -113,12 +114,17 @@ export class Generator {
       slotTokens: maxSequenceTokens,
     };
     this.decodeStep = decodeProgram(this.shape);
-    this.cache = engine.createArena(cache);
+    this.cache = createCache(engine, cache, rows, maxSequenceTokens);
     this.sampler = new TokenSampler(spec.vocabularySize);
     this.prefillRows = options.prefillRows ?? 4;
     this.eosIds = options.eosIds ?? spec.eosTokenIds;
     this.stopIds = options.stopIds ?? [];
     this.endingIds = [...this.eosIds, ...this.stopIds];
+  }
+
+  /** Longest prompt + response. */
+  get maxSequenceTokens(): number {
+    return this.shape.slotTokens;
   }
 
   /**
@@ -279,8 +285,12 @@ export class Generator {
       keys.add(key);
       if (promptIds.length === 0) throw dataError(`prompt ${key}: is empty; expected at least one token`);
       if (promptIds.length >= slotTokens) {
+        const remedy =
+          slotTokens < spec.contextTokens
+            ? "raise maxSequenceTokens or shorten it"
+            : "this is all the model can read: shorten it";
         throw dataError(
-          `prompt ${key}: ${promptIds.length} tokens leave no room for a response in ${slotTokens}; raise maxSequenceTokens or shorten it`,
+          `prompt ${key}: ${promptIds.length} tokens leave no room for a response in ${slotTokens}; ${remedy}`,
         );
       }
       const bad = promptIds.find((id) => id < 0 || id >= spec.vocabularySize);
@@ -291,6 +301,21 @@ export class Generator {
 }
 
 const NONE: readonly number[] = [];
+
+/** @throws {TroupeError} CONFIG when there is not that much memory */
+function createCache(engine: Engine, layout: Layout, slots: number, tokens: number): Arena {
+  try {
+    return engine.createArena(layout);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    const gib = ((4 * layout.size) / 2 ** 30).toFixed(1);
+    throw configError(
+      `generator: the key/value cache for ${slots} sequences of ${tokens} tokens takes ${gib} GiB, which cannot be ` +
+        "allocated; lower generation.maxNewTokens (--max-new-tokens), data.maxPromptTokens (a shorter prompt) or generation.slots",
+      { cause },
+    );
+  }
+}
 
 const inverseTemperature = ({ temperature }: SamplingOptions): Float32Array =>
   Float32Array.of(1 / temperature);

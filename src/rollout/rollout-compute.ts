@@ -2,6 +2,7 @@ import type { Config } from "../config/schema.js";
 import type { StopTable } from "../data/stop-table.js";
 import { createEngine, type CreateEngineOptions } from "../engine/create-engine.js";
 import type { Engine } from "../engine/engine.js";
+import type { ModelSpec } from "../models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../rl/types.js";
 import { numericError } from "../shared/errors.js";
 import { Generator } from "./generator.js";
@@ -18,7 +19,7 @@ export interface RolloutSettings {
   readonly eosIds: readonly number[];
   /** Sequences decoded together, 1 to 64. */
   readonly slots: number;
-  /** Longest prompt + response. @default the actor's context */
+  /** Longest prompt + response. @default what the tasks so far need: the cache grows with them, up to the context */
   readonly maxSequenceTokens?: number;
   /** See GeneratorOptions. @default 4 */
   readonly prefillRows?: number;
@@ -135,16 +136,10 @@ export class RolloutCompute {
     stops = null,
   }: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
     const actor = this.weights.of("actor", true);
-    this.generator ??= new Generator({
-      engine: this.engine,
-      spec: actor.spec,
-      slots: this.settings.slots,
-      maxSequenceTokens: this.settings.maxSequenceTokens ?? actor.spec.contextTokens,
-      ...(this.settings.prefillRows === undefined ? {} : { prefillRows: this.settings.prefillRows }),
-      ...(this.settings.eosIds.length === 0 ? {} : { eosIds: this.settings.eosIds }),
-    });
+    const longest = prompts.reduce((most, { promptIds }) => Math.max(most, promptIds.length), 1);
+    const generator = this.generatorFor(actor.spec, longest + sampling.maxNewTokens);
     const requests = prompts.map(({ experienceId, promptIds }) => ({ key: experienceId, promptIds }));
-    const answers = await this.generator.generate(requests, sampling, weightsOf(actor), stops);
+    const answers = await generator.generate(requests, sampling, weightsOf(actor), stops);
     return answers.map(({ responseIds, logprobs, finishReason }, i) => {
       const { promptIndex, sampleIndex, experienceId, promptIds } = prompts[i];
       requireFinite(experienceId, "logprobs", logprobs);
@@ -159,6 +154,29 @@ export class RolloutCompute {
         finishReason,
       };
     });
+  }
+
+  /**
+   * The generator, with a cache for sequences of so many tokens. Unless the settings fix its length, one that is too
+   * short is replaced by one of at least twice the length, so that a growing conversation compiles few programs.
+   */
+  private generatorFor(spec: ModelSpec, sequenceTokens: number): Generator {
+    const { slots, maxSequenceTokens, prefillRows, eosIds } = this.settings;
+    const held = this.generator;
+    const wanted = Math.min(maxSequenceTokens ?? sequenceTokens, spec.contextTokens);
+    if (held !== undefined && held.maxSequenceTokens >= wanted) return held;
+    held?.dispose();
+    this.generator = undefined; // nothing is held when the new cache cannot be made
+    const grown = Math.max(wanted, 2 * (held?.maxSequenceTokens ?? 0));
+    this.generator = new Generator({
+      engine: this.engine,
+      spec,
+      slots,
+      maxSequenceTokens: maxSequenceTokens ?? Math.min(grown, spec.contextTokens),
+      ...(prefillRows === undefined ? {} : { prefillRows }),
+      ...(eosIds.length === 0 ? {} : { eosIds }),
+    });
+    return this.generator;
   }
 
   private async score(rollouts: readonly Rollout[], temperature: number): Promise<ScoredRollout[]> {

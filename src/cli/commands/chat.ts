@@ -13,7 +13,7 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
       import("../../observability/text.js"),
     ]);
     const { signal } = lifetime;
-    const model = await LocalModel.open(options.model, options);
+    const model = await LocalModel.open(options.model, { ...options, slots: 1 });
     const isChatModel = model.tokenizer.info.hasChatTemplate && options.promptTemplate === undefined;
     const terminal = createInterface({
       input: process.stdin,

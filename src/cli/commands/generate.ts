@@ -21,7 +21,10 @@ export function registerGenerate(program: Command, lifetime: Lifetime): void {
       const { signal } = lifetime;
       const prompts = await promptsOf(options);
       const { LocalModel } = await import("../local-model.js");
-      const model = await LocalModel.open(options.model, options);
+      const model = await LocalModel.open(options.model, {
+        ...options,
+        slots: Math.min(MAX_SLOTS, prompts.length),
+      });
       try {
         for (let start = 0; start < prompts.length && !signal.aborted; start += BATCH) {
           const batch = prompts.slice(start, start + BATCH);
@@ -36,6 +39,8 @@ export function registerGenerate(program: Command, lifetime: Lifetime): void {
     });
 }
 
+/** Answers written side by side. */
+const MAX_SLOTS = 16;
 /** Prompts between two prints. */
 const BATCH = 64;
 

@@ -188,6 +188,18 @@ describe("generator", () => {
     expect(Math.min(...answers.map(({ responseIds }) => responseIds.length))).toBeGreaterThan(6);
   });
 
+  it("says what would lower a cache that is larger than memory", () => {
+    const wide = { ...spec, contextTokens: 2 ** 24, layers: 64 };
+    expect(() => new Generator({ engine, spec: wide, slots: 64, maxSequenceTokens: 2 ** 24 })).toThrow(
+      expect.objectContaining({
+        code: "CONFIG",
+        message: expect.stringMatching(
+          /cache for 64 sequences of 16777216 tokens takes \d+\.\d GiB, which cannot be allocated; lower .*--max-new-tokens/,
+        ) as string,
+      }),
+    );
+  });
+
   it("reports a stop token as stop", async () => {
     const stopping = new Generator({
       engine,

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { layoutOf, toHfConfig, type Head } from "../../../src/models/model-spec.js";
+import { layoutOf, parseModelConfig, toHfConfig, type Head } from "../../../src/models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../../../src/rl/types.js";
 import { RolloutCompute, type Role, type RolloutSettings } from "../../../src/rollout/rollout-compute.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
@@ -37,6 +37,17 @@ const settings: RolloutSettings = {
   eosIds: [1],
   slots: 4,
   maxSequenceTokens: 48,
+};
+
+/** A cache of 16 sequences of this length has 128 GiB. */
+const LONG_CONTEXT = {
+  model_type: "llama",
+  vocab_size: 40,
+  hidden_size: 16,
+  intermediate_size: 24,
+  num_hidden_layers: 4,
+  num_attention_heads: 2,
+  max_position_embeddings: 2 ** 24,
 };
 
 async function openLoaded(): Promise<RolloutCompute> {
@@ -132,6 +143,32 @@ describe("rollout compute", () => {
     await expect(compute.perform(task)).rejects.toThrow(
       /experience 0\/0\/0: values\[0\] is (NaN|-?Infinity)/,
     );
+    await compute.close();
+  });
+
+  it("without a length of its own, keeps a cache of what its tasks need", async () => {
+    const fixed = await openLoaded();
+    const growing = await RolloutCompute.open({ ...settings, maxSequenceTokens: undefined });
+    await growing.loadModel({ role: "actor", path: fileOf("actor") });
+    for (const count of [2, 6, 2]) {
+      const some = { ...task, prompts: prompts.slice(0, count) };
+      expect(await growing.generateOnly(some)).toEqual(await fixed.generateOnly(some));
+    }
+    await growing.close();
+    await fixed.close();
+  });
+
+  it("answers with a model whose whole context would not fit memory", async () => {
+    const spec = parseModelConfig(LONG_CONTEXT, "lm");
+    const path = join(folder, "long.safetensors");
+    await writeSafetensors(path, layoutOf(spec).entries, tinyParams(spec, 6));
+    const hfConfigJson = JSON.stringify(LONG_CONTEXT);
+    const compute = await RolloutCompute.open({
+      ...{ ...settings, slots: 16, maxSequenceTokens: undefined },
+      models: [{ role: "actor", head: "lm", hfConfigJson }],
+    });
+    await compute.loadModel({ role: "actor", path });
+    expect(await compute.generateOnly(task)).toHaveLength(prompts.length);
     await compute.close();
   });
 
