@@ -6,6 +6,7 @@ import { PromptTemplate } from "../data/prompt-template.js";
 import { TokenizerPool } from "../data/tokenizer-pool.js";
 import type { StopTable } from "../data/stop-table.js";
 import type { ChatMessage } from "../data/types.js";
+import { readGenerationDefaults } from "../models/generation-defaults.js";
 import { weightFiles } from "../models/model-files.js";
 import type { EngineName } from "../engine/engine.js";
 import { RolloutCompute } from "../rollout/rollout-compute.js";
@@ -64,10 +65,11 @@ export class LocalModel {
     try {
       const stops = options.stop?.filter((text) => text !== "") ?? [];
       const stopTable = stops.length === 0 ? null : await tokenizer.stopTable(stops);
+      const { eosIds } = await readGenerationDefaults(directory, [tokenizer.info.eosId]);
       const compute = await RolloutCompute.open({
         engine: { name: options.engine, threads: options.threads ?? availableParallelism() },
         models: [{ role: "actor", hfConfigJson, head: "lm" }],
-        eosIds: [tokenizer.info.eosId],
+        eosIds,
         slots: options.slots,
         prefillRows: Math.min(PREFILL_ROWS, options.slots),
       });

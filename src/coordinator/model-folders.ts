@@ -31,6 +31,8 @@ export class ModelFolders {
     private readonly config: Config,
     private readonly artifacts: ArtifactStore,
     private readonly tokenizer: TokenizerInfo,
+    /** generation_config.json of language models; config.json ends answers with its `eos_token_id` too. */
+    private readonly generation: Readonly<Record<string, unknown>>,
     private readonly files: DurableFiles,
   ) {}
 
@@ -132,19 +134,16 @@ export class ModelFolders {
   ): Promise<void> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true });
-    const hfConfig = {
+    const hfConfig: Record<string, unknown> = {
       ...(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>),
       torch_dtype: "float32",
     };
     if (head === "scalar") Object.assign(hfConfig, scalarHead(hfConfig, this.tokenizer.padId));
+    else hfConfig.eos_token_id = this.generation.eos_token_id;
     await writeFile(join(directory, "config.json"), JSON.stringify(hfConfig, null, 2) + "\n");
     if (head === "lm") {
-      const generation = {
-        bos_token_id: this.tokenizer.bosId ?? this.tokenizer.eosId,
-        eos_token_id: this.tokenizer.eosId,
-        pad_token_id: this.tokenizer.padId,
-      };
-      await writeFile(join(directory, "generation_config.json"), JSON.stringify(generation, null, 2) + "\n");
+      const text = JSON.stringify(this.generation, null, 2);
+      await writeFile(join(directory, "generation_config.json"), text + "\n");
     }
     for (const file of this.tokenizer.files) await copyFile(file, join(directory, basename(file)));
     await copyFile(parametersFile, join(directory, "model.safetensors"));

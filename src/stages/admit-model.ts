@@ -43,10 +43,7 @@ export async function admitModel(run: RunContext, request: AdmitRequest): Promis
       mergedFile: join(artifacts, `${name}.safetensors`),
     });
   } catch (error) {
-    if (!(error instanceof TroupeError)) throw error;
-    throw new TroupeError(error.code, `${field} ${directory} cannot be used: ${error.message}`, {
-      cause: error.cause,
-    });
+    throw cannotBeUsed(field, directory, error);
   } finally {
     await pool.close();
   }
@@ -54,6 +51,13 @@ export async function admitModel(run: RunContext, request: AdmitRequest): Promis
   checkContext(request, model, run.config);
   for (const warning of model.warnings) run.logger.info(`${field} ${directory}: ${warning}`);
   return run.models.adopt(name, directory, model.weightsFile);
+}
+
+/** What is wrong with a folder, with the setting that names it. */
+export function cannotBeUsed(field: AdmitRequest["field"], directory: string, error: unknown): unknown {
+  if (!(error instanceof TroupeError)) return error;
+  const { code, message, cause } = error;
+  return new TroupeError(code, `${field} ${directory} cannot be used: ${message}`, { cause });
 }
 
 function checkVocabulary(

@@ -14,12 +14,19 @@ import type { WorkerDirectory } from "../coordinator/worker-directory.js";
 import { loadRlhfData, type RlhfData } from "../data/datasets.js";
 import type { TokenizerPool } from "../data/tokenizer-pool.js";
 import type { TextTokenizer } from "../data/types.js";
+import {
+  generationConfig,
+  noGenerationDefaults,
+  readGenerationDefaults,
+  type GenerationDefaults,
+} from "../models/generation-defaults.js";
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { EventBus } from "../observability/progress.js";
 import { toStopTable } from "../rpc/codec/stop-table.js";
 import type { StopTable as StopTableMessage } from "../rpc/generated/troupe/v1/StopTable.js";
 import type { TokenizerInfo as TokenizerMessage } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
+import { cannotBeUsed } from "./admit-model.js";
 import { phasesOf } from "./plan-stages.js";
 
 export interface RunContext {
@@ -61,20 +68,37 @@ export async function openRunContext(
   });
   logger.info(data.report.summary);
   bus.publish({ type: "message", level: "info", text: data.report.summary });
-  const models = new ModelFolders(join(runDir, "models"), config, artifacts, tokenizer.info, files);
+  const { vocabSize, eosId, bosId, padId } = tokenizer.info;
+  const defaults = await generationDefaults(config, eosId);
+  const generation = generationConfig(defaults, { bosId: bosId ?? eosId, padId });
+  const models = new ModelFolders(
+    join(runDir, "models"),
+    config,
+    artifacts,
+    tokenizer.info,
+    generation,
+    files,
+  );
   const { keepLast, keepEvery } = config.checkpoint;
   const checkpointer = new Checkpointer({
     ...{ runDir, runId, keepLast, keepEvery, host, learners, artifacts, models, files },
     ...{ bus, metrics, logger, signal },
   });
   await checkpointer.clean();
-  const { vocabSize, eosId, padId } = tokenizer.info;
   const { stopStrings } = config.generation;
   return {
     ...{ config, runDir, data, tokenizer, host, learners, dispatcher, directory, store, artifacts },
     results: new RunResults(runDir, files),
     ...{ models, checkpointer, bus, metrics, logger, signal },
-    tokens: { vocabularySize: vocabSize, eosIds: [eosId], padId },
+    tokens: { vocabularySize: vocabSize, eosIds: [...defaults.eosIds], padId },
     stops: stopStrings.length === 0 ? null : toStopTable(await tokenizer.stopTable(stopStrings)),
   };
+}
+
+/** An answer ends with the tokenizer's end token, and with those that the model the run starts from has besides. */
+async function generationDefaults({ model }: Config, eosId: number): Promise<GenerationDefaults> {
+  if (model.path === null) return noGenerationDefaults([eosId]);
+  return readGenerationDefaults(model.path, [eosId]).catch((error: unknown) => {
+    throw cannotBeUsed("model.path", model.path!, error);
+  });
 }

@@ -91,6 +91,7 @@ async function begin() {
     config,
     artifacts,
     tokenizer as unknown as TokenizerInfo,
+    { eos_token_id: 1 },
     FILES_ON_DISK,
   );
   checkpointer = new Checkpointer({

@@ -84,7 +84,8 @@ it("a stage whose outcome is stored has left its model and its adapter, whole", 
     files: [tokenizer],
   } as unknown as TokenizerInfo;
   const artifacts = new ArtifactStore(join(runDir, "artifacts"));
-  const models = new ModelFolders(join(runDir, "models"), config, artifacts, info, FILES_ON_DISK);
+  const generation = { eos_token_id: 1 };
+  const models = new ModelFolders(join(runDir, "models"), config, artifacts, info, generation, FILES_ON_DISK);
   const source = { hfConfigJson: '{"model_type":"gpt2"}', parameters: null, initSeed: 1 };
   const trained = async () => {
     await models.save("sft", source, "lm", weights);

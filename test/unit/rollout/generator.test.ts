@@ -188,6 +188,25 @@ describe("generator", () => {
     expect(Math.min(...answers.map(({ responseIds }) => responseIds.length))).toBeGreaterThan(6);
   });
 
+  it("ends an answer at any of several end tokens, and forbids all of them before minNewTokens", async () => {
+    const eosIds = [EOS, 7];
+    const ending = new Generator({ engine, spec, slots: 4, maxSequenceTokens: 24, eosIds });
+    const many = Array.from({ length: 60 }, (_, i) => ({
+      key: `1/${i}/0`,
+      promptIds: Int32Array.of(8 + (i % 30)),
+    }));
+    const answers = await ending.generate(many, { ...SAMPLING, minNewTokens: 4 }, params());
+    const last = new Set<number>();
+    for (const { responseIds, finishReason } of answers) {
+      const at = responseIds.findIndex((id) => eosIds.includes(id));
+      expect(at).toBe(finishReason === "eos" ? responseIds.length - 1 : -1);
+      expect(responseIds.length).toBeGreaterThan(4);
+      if (finishReason === "eos") last.add(responseIds[at]);
+    }
+    expect(last).toEqual(new Set(eosIds));
+    ending.dispose();
+  });
+
   it("says what would lower a cache that is larger than memory", () => {
     const wide = { ...spec, contextTokens: 2 ** 24, layers: 64 };
     expect(() => new Generator({ engine, spec: wide, slots: 64, maxSequenceTokens: 2 ** 24 })).toThrow(
