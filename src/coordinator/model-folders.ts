@@ -14,7 +14,10 @@ import type { ArtifactStore } from "./artifact-store.js";
 import type { DurableFiles } from "./journal/durable-files.js";
 
 /** A model as later stages refer to it. */
-export type ModelSource = Omit<ModelRef, "role" | "head">;
+export interface ModelSource extends Omit<ModelRef, "role" | "head"> {
+  /** Its folder; null for fresh weights, which have none. Stays with the coordinator: it is no field of the message. */
+  readonly directory: string | null;
+}
 
 /** Embedding rows are padded to a multiple of this, as DeepSpeed-Chat does, so that matrix kernels stay aligned. */
 const VOCABULARY_MULTIPLE = 8;
@@ -62,7 +65,7 @@ export class ModelFolders {
       pad_token_id: this.tokenizer.padId,
       torch_dtype: "float32",
     };
-    return { hfConfigJson: JSON.stringify(hfConfig), parameters: null, initSeed: seed };
+    return { hfConfigJson: JSON.stringify(hfConfig), parameters: null, initSeed: seed, directory: null };
   }
 
   /** A model directory on the coordinator's disk. @param weightsFile where its weights are, when not in the directory */
@@ -80,7 +83,7 @@ export class ModelFolders {
         cause,
       });
     });
-    return { hfConfigJson, parameters, initSeed: this.config.seed };
+    return { hfConfigJson, parameters, initSeed: this.config.seed, directory };
   }
 
   pathOf(name: string): string {
@@ -103,23 +106,22 @@ export class ModelFolders {
   }
 
   /**
-   * Writes DIR/models/<stage>-adapter as PEFT reads it: the adapter alone, to be put on the model its stage started from.
+   * Writes DIR/models/<stage>-adapter as PEFT reads it, to stay once this returns: the adapter alone, to be put on the
+   * model its stage started from.
+   * @param base that model
    * @param file the safetensors file a learner published; its metadata carries the adapter's config
    */
-  async saveAdapter(stage: "sft" | "reward" | "ppo", file: string): Promise<void> {
+  async saveAdapter(stage: "sft" | "reward" | "ppo", base: ModelSource, file: string): Promise<void> {
     const opened = await SafetensorsFile.open(file);
     await opened.close();
     const config = JSON.parse(opened.header.metadata[ADAPTER_CONFIG_KEY]) as Record<string, unknown>;
-    const { stages, reward, model } = this.config;
-    const startsFromSft = stage === "ppo" || (stage === "reward" && reward.initFrom === "sft");
-    const base = startsFromSft && stages.includes("sft") ? this.pathOf("sft") : model.path;
     const target = this.pathOf(`${stage}-adapter`);
     const partial = `${target}.partial`;
     await makeSyncedFolder(this.folder);
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial);
     await copyFile(file, join(partial, "adapter_model.safetensors"));
-    const text = JSON.stringify({ ...config, base_model_name_or_path: base }, null, 2);
+    const text = JSON.stringify({ ...config, base_model_name_or_path: base.directory }, null, 2);
     await writeFile(join(partial, "adapter_config.json"), text + "\n");
     await placeSynced(partial, target);
     await this.files.keep(target);

@@ -119,7 +119,7 @@ async function saveModels(
   const fileOf = (name: string) => artifacts.get(name).localPath;
   await folders.save("ppo", policy, "lm", fileOf("ppo/actor"));
   await folders.save("ppo-critic", reward, "scalar", fileOf("ppo/critic"));
-  if (hasAdapters(config)) await folders.saveAdapter("ppo", fileOf("ppo/adapter"));
+  if (hasAdapters(config)) await folders.saveAdapter("ppo", policy, fileOf("ppo/adapter"));
   if (hasEma) await folders.save("ppo-ema", policy, "lm", fileOf("ppo/actor-ema"));
   return stateSha256;
 }

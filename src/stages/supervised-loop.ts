@@ -226,7 +226,7 @@ async function saveModel<Row>(
     signal,
   );
   const directory = await models.save(name, source, head, artifacts[0].localPath);
-  if (hasAdapters(config)) await models.saveAdapter(name, artifacts[1].localPath);
+  if (hasAdapters(config)) await models.saveAdapter(name, source, artifacts[1].localPath);
   const model = await models.adopt(`models/${name}`, directory);
   return { model, directory, stateSha256 };
 }

@@ -123,7 +123,12 @@ const request = (step: number): CheckpointRequest => ({
   step,
   completedUnits: step,
   resume: { iteration: step },
-  model: { hfConfigJson: JSON.stringify({ model_type: "gpt2" }), parameters: null, initSeed: 1 },
+  model: {
+    hfConfigJson: JSON.stringify({ model_type: "gpt2" }),
+    parameters: null,
+    initSeed: 1,
+    directory: null,
+  },
   role: "actor",
   head: "lm",
 });

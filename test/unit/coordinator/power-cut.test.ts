@@ -86,10 +86,10 @@ it("a stage whose outcome is stored has left its model and its adapter, whole", 
   const artifacts = new ArtifactStore(join(runDir, "artifacts"));
   const generation = { eos_token_id: 1 };
   const models = new ModelFolders(join(runDir, "models"), config, artifacts, info, generation, FILES_ON_DISK);
-  const source = { hfConfigJson: '{"model_type":"gpt2"}', parameters: null, initSeed: 1 };
+  const source = { hfConfigJson: '{"model_type":"gpt2"}', parameters: null, initSeed: 1, directory: null };
   const trained = async () => {
     await models.save("sft", source, "lm", weights);
-    await models.saveAdapter("sft", adapter);
+    await models.saveAdapter("sft", source, adapter);
     return { stateSha256: "abc" };
   };
   const finish = () => new RunResults(runDir, FILES_ON_DISK).remember("sft.outcome", trained);
