@@ -22,7 +22,8 @@ export interface AdmitRequest {
 /**
  * Reads the whole model once, so that what is wrong with it is said before training starts and not by a worker in the
  * middle of it. Weights in several files become one under DIR/artifacts.
- * @throws {TroupeError} DATA when the directory is no usable model or its vocabulary is smaller than the tokenizer's
+ * @throws {TroupeError} DATA when the directory is no usable model, its vocabulary is smaller than the tokenizer's, or
+ *   it comes with a tokenizer that means other tokens by the same ids
  * @throws {TroupeError} CONFIG when the run's sequences are longer than the model can read
  */
 export async function admitModel(run: RunContext, request: AdmitRequest): Promise<ModelSource> {
@@ -41,6 +42,7 @@ export async function admitModel(run: RunContext, request: AdmitRequest): Promis
       directory,
       head,
       mergedFile: join(artifacts, `${name}.safetensors`),
+      tokenizer: { directory: run.tokenizer.info.directory, padId: run.tokenizer.info.padId },
     });
   } catch (error) {
     throw cannotBeUsed(field, directory, error);
@@ -50,7 +52,8 @@ export async function admitModel(run: RunContext, request: AdmitRequest): Promis
   checkVocabulary(request, model, run.tokenizer.info);
   checkContext(request, model, run.config);
   for (const warning of model.warnings) run.logger.info(`${field} ${directory}: ${warning}`);
-  return run.models.adopt(name, directory, model.weightsFile);
+  const source = await run.models.adopt(name, directory, model.weightsFile);
+  return { ...source, hfConfigJson: withArchitecture(source.hfConfigJson, model.architecture) };
 }
 
 /** What is wrong with a folder, with the setting that names it. */
@@ -65,15 +68,23 @@ function checkVocabulary(
   model: InspectedModel,
   tokenizer: TokenizerInfo,
 ): void {
-  if (tokenizer.vocabSize <= model.vocabularySize) return;
+  const isTooSmall = tokenizer.vocabSize > model.vocabularySize;
+  if (!isTooSmall && model.tokenizerDifference === null) return;
+  const problem = isTooSmall
+    ? `the model has embeddings for ${model.vocabularySize} tokens (vocab_size), but the tokenizer of ` +
+      `${tokenizer.directory} has ids up to ${tokenizer.vocabSize - 1} (${tokenizer.vocabSize} tokens)`
+    : `the model was made with another tokenizer than the run's: ${model.tokenizerDifference}`;
   const remedy =
     field === "model.path"
-      ? "use the model's own tokenizer (model.tokenizer: {type: from-model}), or a model whose embedding is large enough"
+      ? "use the model's own tokenizer (model.tokenizer: {type: from-model}), or a model made with this one"
       : "use a reward model trained with the same tokenizer as the policy";
-  throw dataError(
-    `${field} ${directory}: the model has embeddings for ${model.vocabularySize} tokens (vocab_size), but the tokenizer ` +
-      `of ${tokenizer.directory} has ids up to ${tokenizer.vocabSize - 1} (${tokenizer.vocabSize} tokens); ${remedy}`,
-  );
+  throw dataError(`${field} ${directory}: ${problem}; ${remedy}`);
+}
+
+/** The config of a model that may be saved with either head: its class, which a copy of the backbone does not name. */
+function withArchitecture(hfConfigJson: string | null | undefined, architecture: string): string {
+  const config = JSON.parse(hfConfigJson ?? "{}") as Record<string, unknown>;
+  return JSON.stringify({ ...config, architectures: [architecture] });
 }
 
 function checkContext({ field, directory }: AdmitRequest, model: InspectedModel, config: Config): void {

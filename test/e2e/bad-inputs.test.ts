@@ -222,6 +222,23 @@ describe("a model that cannot be used ends the run with 65 before anything is tr
     expect(stderr).toContain(`the model has embeddings for ${user.vocabularySize - 3} tokens`);
     expect(stderr).toContain(`ids up to ${user.vocabularySize - 1} (${user.vocabularySize} tokens)`);
   });
+
+  it("a model made with another tokenizer of the same size, by the first token that differs", async () => {
+    const swapped = user.spoiltModel("swapped", (folder) => {
+      const path = join(folder, "tokenizer.json");
+      const tokenizer = JSON.parse(readFileSync(path, "utf8")) as {
+        model: { vocab: Record<string, number> };
+      };
+      const { vocab } = tokenizer.model;
+      for (const [word, id] of Object.entries(vocab))
+        if (id >= 5) vocab[word] = id === 5 ? 6 : id === 6 ? 5 : id;
+      writeFileSync(path, JSON.stringify(tokenizer));
+    });
+    const stderr = await refusal([`model.path=${swapped}`], 65);
+    expect(stderr).toMatch(
+      /model\.path .*swapped: the model was made with another tokenizer than the run's: token 5 is "\S+" in .*swapped.tokenizer\.json and "\S+" in .*tokenizer.tokenizer\.json; use the model's own tokenizer/,
+    );
+  });
 });
 
 describe("a run directory", () => {
