@@ -76,14 +76,15 @@ export class UserFolder {
     return this.troupe(["run", "config.yaml", "--run-dir", runDir, ...sets.flatMap((set) => ["--set", set])]);
   }
 
-  troupe(args: readonly string[]): Promise<Finished> {
+  /** @param input what the user types */
+  troupe(args: readonly string[], input = ""): Promise<Finished> {
     return new Promise((resolve) => {
       const env = { ...process.env, TROUPE_SKIP_BUILD: "1" };
       const options = { cwd: this.path, env, timeout: 50_000, maxBuffer: 1 << 24 };
       const child = execFile(process.execPath, [troupeBin, ...args], options, (_error, stdout, stderr) => {
         resolve({ code: child.exitCode ?? -1, stdout, stderr });
       });
-      child.stdin?.end();
+      child.stdin?.end(input);
     });
   }
 

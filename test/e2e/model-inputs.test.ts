@@ -78,22 +78,41 @@ const TEMPLATE =
 // Each starts fleets, which take turns with whatever else runs on the machine.
 describe("a run", { timeout: 180_000 }, () => {
   it("takes a sharded bfloat16 model and leaves models that generate answers", async () => {
-    const folder = user.spoiltModel("sharded", () => undefined);
+    const folder = user.spoiltModel("sharded", (copy) => {
+      // As a backbone alone is saved, by a current transformers.
+      const config = JSON.parse(readFileSync(join(copy, "config.json"), "utf8")) as object;
+      const stated = { ...config, architectures: ["GPT2Model"], dtype: "bfloat16" };
+      writeFileSync(join(copy, "config.json"), JSON.stringify(stated));
+      const generation = { eos_token_id: [0, 5], temperature: 0.6 };
+      writeFileSync(join(copy, "generation_config.json"), JSON.stringify(generation));
+    });
     await shard(folder);
     const { summary, runDir } = await finishedRun([
       `model.path=${folder}`,
       "model.tokenizer={type: from-model}",
     ]);
     expect(summary.ppo?.experiences).toMatchObject({ admitted: 8, trained: 8, buffered: 0 });
+    const saved = (model: string, file = "config.json") =>
+      JSON.parse(readFileSync(join(runDir, "models", model, file), "utf8")) as object;
+    expect(saved("ppo")).toMatchObject({ architectures: ["GPT2LMHeadModel"], eos_token_id: [0, 5] });
+    expect(saved("ppo", "generation_config.json")).toMatchObject({ eos_token_id: [0, 5], temperature: 0.6 });
+    expect(saved("reward")).toMatchObject({
+      architectures: ["GPT2ForSequenceClassification"],
+      num_labels: 1,
+    });
+    expect(Object.keys(saved("ppo"))).not.toContain("dtype");
     const answer = await user.troupe([
       "generate",
       "--model",
       join(runDir, "models", "ppo"),
-      "--prompt",
-      "Hello",
+      ...["--prompt", "Hello", "--min-new-tokens", "6", "--max-new-tokens", "7"],
+      ...["--repetition-penalty", "100", "--greedy"],
     ]);
-    expect(answer).toMatchObject({ code: 0 });
-    expect(Object.keys(JSON.parse(answer.stdout.trim()) as object)).toContain("answer");
+    expect(answer).toMatchObject({ code: 0, stderr: "" });
+    const { answer: text, tokens } = JSON.parse(answer.stdout.trim()) as { answer: string; tokens: number };
+    expect(tokens).toBe(7);
+    const words = text.trim().split(/\s+/);
+    expect(new Set(words).size).toBe(words.length); // greedy answers of so small a model repeat themselves otherwise
   });
 
   it("ends well when nothing is held out to measure it by", async () => {
@@ -133,6 +152,17 @@ describe("a run", { timeout: 180_000 }, () => {
       `reward.path=${join(runDir, "models", "reward")}`,
     ]);
     expect(Object.keys(summary)).toEqual(expect.arrayContaining(["sft", "ppo"]));
-    expect(readFileSync(join(chatRun, "models", "ppo", "chat_template.jinja"), "utf8")).toBe(TEMPLATE);
+    const model = join(chatRun, "models", "ppo");
+    expect(readFileSync(join(model, "chat_template.jinja"), "utf8")).toBe(TEMPLATE);
+    // The conversation grows from turn to turn.
+    const chat = await user.troupe(
+      ["chat", "--model", model, "--min-new-tokens", "2", "--max-new-tokens", "3", "--greedy"],
+      "Hello\nHello\n/clear\nHello\n/quit\n",
+    );
+    expect(chat).toMatchObject({ code: 0, stderr: "" });
+    const [, mode, first, , again] = chat.stdout.trim().split("\n");
+    expect(mode).toBe("The model sees the whole conversation.");
+    expect(first).not.toBe("");
+    expect(again).toBe(first);
   });
 });

@@ -13,6 +13,7 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
       import("../../observability/text.js"),
     ]);
     const { signal } = lifetime;
+    const sampling = samplingOf(options);
     const model = await LocalModel.open(options.model, { ...options, slots: 1 });
     const isChatModel = model.tokenizer.info.hasChatTemplate && options.promptTemplate === undefined;
     const terminal = createInterface({
@@ -44,7 +45,6 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
     }
 
     async function respond(text: string): Promise<string> {
-      const sampling = samplingOf(options);
       if (!isChatModel) return (await model.answer([text], sampling))[0].text.trim();
       messages.push({ role: "user", content: text });
       const { text: reply } = await model.reply(messages, sampling);

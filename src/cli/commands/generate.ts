@@ -19,6 +19,7 @@ export function registerGenerate(program: Command, lifetime: Lifetime): void {
     .option("--input <file>", "JSONL file with a `prompt` on each line")
     .action(async (options: GenerateOptions) => {
       const { signal } = lifetime;
+      const sampling = samplingOf(options);
       const prompts = await promptsOf(options);
       const { LocalModel } = await import("../local-model.js");
       const model = await LocalModel.open(options.model, {
@@ -28,7 +29,7 @@ export function registerGenerate(program: Command, lifetime: Lifetime): void {
       try {
         for (let start = 0; start < prompts.length && !signal.aborted; start += BATCH) {
           const batch = prompts.slice(start, start + BATCH);
-          const answers = await model.answer(batch, samplingOf(options));
+          const answers = await model.answer(batch, sampling);
           answers.forEach(({ text, tokens, finishReason }, i) => {
             console.log(JSON.stringify({ prompt: batch[i], answer: text, tokens, finishReason }));
           });

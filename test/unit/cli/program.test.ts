@@ -84,6 +84,11 @@ describe("help and usage", () => {
     [["rollout"], /required option '--coordinator <host:port>' not specified/],
     [["quickstart", "--preset", "huge"], /Allowed choices are quickstart, tiny/],
     [["generate", "--model", "x"], /nothing to answer/],
+    [
+      ["chat", "--model", "x", "--min-new-tokens", "9", "--max-new-tokens", "8"],
+      /--min-new-tokens 9 is above --max-new-tokens 8/,
+    ],
+    [["generate", "--model", "x", "--repetition-penalty", "0"], /--repetition-penalty/],
     [["scale", "rollout=many", "--coordinator", "x:1"], /expected rollout=N or learner=N/],
     [["status"], /--coordinator HOST:PORT or --run-dir DIR/],
     [["launch", "--coordinator", "nowhere"], /expects HOST:PORT/],
