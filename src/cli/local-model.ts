@@ -6,6 +6,7 @@ import { PromptTemplate } from "../data/prompt-template.js";
 import { TokenizerPool } from "../data/tokenizer-pool.js";
 import type { StopTable } from "../data/stop-table.js";
 import type { ChatMessage } from "../data/types.js";
+import { readSpec } from "../models/checkpoint-dir.js";
 import { readGenerationDefaults } from "../models/generation-defaults.js";
 import { weightFiles } from "../models/model-files.js";
 import type { EngineName } from "../engine/engine.js";
@@ -57,6 +58,7 @@ export class LocalModel {
       );
     });
     refuseRewardModel(directory, hfConfigJson);
+    await readSpec(directory, "lm"); // what is wrong with config.json is said with its folder
     const weights = await weightFiles(directory);
     const template = new PromptTemplate(
       options.promptTemplate ?? (await trainedTemplate(directory)) ?? "{prompt}",

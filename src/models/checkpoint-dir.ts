@@ -1,7 +1,7 @@
 import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Layout } from "../engine/layout.js";
-import { dataError, numericError } from "../shared/errors.js";
+import { dataError, numericError, TroupeError } from "../shared/errors.js";
 import { SafetensorsFile, writeSafetensors, type TensorInfo } from "../shared/safetensors.js";
 import { familyOf } from "./families.js";
 import { fileInFolder, readFolderJson, weightFiles } from "./model-files.js";
@@ -39,10 +39,20 @@ export interface LoadedModel extends LoadedWeights {
  * @throws {TroupeError} DATA naming the file and the field or tensor, what was expected and what came
  */
 export async function loadModelDir(dir: string, head: Head, options: LoadOptions = {}): Promise<LoadedModel> {
+  const spec = await readSpec(dir, head);
+  return { spec, ...(await loadWeights(await weightFiles(dir), spec, options)) };
+}
+
+/** Reads the config.json of a model folder. @throws {TroupeError} DATA naming folder and field */
+export async function readSpec(dir: string, head: Head): Promise<ModelSpec> {
   const config = await readFolderJson(dir, "config.json");
   if (config === null) throw dataError(`${dir}: has no config.json; expected a Hugging Face model folder`);
-  const spec = parseModelConfig(config, head);
-  return { spec, ...(await loadWeights(await weightFiles(dir), spec, options)) };
+  try {
+    return parseModelConfig(config, head);
+  } catch (error) {
+    if (!(error instanceof TroupeError)) throw error;
+    throw new TroupeError(error.code, `${dir}: ${error.message}`, { cause: error.cause });
+  }
 }
 
 /**
@@ -174,6 +184,15 @@ function parameterName(
   );
 }
 
+export interface SaveOptions {
+  /** Folder whose tokenizer files are copied. @default none are */
+  readonly tokenizerDir?: string;
+  /** Content of config.json. @default that of the spec */
+  readonly hfConfig?: Readonly<Record<string, unknown>>;
+  /** Content of generation_config.json. @default the token ids of config.json */
+  readonly generation?: Readonly<Record<string, unknown>>;
+}
+
 /**
  * Writes a model folder that transformers loads unchanged: config.json, generation_config.json, model.safetensors,
  * and the tokenizer's files when a folder with them is given.
@@ -184,7 +203,7 @@ export async function saveModelDir(
   dir: string,
   spec: ModelSpec,
   values: Float32Array,
-  options: { readonly tokenizerDir?: string } = {},
+  options: SaveOptions = {},
 ): Promise<void> {
   const { entries } = layoutOf(spec);
   for (const { name, offset, size } of entries) {
@@ -194,15 +213,14 @@ export async function saveModelDir(
     }
   }
   await mkdir(dir, { recursive: true });
-  const config = toHfConfig(spec);
-  const { bos_token_id, eos_token_id, pad_token_id } = config;
-  await writeJson(join(dir, "config.json"), config);
-  await writeJson(join(dir, "generation_config.json"), {
-    _from_model_config: true,
-    bos_token_id,
-    eos_token_id,
-    pad_token_id,
-  });
+  const { hfConfig = toHfConfig(spec) } = options;
+  const { bos_token_id, eos_token_id, pad_token_id } = hfConfig;
+  const ids = { bos_token_id, eos_token_id, pad_token_id };
+  await writeJson(join(dir, "config.json"), hfConfig);
+  await writeJson(
+    join(dir, "generation_config.json"),
+    options.generation ?? { _from_model_config: true, ...ids },
+  );
   await writeSafetensors(join(dir, "model.safetensors"), entries, values);
   if (options.tokenizerDir !== undefined) await copyTokenizerFiles(options.tokenizerDir, dir);
 }

@@ -1,4 +1,4 @@
-import { configError, dataError, type TroupeError } from "../shared/errors.js";
+import { dataError, type TroupeError } from "../shared/errors.js";
 
 /** Far above any real model, low enough that a hostile config costs nothing before its weights are seen. */
 const MAX_SIZE = 2 ** 24;
@@ -128,6 +128,6 @@ export class HfConfig {
 
 /** `total / parts`, or an error naming both. */
 export function exactDivision(total: number, parts: number, what: string): number {
-  if (total % parts !== 0) throw configError(`model: ${what}: ${total} is not divisible by ${parts}`);
+  if (total % parts !== 0) throw dataError(`config.json: ${what}: ${total} is not divisible by ${parts}`);
   return total / parts;
 }

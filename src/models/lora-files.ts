@@ -6,16 +6,18 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { makeLayout, viewOf } from "../engine/layout.js";
-import { configError, dataError } from "../shared/errors.js";
+import { configError, dataError, TroupeError } from "../shared/errors.js";
 import { SafetensorsFile, writeSafetensors } from "../shared/safetensors.js";
 import { isJsonObject, type Json } from "../shared/strict-json.js";
-import { adapterName, addProduct, isConv1d, trainedLayout, withLora } from "./lora.js";
-import { fileInFolder, readFolderJson } from "./model-files.js";
+import { adapterName, addProduct, isConv1d, trainedLayout, withLora, type LoraSettings } from "./lora.js";
+import { fileInFolder, pickleRefused, readFolderJson } from "./model-files.js";
 import { layoutOf, type ModelSpec } from "./model-spec.js";
 
 const PREFIX = "base_model.model.";
 const CONFIG_FILE = "adapter_config.json";
 const WEIGHTS_FILE = "adapter_model.safetensors";
+/** What PEFT wrote before safetensors. */
+const PICKLE_FILE = "adapter_model.bin";
 /** Metadata key under which an adapter's weights carry their own adapter_config.json. */
 export const ADAPTER_CONFIG_KEY = "troupe_adapter_config";
 
@@ -103,9 +105,9 @@ const BASE_KEEPING_STARTS: readonly Json[] = [true, false, "gaussian", "eva", "o
  * @throws {TroupeError} DATA naming the file and what does not fit
  */
 export async function mergeAdapterDir(dir: string, spec: ModelSpec, values: Float32Array): Promise<void> {
-  const adapted = withLora(spec, await readAdapterConfig(dir, spec));
+  const adapted = adaptedSpec(dir, spec, await readAdapterConfig(dir, spec));
   const path = await fileInFolder(dir, WEIGHTS_FILE);
-  if (path === null) throw dataError(`${dir}: has no ${WEIGHTS_FILE}`);
+  if (path === null) throw await noAdapterWeights(dir);
   const trained = await readAdapterFile(path, adapted);
   const base = layoutOf(spec);
   const layout = trainedLayout(adapted);
@@ -115,6 +117,20 @@ export async function mergeAdapterDir(dir: string, spec: ModelSpec, values: Floa
     addProduct(adapted, module, viewOf(base, values, `${module}.weight`), { a: part("A"), b: part("B") });
   }
   if (spec.head === "scalar") viewOf(base, values, "score.weight").set(found("score.weight"));
+}
+
+/** @throws {TroupeError} DATA when the adapter's targets or rank are none of the model */
+function adaptedSpec(dir: string, spec: ModelSpec, settings: LoraSettings): ModelSpec {
+  try {
+    return withLora(spec, settings);
+  } catch (error) {
+    // It speaks of the settings of a run, which these are not.
+    if (!(error instanceof TroupeError)) throw error;
+    throw dataError(
+      `${join(dir, CONFIG_FILE)}: the adapter does not fit this model: ${error.message.replace(/^model\.lora\./, "")}`,
+      { cause: error },
+    );
+  }
 }
 
 /**
@@ -148,6 +164,11 @@ export async function readAdapterFile(path: string, spec: ModelSpec): Promise<Fl
   const missing = adapterTensors(spec).find((name) => !found.has(name));
   if (missing !== undefined) throw dataError(`${path}: tensor ${PREFIX}${missing} is missing`);
   return trained;
+}
+
+async function noAdapterWeights(dir: string): Promise<Error> {
+  if ((await fileInFolder(dir, PICKLE_FILE)) === null) return dataError(`${dir}: has no ${WEIGHTS_FILE}`);
+  return pickleRefused(dir, PICKLE_FILE, "AutoPeftModel.from_pretrained", "peft");
 }
 
 async function readAdapterConfig(dir: string, spec: ModelSpec) {

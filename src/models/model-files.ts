@@ -81,9 +81,18 @@ async function noWeights(folder: string): Promise<Error> {
   });
   const pickle = names.find((name) => /\.(bin|pt|pth|ckpt|pkl)$/.test(name));
   if (pickle === undefined) return dataError(`${folder}: has no model.safetensors`);
+  const config = await readFolderJson(folder, "config.json");
+  const architectures = isJsonObject(config) ? config.architectures : undefined;
+  const [name] = Array.isArray(architectures) ? architectures : [];
+  // The class that the weights were made with: another one would drop a score head, or add one.
+  const model = typeof name === "string" && /^\w+$/.test(name) ? name : "AutoModelForCausalLM";
+  return pickleRefused(folder, pickle, `${model}.from_pretrained`, "transformers");
+}
+
+/** @param load the Python function that reads the folder */
+export function pickleRefused(folder: string, file: string, load: string, library: string): Error {
   return dataError(
-    `${folder}: ${pickle} is a pickle, which can run code when it is read, so it is never opened. Convert it with ` +
-      `Python's transformers: AutoModelForCausalLM.from_pretrained(${JSON.stringify(folder)})` +
-      `.save_pretrained("converted", safe_serialization=True)`,
+    `${folder}: ${file} is a pickle, which can run code when it is read, so it is never opened. Convert it with ` +
+      `Python's ${library}: ${load}(${JSON.stringify(folder)}).save_pretrained("converted", safe_serialization=True)`,
   );
 }

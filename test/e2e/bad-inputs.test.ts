@@ -205,6 +205,19 @@ describe("a model that cannot be used ends the run with 65 before anything is tr
       /pytorch_model\.bin is a pickle, which can run code .*safe_serialization=True/,
     ],
     [
+      "a reward model as a pickle, with the class that keeps its score",
+      () => {
+        const scorer = user.spoiltModel("pickled-scorer", (folder) => {
+          const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as object;
+          const stated = { ...config, architectures: ["GPT2ForSequenceClassification"] };
+          writeFileSync(join(folder, "config.json"), JSON.stringify(stated));
+          renameSync(join(folder, "model.safetensors"), join(folder, "pytorch_model.bin"));
+        });
+        return ["stages=[ppo]", `reward.path=${scorer}`, ...fromModel("model")];
+      },
+      /transformers: GPT2ForSequenceClassification\.from_pretrained\(".*pickled-scorer"\)/,
+    ],
+    [
       "no tokenizer in it",
       () => fromModel(user.spoiltModel("mute", (folder) => rmSync(join(folder, "tokenizer.json")))),
       /mute has no tokenizer\.json; expected tokenizer\.json and tokenizer_config\.json/,

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -140,6 +140,25 @@ describe("a PEFT adapter", () => {
     await expect(withField({ fan_in_fan_out: false })).rejects.toThrow(/fan_in_fan_out must be true/);
     await expect(withField({ r: 3 })).rejects.toThrow(/lora_A.weight has shape \[2, 8\], expected \[3, 8\]/);
     await expect(withField({ target_modules: ["c_attn"] })).rejects.toThrow(/fits no adapted module/);
+    const fields = [
+      [{ r: 20 }, /bad.adapter_config\.json: the adapter does not fit this model: rank 20 exceeds/],
+      [
+        { target_modules: ["q_proj"] },
+        /bad.adapter_config\.json: .*: targetModules: no linear module .* q_proj/,
+      ],
+    ] as const;
+    for (const [change, message] of fields) {
+      const error = expect.objectContaining({
+        code: "DATA",
+        message: expect.stringMatching(message) as string,
+      }) as Error;
+      await expect(withField(change)).rejects.toThrow(error);
+    }
+    await saveAdapterDir(dir, spec, weights.trained, null);
+    await rename(join(dir, "adapter_model.safetensors"), join(dir, "adapter_model.bin"));
+    await expect(mergeAdapterDir(dir, plain, values)).rejects.toThrow(
+      /adapter_model\.bin is a pickle, .*peft: AutoPeftModel\.from_pretrained\(".*bad"\)\.save_pretrained/,
+    );
     expect(values).toEqual(base);
     await withField({
       init_lora_weights: "gaussian",

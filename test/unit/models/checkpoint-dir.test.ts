@@ -177,6 +177,11 @@ describe("model folder", () => {
   it.each([
     ["no config", () => undefined, /has no config.json/],
     [
+      "a field that is none",
+      () => writeFileSync(join(dir, "config.json"), JSON.stringify({ ...toHfConfig(spec), n_head: 3 })),
+      /^\S+m\d+: config\.json: n_embd \/ n_head: 8 is not divisible by 3/,
+    ],
+    [
       "no weights",
       () => writeFileSync(join(dir, "config.json"), JSON.stringify(toHfConfig(spec))),
       /has no model.safetensors/,

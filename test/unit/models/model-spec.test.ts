@@ -209,7 +209,8 @@ describe("parseModelConfig", () => {
     ],
     ["a list", [], /expected a JSON object/],
   ])("refuses %s", (_name, config, message) => {
-    expect(() => parseModelConfig(config, "lm")).toThrow(message);
+    const error = { code: "DATA", message: expect.stringMatching(message) as string };
+    expect(() => parseModelConfig(config, "lm")).toThrow(expect.objectContaining(error));
   });
 
   it("answers any JSON with a spec or a typed error, quickly", () => {
