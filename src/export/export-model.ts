@@ -3,10 +3,16 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { modelProto } from "../engine/trace/model-proto.js";
 import { copyTokenizerFiles, loadModelDir, saveModelDir } from "../models/checkpoint-dir.js";
+import {
+  generationConfig,
+  readGenerationDefaults,
+  type GenerationConfig,
+} from "../models/generation-defaults.js";
 import { mergeAdapterDir } from "../models/lora-files.js";
 import { readFolderJson } from "../models/model-files.js";
 import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import { configError, storageError } from "../shared/errors.js";
+import { float32Config } from "../shared/float32-config.js";
 import { isJsonObject } from "../shared/strict-json.js";
 import { MAX_FILE_BYTES, moveOut, writeDataFile } from "./external-data.js";
 import { onnxDecoder } from "./onnx-decoder.js";
@@ -51,10 +57,15 @@ export async function exportModel({
   if (resolve(model) === resolve(out)) {
     throw configError(`--out ${out} is the model itself; name another folder`);
   }
-  const { spec, values, warnings } = await loadModelDir(model, await headOf(model));
+  const { spec: stated, values, warnings } = await loadModelDir(model, await headOf(model));
+  const defaults = await readGenerationDefaults(model, []);
+  const spec: ModelSpec = { ...stated, eosTokenIds: defaults.eosIds };
+  const generation = generationConfig(defaults, { bosId: spec.bosTokenId, padId: spec.padTokenId });
   if (adapter !== undefined) await mergeAdapterDir(adapter, spec, values);
-  if (format === "hf") await saveModelDir(out, spec, values, { tokenizerDir: model });
-  else await saveOnnxDir(out, model, { spec, values, maxFileBytes });
+  if (format === "hf") {
+    const hfConfig = await exportedConfig(model, spec);
+    await saveModelDir(out, spec, values, { tokenizerDir: model, hfConfig, generation });
+  } else await saveOnnxDir(out, model, { spec, values, generation, maxFileBytes });
   return { spec, parameters: layoutOf(spec).size, warnings };
 }
 
@@ -66,21 +77,29 @@ async function headOf(model: string): Promise<Head> {
   return typeof name === "string" && name.endsWith("ForSequenceClassification") ? "scalar" : "lm";
 }
 
-async function saveOnnxDir(
-  out: string,
-  model: string,
-  source: { readonly spec: ModelSpec; readonly values: Float32Array; readonly maxFileBytes: number },
-): Promise<void> {
-  const { spec, values, maxFileBytes } = source;
+/** The model's own config.json, which may say more than a spec holds, such as a sliding window. */
+async function exportedConfig(model: string, spec: ModelSpec): Promise<Record<string, unknown>> {
+  const config = await readFolderJson(model, "config.json");
+  const { architectures, eos_token_id } = toHfConfig(spec);
+  return float32Config({ ...(isJsonObject(config) ? config : {}), architectures, eos_token_id });
+}
+
+interface OnnxSource {
+  readonly spec: ModelSpec;
+  readonly values: Float32Array;
+  readonly generation: GenerationConfig;
+  readonly maxFileBytes: number;
+}
+
+async function saveOnnxDir(out: string, model: string, source: OnnxSource): Promise<void> {
+  const { spec, values, generation, maxFileBytes } = source;
   const { graph, symbols } = onnxDecoder(spec, values);
   const data = values.byteLength > maxFileBytes ? moveOut(graph, MODEL_NAME, maxFileBytes) : [];
-  const config = toHfConfig(spec);
   // Without its dtype transformers.js looks in browsers for a quantized model, which is not there.
   const loading = { "transformers.js_config": { dtype: "fp32", use_external_data_format: data.length } };
-  const { bos_token_id, eos_token_id, pad_token_id } = config;
   const files: Record<string, unknown> = {
-    "config.json": { ...config, ...loading },
-    "generation_config.json": { bos_token_id, eos_token_id, pad_token_id },
+    "config.json": { ...toHfConfig(spec), ...loading },
+    "generation_config.json": generation,
   };
   try {
     await mkdir(join(out, "onnx"), { recursive: true });

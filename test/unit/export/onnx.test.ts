@@ -1,5 +1,5 @@
 import { AutoModelForCausalLM, env, ModelRegistry, pipeline, Tensor } from "@huggingface/transformers";
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -9,7 +9,13 @@ import { exportModel } from "../../../src/export/export-model.js";
 import { onnxDecoder } from "../../../src/export/onnx-decoder.js";
 import { loadModelDir, saveModelDir } from "../../../src/models/checkpoint-dir.js";
 import { mergeAdapterDir, saveAdapterDir } from "../../../src/models/lora-files.js";
-import { initParams, layoutOf, parseModelConfig, type ModelSpec } from "../../../src/models/model-spec.js";
+import {
+  initParams,
+  layoutOf,
+  parseModelConfig,
+  toHfConfig,
+  type ModelSpec,
+} from "../../../src/models/model-spec.js";
 import { Generator } from "../../../src/rollout/generator.js";
 import { adapted } from "../lora/models.js";
 
@@ -205,7 +211,43 @@ describe("an exported onnx folder", () => {
   });
 });
 
+/** A folder whose files name three tokens that end an answer, and a window that a spec does not hold. */
+async function windowed(name: string): Promise<string> {
+  const spec = parseModelConfig({ ...LLAMA, model_type: "mistral" }, "lm");
+  const model = join(folder, name);
+  const hfConfig = {
+    ...toHfConfig(spec),
+    ...{ sliding_window: 24, max_position_embeddings: 64, eos_token_id: 2 },
+    ...{ torch_dtype: "bfloat16", dtype: "bfloat16" },
+  };
+  const generation = { eos_token_id: [2, 3, 4], temperature: 0.6 };
+  await saveModelDir(model, spec, initParams(spec, 5), { hfConfig, generation });
+  return model;
+}
+const json = async (...path: string[]) =>
+  JSON.parse(await readFile(join(...path), "utf8")) as Record<string, unknown>;
+
+describe("an exported folder", () => {
+  it.each(["hf", "onnx"] as const)("of format %s ends answers where the model does", async (format) => {
+    const out = join(folder, `ends-${format}`);
+    await exportModel({ model: await windowed(`ends-from-${format}`), format, out });
+    expect((await json(out, "config.json")).eos_token_id).toEqual([2, 3, 4]);
+    expect(await json(out, "generation_config.json")).toMatchObject({
+      eos_token_id: [2, 3, 4],
+      temperature: 0.6,
+    });
+  });
+});
+
 describe("an exported hf folder", () => {
+  it("keeps the model's own config, in float32", async () => {
+    const out = join(folder, "window-out");
+    await exportModel({ model: await windowed("window-from"), format: "hf", out });
+    const config = await json(out, "config.json");
+    expect(config).toMatchObject({ max_position_embeddings: 64, sliding_window: 24, torch_dtype: "float32" });
+    expect(Object.keys(config)).not.toContain("dtype");
+  });
+
   it("is the model with its adapter merged", async () => {
     const { plain, spec, base, weights } = adapted("llama");
     const [model, adapter, out] = ["base", "adapter", "merged"].map((name) => join(folder, name));
