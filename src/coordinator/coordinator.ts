@@ -113,7 +113,7 @@ export async function openCoordinator(settings: CoordinatorSettings): Promise<Co
     await log.close();
     if (leadership?.lost.aborted !== true) await clock.close();
     files.close();
-    await leadership?.resign(reason);
+    await leadership?.resign(end.outcome(reason));
     await runFiles.close();
     await logger.close();
   };

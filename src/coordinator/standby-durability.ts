@@ -103,7 +103,8 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
       );
     return { log, recovered, files, runId, leadership };
   } catch (error) {
-    await leadership.resign(error);
+    // What this machine cannot do, another may: those who stand by are told nothing.
+    await leadership.resign(undefined);
     throw error;
   }
 }

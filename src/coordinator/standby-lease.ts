@@ -6,6 +6,10 @@
  *
  * A renewal is seen after it was sent, so the holder has stopped before anybody else begins. A holder that was paused
  * past its time may still believe for a moment; the journal refuses it (see journal/nats-log.ts).
+ *
+ * A bucket with copies cannot be read or written by anybody while its servers elect a leader, which takes longer than a
+ * short ttl. A holder to whom a server answers meanwhile waits for the outcome instead of stopping; a waiter gives it
+ * time to renew once the bucket is back. Should both believe to be right then, the journal decides here, too.
  */
 import { JetStreamApiError } from "@nats-io/jetstream";
 import type { KV, KvEntry, Kvm } from "@nats-io/kv";
@@ -17,6 +21,12 @@ const KEY = "leader";
 /** Share of the ttl by which a holder stops early. */
 const MARGIN = 0.2;
 const RENEWALS_PER_TTL = 5;
+/** After a renewal that failed. */
+const RETRIES_PER_RENEWAL = 5;
+/** Servers elect a leader within 9 s of its loss; the rest is for the renewals before and after. */
+const ELECTION_MS = 12_000;
+/** Share of the ttl for which the bucket must have been readable before its key counts as abandoned. */
+const READABLE = 0.4;
 
 /** Value of the key. */
 export interface LeaseHolder {
@@ -31,6 +41,15 @@ export interface LeaseHolder {
   readonly httpAddress: string | null;
   /** True once it gave the lease up: whoever waits may take it at once. */
   readonly released: boolean;
+}
+
+/** Where the key is. */
+export interface LeaseStore {
+  readonly kv: KV;
+  /** There are copies: when the server that leads them is lost, another is elected. */
+  readonly isReplicated: boolean;
+  /** Whether any server answers, even if the bucket does not. */
+  isReachable(): Promise<boolean>;
 }
 
 export interface LeaseOptions {
@@ -58,8 +77,10 @@ export async function readHolder(kvm: Kvm, bucket: string): Promise<LeaseHolder 
  * Waits until the lease is free or has run out, and takes it.
  * @throws {TroupeError} CANCELLED when `signal` aborts; RUN_DIR_IN_USE when `mustBeFree` and somebody renews it
  */
-export async function acquireLease(kv: KV, options: LeaseOptions): Promise<Lease> {
+export async function acquireLease(store: LeaseStore, options: LeaseOptions): Promise<Lease> {
+  const { kv } = store;
   const { holder, signal, pollMs, mustBeFree } = options;
+  let readableSinceMs: number | undefined;
   let seen: { readonly revision: number; readonly sinceMs: number } | undefined;
   let told: string | undefined;
   while (!signal.aborted) {
@@ -67,6 +88,7 @@ export async function acquireLease(kv: KV, options: LeaseOptions): Promise<Lease
       const entry = await kv.get(KEY);
       const current = holderOf(entry);
       const nowMs = performance.now();
+      readableSinceMs ??= nowMs;
       const isFree = current === undefined || current.released;
       if (!isFree && entry !== null && entry.revision !== seen?.revision) {
         if (seen !== undefined && mustBeFree) throw inUse(current);
@@ -74,14 +96,19 @@ export async function acquireLease(kv: KV, options: LeaseOptions): Promise<Lease
         if (told !== current.id) options.onWaiting?.(current);
         told = current.id;
       }
-      const hasRunOut = !isFree && seen !== undefined && nowMs - seen.sinceMs >= current.ttlMs;
+      const hasRunOut =
+        !isFree &&
+        seen !== undefined &&
+        nowMs - seen.sinceMs >= current.ttlMs &&
+        nowMs - readableSinceMs >= current.ttlMs * READABLE;
       if (isFree || hasRunOut) {
         const revision = await take(kv, entry, holder);
-        if (revision !== undefined) return new Lease(kv, holder, revision, nowMs);
+        if (revision !== undefined) return new Lease(store, holder, revision, nowMs);
         continue; // somebody else was faster, or it was renewed: look again
       }
     } catch (error) {
       if (error instanceof TroupeError) throw error;
+      readableSinceMs = undefined;
       options.onTrouble?.(error);
     }
     await sleep(pollMs, signal);
@@ -99,7 +126,7 @@ export class Lease {
 
   /** @param sentMs when the request that took the lease was sent */
   constructor(
-    private readonly kv: KV,
+    private readonly store: LeaseStore,
     private holder: LeaseHolder,
     private revision: number,
     sentMs: number,
@@ -134,9 +161,14 @@ export class Lease {
     return this.holder.ttlMs;
   }
 
+  private get intervalMs(): number {
+    return this.ttlMs / RENEWALS_PER_TTL;
+  }
+
   private async renew(): Promise<void> {
+    let delayMs = this.intervalMs;
     while (!this.stopping.signal.aborted && !this.lost.aborted) {
-      await sleep(this.ttlMs / RENEWALS_PER_TTL, AbortSignal.any([this.stopping.signal, this.wake.signal]));
+      await sleep(delayMs, AbortSignal.any([this.stopping.signal, this.wake.signal]));
       if (this.stopping.signal.aborted || this.lost.aborted) return;
       this.wake = new AbortController();
       const sentMs = performance.now();
@@ -144,33 +176,34 @@ export class Lease {
         await this.write(this.holder);
         this.validFromMs = sentMs;
         this.armExpiry();
+        delayMs = this.intervalMs;
       } catch (error) {
+        delayMs = this.intervalMs / RETRIES_PER_RENEWAL;
         if (isOvertaken(error)) await this.reconcile(error);
+        else if (this.store.isReplicated && (await this.store.isReachable())) this.armExpiry(ELECTION_MS);
       }
     }
   }
 
   private async write(value: LeaseHolder): Promise<void> {
-    this.revision = await this.kv.update(
-      KEY,
-      JSON.stringify(value),
-      this.revision,
-      Math.ceil(this.ttlMs / RENEWALS_PER_TTL),
-    );
+    const { kv } = this.store;
+    this.revision = await kv.update(KEY, JSON.stringify(value), this.revision, Math.ceil(this.intervalMs));
   }
 
   /** The key changed: by an own renewal whose answer was lost, or by whoever holds it now. */
   private async reconcile(cause: unknown): Promise<void> {
-    const entry = await this.kv.get(KEY).catch(() => null);
+    const entry = await this.store.kv.get(KEY).catch(() => null);
     const current = holderOf(entry);
     if (entry !== null && current?.id === this.holder.id) this.revision = entry.revision;
     else if (current !== undefined)
       this.lose(`${current.host} (pid ${current.pid}) directs the run now`, cause);
   }
 
-  private armExpiry(): void {
+  /** @param electionMs what the servers may take to elect, when that is why there is no renewal */
+  private armExpiry(electionMs = 0): void {
     clearTimeout(this.expiry);
-    const endMs = this.validFromMs + this.ttlMs * (1 - MARGIN);
+    if (this.stopping.signal.aborted || this.lost.aborted) return;
+    const endMs = this.validFromMs + Math.max(this.ttlMs * (1 - MARGIN), electionMs);
     this.expiry = setTimeout(
       () => {
         this.lose(

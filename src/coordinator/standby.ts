@@ -10,20 +10,16 @@ import { jetstream } from "@nats-io/jetstream";
 import { Kvm, type KV } from "@nats-io/kv";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "../observability/logger.js";
-import {
-  configError,
-  describeError,
-  errorCodeOf,
-  EXIT_CODES,
-  FATAL_EXIT_CODES,
-  storageError,
-  TroupeError,
-  type ErrorCode,
-} from "../shared/errors.js";
-import { connectNats, isOvertaken, type NatsOptions } from "./journal/nats-connection.js";
-import { acquireLease, type Lease } from "./standby-lease.js";
+import { sleep } from "../shared/abort.js";
+import { configError, describeError, storageError, TroupeError } from "../shared/errors.js";
+import { connectNats, isOvertaken, patiently, type NatsOptions } from "./journal/nats-connection.js";
+import { matchReplicas } from "./journal/nats-replicas.js";
+import type { Outcome } from "./run-end.js";
+import { acquireLease, type Lease, type LeaseStore } from "./standby-lease.js";
 
 const POLL_MS = 200;
+/** One answer about the lease, or a server's sign of life; several fit into the time a waiter gives a holder. */
+const ANSWER_MS = 1_000;
 const OUTCOME_KEY = "outcome";
 const RUN_ID_KEY = "run-id";
 
@@ -42,18 +38,16 @@ export interface LeadershipOptions {
   readonly signal: AbortSignal;
 }
 
-interface Outcome {
-  readonly code: ErrorCode | null;
-  readonly message: string;
-}
-
-/** @returns undefined when the run ended well while this one stood by @throws {TroupeError} what it ended with, CANCELLED, RUN_DIR_IN_USE, CONFIG */
+/**
+ * @returns undefined when the run is done, or was stopped for all, while this one stood by
+ * @throws {TroupeError} what it ended with, CANCELLED, RUN_DIR_IN_USE, CONFIG
+ */
 export async function takeLead(options: LeadershipOptions): Promise<Leadership | undefined> {
   const { nats, logger, signal } = options;
   const connection = await connectNats(nats, `troupe coordinator ${hostname()} ${process.pid}`);
   try {
-    const kv = await createBucket(connection, nats);
-    const lease = await acquireLease(kv, {
+    const store = await openBucket(connection, nats);
+    const lease = await acquireLease(store, {
       holder: {
         id: randomUUID(),
         host: hostname(),
@@ -72,7 +66,7 @@ export async function takeLead(options: LeadershipOptions): Promise<Leadership |
         logger.warn({ error: describeError(error) }, "the lease cannot be read; trying again"),
     });
     try {
-      return await begin(connection, kv, lease, options);
+      return await begin(connection, store.kv, lease, options);
     } catch (error) {
       await lease.release();
       throw error;
@@ -90,14 +84,21 @@ async function begin(
   options: LeadershipOptions,
 ): Promise<Leadership | undefined> {
   const outcome = await read<Outcome>(kv, OUTCOME_KEY);
-  if (outcome !== undefined && options.standby) {
-    if (outcome.code !== null) throw new TroupeError(outcome.code, `the run has ended: ${outcome.message}`);
-    options.logger.info("the run is done");
+  const isOver = outcome !== undefined && options.standby && !(options.mayContinue && outcome.code !== null);
+  if (isOver) {
+    if (outcome.code !== null && outcome.code !== "CANCELLED")
+      throw new TroupeError(
+        outcome.code,
+        `the run has ended: ${outcome.message}; once the cause is gone, go on with it by --standby --resume auto`,
+      );
+    options.logger.info(
+      outcome.code === null ? "the run is done" : `the run was stopped: ${outcome.message}`,
+    );
     await lease.release();
     await connection.close();
     return undefined;
   }
-  if (outcome !== undefined) await kv.delete(OUTCOME_KEY);
+  if (outcome !== undefined) await patiently(() => kv.delete(OUTCOME_KEY), { attemptMs: ANSWER_MS });
   const runId = await agreeOnRunId(kv, options);
   return new Leadership(connection, kv, lease, runId);
 }
@@ -121,36 +122,54 @@ export class Leadership {
   }
 
   /**
-   * Leaves the lead. A run that is done, or failed in a way that would repeat, is over for those who stand by, too;
-   * after anything else the next one takes over.
-   * @param reason what ended the run; undefined when it is done
+   * Leaves the lead.
+   * @param outcome what those who stand by hear of the run's end; undefined when one of them goes on with it
    */
-  async resign(reason: unknown): Promise<void> {
-    const code = reason === undefined ? null : errorCodeOf(reason);
-    const isOver = code === null || FATAL_EXIT_CODES.has(EXIT_CODES[code]);
-    if (isOver && !this.lost.aborted) {
-      const outcome: Outcome = { code, message: code === null ? "done" : describeError(reason) };
-      await this.kv.put(OUTCOME_KEY, JSON.stringify(outcome)).catch(() => undefined);
-    }
+  async resign(outcome: Outcome | undefined): Promise<void> {
+    if (outcome !== undefined && !this.lost.aborted)
+      await patiently(() => this.kv.put(OUTCOME_KEY, JSON.stringify(outcome)), {
+        attemptMs: ANSWER_MS,
+        isGivenUp: () => this.lost.aborted,
+      }).catch(() => undefined);
     await this.lease.release();
     await this.connection.close();
   }
 }
 
-/** The bucket of a run, created when it is missing. @throws {TroupeError} STORAGE */
-async function createBucket(connection: NatsConnection, { run, replicas }: NatsOptions): Promise<KV> {
+/**
+ * The bucket of a run, created when it is missing.
+ * @throws {TroupeError} STORAGE; CONFIG when it cannot have the copies it should
+ */
+async function openBucket(connection: NatsConnection, { run, replicas }: NatsOptions): Promise<LeaseStore> {
+  const name = `TROUPE_${run}`;
+  const client = jetstream(connection, { timeout: ANSWER_MS, checkAPI: false });
   try {
-    return await new Kvm(jetstream(connection)).create(`TROUPE_${run}`, {
-      replicas,
-      history: 1,
-      allow_direct: false,
-    });
-  } catch (error) {
-    throw storageError(
-      `NATS bucket TROUPE_${run} with ${replicas} replicas cannot be opened: ${describeError(error)}`,
-      {
-        cause: error,
+    const kv = await patiently(
+      async () => {
+        const bucket = await new Kvm(client).create(name, { replicas, history: 1, allow_direct: false });
+        const manager = await client.jetstreamManager();
+        await matchReplicas(manager, await manager.streams.info(`KV_${name}`), replicas);
+        return bucket;
       },
+      { attemptMs: ANSWER_MS },
+    );
+    return {
+      kv,
+      isReplicated: replicas > 1,
+      isReachable: () =>
+        Promise.race([
+          connection.rtt().then(
+            () => true,
+            () => false,
+          ),
+          sleep(ANSWER_MS).then(() => false),
+        ]),
+    };
+  } catch (error) {
+    if (error instanceof TroupeError) throw error;
+    throw storageError(
+      `NATS bucket ${name} with ${replicas} replicas cannot be opened: ${describeError(error)}`,
+      { cause: error },
     );
   }
 }
@@ -161,9 +180,12 @@ async function agreeOnRunId(kv: KV, options: LeadershipOptions): Promise<string>
   let stored = await read<string>(kv, RUN_ID_KEY);
   if (stored === undefined) {
     stored = knownRunId ?? `${options.name}-${randomBytes(4).toString("hex")}`;
-    await kv.create(RUN_ID_KEY, JSON.stringify(stored)).catch((error: unknown) => {
-      if (!isOvertaken(error)) throw error;
-    });
+    const name = JSON.stringify(stored);
+    const create = () =>
+      kv.create(RUN_ID_KEY, name).catch((error: unknown) => {
+        if (!isOvertaken(error)) throw error;
+      });
+    await patiently(create, { attemptMs: ANSWER_MS });
     return (await read<string>(kv, RUN_ID_KEY)) ?? stored;
   }
   if (knownRunId !== undefined && knownRunId !== stored) {
@@ -180,6 +202,6 @@ async function agreeOnRunId(kv: KV, options: LeadershipOptions): Promise<string>
 }
 
 async function read<T>(kv: KV, key: string): Promise<T | undefined> {
-  const entry = await kv.get(key);
+  const entry = await patiently(() => kv.get(key), { attemptMs: ANSWER_MS });
   return entry === null || entry.operation !== "PUT" ? undefined : entry.json<T>();
 }

@@ -14,6 +14,7 @@ export interface FleetOptions {
   /** A run directory for each coordinator, instead of one that all of them share. */
   readonly areApart?: boolean;
   readonly config: string;
+  /** host:port; several with commas. */
   readonly nats: string;
   readonly leaseTtlMs: number;
   readonly sets?: readonly string[];
@@ -41,7 +42,7 @@ export class Fleet {
     const runDir = this.runDirOf(name);
     this.#runDirs.add(runDir);
     const sets = [
-      `cluster.durable={type: nats, servers: ["${nats}"], run: ${this.runName}, leaseTtlMs: ${leaseTtlMs} ${durable}}`,
+      `cluster.durable={type: nats, servers: [${nats}], run: ${this.runName}, leaseTtlMs: ${leaseTtlMs} ${durable}}`,
       ...(this.options.sets ?? []),
     ].flatMap((set) => ["--set", set]);
     return this.#start(name, ["coordinator", this.options.config, "--run-dir", runDir, ...sets, ...args]);
@@ -54,6 +55,11 @@ export class Fleet {
   /** Workers that ask NATS for the coordinator, or are given its addresses. */
   worker(role: "rollout" | "learner", name: string, coordinator = this.natsAddress): FleetProcess {
     return this.#start(name, [role, "--coordinator", coordinator, "--worker-id", name]);
+  }
+
+  /** `troupe stop`, by the run directory of the coordinator. @returns its exit code */
+  stopRun(coordinator: string): Promise<number | NodeJS.Signals | null> {
+    return this.#start("stop", ["stop", "--run-dir", this.runDirOf(coordinator)]).exited;
   }
 
   get natsAddress(): string {

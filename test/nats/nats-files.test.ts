@@ -172,7 +172,7 @@ describe.skipIf(!hasNatsServer)(`files in nats${WHY_SKIPPED}`, () => {
     await first.keep(put("here", "results/a.json", "1"));
     const blobs = await NatsStream.open(connection, { run, replicas: 1, part: "BLOBS", isKeyed: true });
     const [key] = await blobs.keys();
-    const second = await openIn("there");
+    const second = await openIn("there", { patienceMs: 300 });
     await blobs.purgeKey(key);
     const error = await failureOf(second.restore());
     expect(error.code).toBe("STORAGE");

@@ -1,7 +1,8 @@
-/** A real nats-server for tests, with JetStream in a folder of its own. */
+/** Real nats-servers for tests, with JetStream in a folder of their own: one, or a cluster of three. */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sleep } from "../../src/shared/abort.js";
@@ -18,13 +19,15 @@ export class NatsServer {
     private child: ChildProcess,
     private readonly folder: string,
     readonly url: string,
+    private readonly args: readonly string[],
   ) {}
 
-  static async start(): Promise<NatsServer> {
+  /** @param args besides those for a port and a folder of its own */
+  static async start(args: readonly string[] = []): Promise<NatsServer> {
     const folder = mkdtempSync(join(tmpdir(), "troupe-nats-"));
-    const child = launch(folder, -1);
+    const child = launch(folder, -1, args);
     try {
-      return new NatsServer(child, folder, await addressIn(folder, child));
+      return new NatsServer(child, folder, await addressIn(folder, child), args);
     } catch (error) {
       child.kill("SIGKILL");
       throw error;
@@ -49,7 +52,7 @@ export class NatsServer {
   /** Starts it again on the same port and folder. */
   async restart(): Promise<void> {
     const port = Number(this.url.split(":").at(-1));
-    this.child = launch(this.folder, port);
+    this.child = launch(this.folder, port, this.args);
     await addressIn(this.folder, this.child);
   }
 
@@ -59,8 +62,53 @@ export class NatsServer {
   }
 }
 
-function launch(folder: string, port: number): ChildProcess {
-  const args = ["--jetstream", "--store_dir", join(folder, "store"), "--addr", "127.0.0.1"];
+const SERVERS = 3;
+
+/** Three servers, each of which may be lost. */
+export class NatsCluster {
+  private constructor(private readonly servers: ReadonlyMap<string, NatsServer>) {}
+
+  static async start(): Promise<NatsCluster> {
+    const ports = await Promise.all(Array.from({ length: SERVERS }, freePort));
+    const routes = ports.map((port) => `nats://127.0.0.1:${port}`);
+    const servers = new Map<string, NatsServer>();
+    await Promise.all(
+      routes.map(async (route, i) => {
+        const name = `nats-${i + 1}`;
+        const own = ["--server_name", name, "--cluster_name", "test", "--cluster", route];
+        servers.set(name, await NatsServer.start([...own, "--routes", routes.join(",")]));
+      }),
+    );
+    return new NatsCluster(servers);
+  }
+
+  /** Their addresses, as `nats://` and cluster.durable.servers take them. */
+  get url(): string {
+    return [...this.servers.values()].map(({ url }) => url).join(",");
+  }
+
+  named(name: string): NatsServer {
+    const server = this.servers.get(name);
+    if (server === undefined) throw new Error(`no server is called ${name}`);
+    return server;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.servers.values()].map((server) => server.stop()));
+  }
+}
+
+export async function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+    });
+  });
+}
+
+function launch(folder: string, port: number, more: readonly string[]): ChildProcess {
+  const args = ["--jetstream", "--store_dir", join(folder, "store"), "--addr", "127.0.0.1", ...more];
   return spawn(BINARY, [...args, "--port", String(port), "--ports_file_dir", join(folder)], {
     stdio: "ignore",
   });

@@ -4,13 +4,11 @@ import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { NatsConnection } from "@nats-io/transport-node";
-import type { DurableRecord } from "../../src/coordinator/core/index.js";
-import { unframe } from "../../src/coordinator/journal/encoding.js";
 import { connectNats } from "../../src/coordinator/journal/nats-connection.js";
-import { NatsStream } from "../../src/coordinator/journal/nats-stream.js";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
 import { EXPERIENCES, Fleet, isCollecting, isUpdating, type FleetOptions } from "./fleet.js";
-import { hasNatsServer, NatsServer, WHY_SKIPPED } from "./nats-server.js";
+import { freePort, hasNatsServer, NatsServer, WHY_SKIPPED } from "./nats-server.js";
+import { admissionsOf, countOf, storedRecords } from "./stored-records.js";
 
 const LEASE_TTL_MS = 3_000;
 
@@ -180,6 +178,34 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     expectSameOutcome();
   });
 
+  it("troupe stop ends coordinators and workers everywhere with 0, and --standby --resume auto goes on", async () => {
+    newFleet();
+    const coordinators = [fleet.coordinator("first")];
+    await fleet.until(() => true);
+    coordinators.push(fleet.coordinator("second"));
+    const workers = [fleet.worker("rollout", "rollout-0"), fleet.worker("learner", "learner-0")];
+    await fleet.until(isUpdating(1));
+    expect(await fleet.stopRun("first")).toBe(0);
+    for (const { exited } of [...coordinators, ...workers]) expect(await exited, fleet.logs()).toBe(0);
+    expect(await fleet.coordinator("third").exited, fleet.logs()).toBe(0);
+    expect(fleet.logs()).toContain("the run was stopped: asked to stop");
+
+    const last = fleet.coordinator("last", ["--standby", "--resume", "auto"]);
+    fleet.worker("rollout", "rollout-1");
+    fleet.worker("learner", "learner-1");
+    expect(await last.exited, fleet.logs()).toBe(0);
+    expectSameOutcome();
+  });
+
+  it("a coordinator whose machine lacks the data ends alone, and another leads", async () => {
+    newFleet();
+    const lacking = fleet.coordinator("first", ["--standby", "--set", "data.path=/does/not/exist"]);
+    expect(await lacking.exited, fleet.logs()).toBe(65);
+    const second = fleet.coordinator("second");
+    await fleet.until(() => true);
+    expect(await fleet.leaderPid()).toBe(second.child.pid);
+  });
+
   it("a coordinator without --standby refuses to join one that leads, and a run of another directory", async () => {
     newFleet();
     fleet.coordinator("first");
@@ -187,30 +213,3 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     expect(await fleet.coordinator("second", []).exited, fleet.logs()).toBe(73);
   });
 });
-
-/** The journal's records as they lie on the server, without opening (and so fencing) the log. */
-async function storedRecords(connection: NatsConnection, run: string): Promise<DurableRecord[]> {
-  const stream = await NatsStream.open(connection, { run, replicas: 1, part: "LOG" });
-  const records: DurableRecord[] = [];
-  for await (const { sequence, value } of stream.read(await stream.lastSequence())) {
-    const text = Buffer.from(unframe(String(sequence), value)).toString("utf8");
-    records.push(...((JSON.parse(text) as { records?: DurableRecord[] }).records ?? []));
-  }
-  return records;
-}
-
-const admissionsOf = (records: readonly DurableRecord[]): number =>
-  records.reduce((sum, record) => sum + (record.type === "ExperiencesAdmitted" ? record.bytes.length : 0), 0);
-
-const countOf = (records: readonly DurableRecord[], type: DurableRecord["type"]): number =>
-  records.filter((record) => record.type === type).length;
-
-async function freePort(): Promise<number> {
-  const { createServer } = await import("node:net");
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
-}

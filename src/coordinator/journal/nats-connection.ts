@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { JetStreamApiError } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { sleep } from "../../shared/abort.js";
 import { configError, describeError, storageError, TroupeError } from "../../shared/errors.js";
 
 export interface NatsOptions {
@@ -21,6 +22,9 @@ export interface NatsOptions {
 const WRONG_LAST_SEQUENCE = new Set([10071, 10164]);
 /** Codes worth another try: the stream has no leader at this moment, or the request ran into a time-out. */
 const PASSING_STATUS = new Set([408, 503, 504]);
+/** Longer than a cluster takes to elect a stream's new leader: 4 to 9 s after the old one was lost. */
+const DEFAULT_PATIENCE_MS = 15_000;
+const RETRY_MS = 100;
 
 /** Streams and buckets must not contain what separates subjects. */
 export const streamName = (run: string, part: string): string => `TROUPE_${run}_${part}`;
@@ -75,6 +79,35 @@ export function isPassing(error: unknown): boolean {
   if (error instanceof TroupeError) return false;
   if (error instanceof JetStreamApiError) return PASSING_STATUS.has(error.status);
   return true;
+}
+
+export interface Patience {
+  /** How long what passes is tried again before it counts as failed. */
+  readonly patienceMs?: number;
+  /** The most that one attempt may take, or may have taken by itself. */
+  readonly attemptMs: number;
+  /** Nobody waits for the answer any more. */
+  readonly isGivenUp?: () => boolean;
+}
+
+/**
+ * Repeats what may succeed in a moment. A process that was stopped for a minute has not waited a minute: only the time
+ * an attempt may take counts, so that it asks once more and hears what happened meanwhile.
+ * @throws the last attempt's error
+ */
+export async function patiently<T>(
+  attempt: () => Promise<T>,
+  { patienceMs = DEFAULT_PATIENCE_MS, attemptMs, isGivenUp = () => false }: Patience,
+): Promise<T> {
+  for (let waitedMs = 0; ; await sleep(RETRY_MS)) {
+    const startedMs = performance.now();
+    try {
+      return await attempt();
+    } catch (error) {
+      waitedMs += Math.min(performance.now() - startedMs, attemptMs) + RETRY_MS;
+      if (!isPassing(error) || isGivenUp() || waitedMs > patienceMs) throw error;
+    }
+  }
 }
 
 export function natsError(doing: string, error: unknown): TroupeError {

@@ -3,37 +3,37 @@
  * value is either there completely or not there for a reader.
  */
 import {
-  DeliverPolicy,
   jetstream,
+  JetStreamApiError,
   jetstreamManager,
   RetentionPolicy,
   StorageType,
   type JetStreamClient,
   type JetStreamManager,
+  type NextMsgRequest,
+  type SeqMsgRequest,
+  type StoredMsg,
 } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { randomUUID } from "node:crypto";
-import { sleep } from "../../shared/abort.js";
 import { storageError, TroupeError } from "../../shared/errors.js";
 import {
   isOvertaken,
-  isPassing,
   natsError,
+  patiently,
   streamName,
   subjectOf,
   type NatsOptions,
 } from "./nats-connection.js";
+import { matchReplicas } from "./nats-replicas.js";
 
 const PART_HEADER = "Troupe-Part";
 const PUBLISH_TIMEOUT_MS = 2_000;
-/** Longer than a cluster needs to elect a stream's new leader. */
-const DEFAULT_PATIENCE_MS = 10_000;
 /** Room for subject and headers within the server's limit on a message. */
 const HEADER_ROOM_BYTES = 1_024;
-const READ_AHEAD_MESSAGES = 500;
-/** Parts of large values asked for at once: this many messages wait in memory at most. */
-const READ_AHEAD_PARTS = 16;
-const READ_TIMEOUT_MS = 5_000;
+/** Messages asked for at once, which wait in memory. */
+const READ_AHEAD = 32;
+const READ_TIMEOUT_MS = 2_000;
 /** What is bounded here is the copies of one publisher's retries, which come within its patience. */
 const DUPLICATE_WINDOW_NS = 120e9;
 
@@ -47,7 +47,7 @@ export interface NatsStreamOptions extends Pick<NatsOptions, "run" | "replicas">
   readonly part: string;
   /** Values have keys, each a subject of its own below the stream's: see nats-blobs.ts. */
   readonly isKeyed?: boolean;
-  /** How long a publish is tried again before it counts as failed. */
+  /** How long anything is tried again before it counts as failed. */
   readonly patienceMs?: number;
 }
 
@@ -55,7 +55,7 @@ export class NatsStream {
   readonly name: string;
   private readonly subject: string;
   private readonly writer = randomUUID();
-  private readonly patienceMs: number;
+  private readonly patienceMs: number | undefined;
   private published = 0;
   private isClosed = false;
 
@@ -67,13 +67,14 @@ export class NatsStream {
   ) {
     this.name = streamName(options.run, options.part);
     this.subject = subjectOf(options.run, options.part);
-    this.patienceMs = options.patienceMs ?? DEFAULT_PATIENCE_MS;
+    this.patienceMs = options.patienceMs;
   }
 
   /** Opens the stream, or creates it. @throws {TroupeError} STORAGE */
   static async open(connection: NatsConnection, options: NatsStreamOptions): Promise<NatsStream> {
     try {
-      const manager = await jetstreamManager(connection, { timeout: READ_TIMEOUT_MS });
+      // Checking the account needs the servers' meta leader, which a cluster that lost a server may lack for a while.
+      const manager = await jetstreamManager(connection, { timeout: READ_TIMEOUT_MS, checkAPI: false });
       const stream = new NatsStream(connection, jetstream(connection), manager, options);
       await stream.create(options);
       return stream;
@@ -88,7 +89,7 @@ export class NatsStream {
   /** Sequence of the newest message; 0 in an empty stream. */
   async lastSequence(): Promise<number> {
     try {
-      return (await this.manager.streams.info(this.name)).state.last_seq;
+      return (await this.asking(() => this.manager.streams.info(this.name))).state.last_seq;
     } catch (error) {
       throw natsError(`NATS stream ${this.name} cannot be read`, error);
     }
@@ -136,9 +137,7 @@ export class NatsStream {
   /** The value with these parts; undefined when it is gone. */
   async get(sequences: readonly number[]): Promise<Uint8Array | undefined> {
     try {
-      const parts = await Promise.all(
-        sequences.map((seq) => this.manager.streams.getMessage(this.name, { seq })),
-      );
+      const parts = await Promise.all(sequences.map((seq) => this.find({ seq })));
       return parts.some((part) => part === null) ? undefined : Buffer.concat(parts.map((part) => part!.data));
     } catch (error) {
       throw natsError(`NATS stream ${this.name}, messages ${sequences.join(", ")} cannot be read`, error);
@@ -158,29 +157,27 @@ export class NatsStream {
   /** Of a keyed stream. */
   async keys(): Promise<string[]> {
     try {
-      const { state } = await this.manager.streams.info(this.name, { subjects_filter: ">" });
+      const { state } = await this.asking(() =>
+        this.manager.streams.info(this.name, { subjects_filter: ">" }),
+      );
       return Object.keys(state.subjects ?? {}).map((subject) => subject.slice(this.subject.length + 1));
     } catch (error) {
       throw natsError(`NATS stream ${this.name} cannot be read`, error);
     }
   }
 
-  /** The messages of a key, as they lie. */
+  /** The messages of a key, as they lie; fewer when the rest is gone. */
   async *partsOf(key: string, count: number): AsyncGenerator<{ part: string; data: Uint8Array }> {
+    const next_by_subj = `${this.subject}.${key}`;
+    let after = 0;
     try {
-      const consumer = await this.client.consumers.get(this.name, {
-        filter_subjects: `${this.subject}.${key}`,
-      });
-      for (let left = count; left > 0;) {
-        const asked = Math.min(left, READ_AHEAD_PARTS);
-        const before = left;
-        for await (const message of await consumer.fetch({ max_messages: asked, expires: READ_TIMEOUT_MS })) {
-          left -= 1;
-          yield { part: message.headers?.get(PART_HEADER) ?? "", data: message.data };
-        }
-        if (left === before) return; // the rest is gone
+      for (let left = count; left > 0; left--) {
+        const found = await this.message({ seq: after + 1, next_by_subj });
+        after = found.seq;
+        yield partOf(found);
       }
     } catch (error) {
+      if (error instanceof MissingMessage) return;
       throw natsError(`NATS stream ${this.name}, value ${key} cannot be read`, error);
     }
   }
@@ -203,9 +200,7 @@ export class NatsStream {
   ): Promise<number> {
     const subject = key === undefined ? this.subject : `${this.subject}.${key}`;
     const msgID = `${this.writer}-${++this.published}`;
-    let waitedMs = 0;
-    for (;;) {
-      const startedMs = performance.now();
+    const publish = async (): Promise<number> => {
       const header = headers();
       header.set(PART_HEADER, part);
       try {
@@ -220,65 +215,102 @@ export class NatsStream {
         });
         return ack.seq;
       } catch (error) {
-        if (isOvertaken(error)) {
-          throw new TroupeError(
-            "FENCED",
-            `another coordinator has written to ${this.name} since message ${expected}: this one was replaced`,
-            { cause: error },
-          );
-        }
-        // A process that was stopped for a minute has not waited a minute: only the time an attempt may take counts,
-        // so that it asks once more and hears whether it was replaced meanwhile.
-        waitedMs += Math.min(performance.now() - startedMs, PUBLISH_TIMEOUT_MS);
-        if (!isPassing(error) || this.isClosed || waitedMs > this.patienceMs)
-          throw natsError(`NATS stream ${this.name} cannot be written`, error);
-        await sleep(100);
+        if (!isOvertaken(error)) throw error;
+        throw new TroupeError(
+          "FENCED",
+          `another coordinator has written to ${this.name} since message ${expected}: this one was replaced`,
+          { cause: error },
+        );
       }
+    };
+    try {
+      return await this.asking(publish, PUBLISH_TIMEOUT_MS);
+    } catch (error) {
+      throw natsError(`NATS stream ${this.name} cannot be written`, error);
     }
   }
 
+  /** Asks the servers until they answer, or patience runs out. */
+  private asking<T>(attempt: () => Promise<T>, attemptMs = READ_TIMEOUT_MS): Promise<T> {
+    return patiently(attempt, {
+      patienceMs: this.patienceMs,
+      attemptMs,
+      isGivenUp: () => this.isClosed,
+    });
+  }
+
+  /** @returns null when there is none, as the server that leads has it at this moment */
+  private find(query: SeqMsgRequest & Partial<NextMsgRequest>): Promise<StoredMsg | null> {
+    return this.asking(() => this.manager.streams.getMessage(this.name, query));
+  }
+
+  /** @throws {MissingMessage} when there is none for long */
+  private message(query: SeqMsgRequest & Partial<NextMsgRequest>): Promise<StoredMsg> {
+    return this.asking(async () => {
+      const found = await this.find(query);
+      if (found === null) throw new MissingMessage(`message ${query.seq} is gone`);
+      return found;
+    });
+  }
+
+  /**
+   * Asks the server that leads, message by message, many at once: it has all that it acknowledged, and a consumer could
+   * be placed on a server that was just lost.
+   */
   private async *messages(
     upTo: number,
   ): AsyncGenerator<{ sequence: number; data: Uint8Array; part: string }> {
-    for (let next = 1; next <= upTo;) {
-      const started = next;
-      try {
-        const consumer = await this.client.consumers.get(this.name, {
-          deliver_policy: DeliverPolicy.StartSequence,
-          opt_start_seq: next,
+    if (upTo === 0) return;
+    const { streams } = this.manager;
+    try {
+      const { state } = await this.asking(() => streams.info(this.name));
+      for (let next = state.first_seq; next <= upTo;) {
+        const first = next;
+        const wanted = Array.from({ length: Math.min(READ_AHEAD, upTo - first + 1) }, (_, i) => first + i);
+        const found = await this.asking(async () => {
+          const some = await Promise.all(wanted.map((seq) => this.find({ seq })));
+          if (some.every((one) => one === null))
+            throw new MissingMessage(`it gives no message from ${first} on, expected up to ${upTo}`);
+          return some;
         });
-        const batch = await consumer.fetch({ max_messages: READ_AHEAD_MESSAGES, expires: READ_TIMEOUT_MS });
-        for await (const message of batch) {
-          if (message.seq > upTo) break;
+        for (const message of found) {
+          if (message === null) continue;
           next = message.seq + 1;
-          yield {
-            sequence: message.seq,
-            data: message.data,
-            part: message.headers?.get(PART_HEADER) || "1/1",
-          };
-          if (message.seq === upTo || message.info.pending === 0) break;
+          yield { sequence: message.seq, ...partOf(message) };
         }
-      } catch (error) {
-        throw natsError(`NATS stream ${this.name} cannot be read`, error);
       }
-      if (next === started)
-        throw storageError(
-          `NATS stream ${this.name} gives no message from ${next} on, expected up to ${upTo}`,
-        );
+    } catch (error) {
+      throw natsError(`NATS stream ${this.name} cannot be read`, error);
     }
   }
 
   private async create({ replicas, isKeyed = false }: NatsStreamOptions): Promise<void> {
-    const known = await this.manager.streams.info(this.name).catch(() => undefined);
-    if (known !== undefined) return;
-    await this.manager.streams.add({
-      name: this.name,
-      subjects: [isKeyed ? `${this.subject}.*` : this.subject],
-      storage: StorageType.File,
-      retention: RetentionPolicy.Limits,
-      num_replicas: replicas,
-      duplicate_window: DUPLICATE_WINDOW_NS,
-      allow_direct: false,
-    });
+    const { streams } = this.manager;
+    const known = await this.asking(() => streams.info(this.name).catch(whenMissing));
+    if (known !== undefined) return matchReplicas(this.manager, known, replicas);
+    await this.asking(() =>
+      streams.add({
+        name: this.name,
+        subjects: [isKeyed ? `${this.subject}.*` : this.subject],
+        storage: StorageType.File,
+        retention: RetentionPolicy.Limits,
+        num_replicas: replicas,
+        duplicate_window: DUPLICATE_WINDOW_NS,
+        allow_direct: false,
+      }),
+    );
   }
+}
+
+/** What was acknowledged is not there. A leader that was just elected may not have caught up with itself. */
+class MissingMessage extends Error {}
+
+const partOf = ({ header, data }: StoredMsg): { part: string; data: Uint8Array } => ({
+  part: header.get(PART_HEADER) || "1/1",
+  data,
+});
+
+function whenMissing(error: unknown): undefined {
+  if (error instanceof JetStreamApiError && error.status === 404) return undefined;
+  throw error;
 }
