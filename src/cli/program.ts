@@ -18,6 +18,7 @@ import { registerRun } from "./commands/run.js";
 import { registerScale } from "./commands/scale.js";
 import { registerStage } from "./commands/stage.js";
 import { registerStatus } from "./commands/status.js";
+import { registerStop } from "./commands/stop.js";
 import { registerVerify } from "./commands/verify.js";
 import type { Lifetime } from "./lifetime.js";
 
@@ -46,6 +47,7 @@ export function buildProgram(lifetime: Lifetime): Command {
   registerLaunch(program, lifetime);
   registerStatus(program);
   registerScale(program);
+  registerStop(program);
   registerCerts(program);
 
   program.commandsGroup("Check:");

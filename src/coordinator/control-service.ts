@@ -17,7 +17,7 @@ export interface ControlOptions {
   readonly runId: string;
   /** How long coordinators have directed the run. */
   readonly clock: Pick<RunClock, "seconds">;
-  /** Ends the run: checkpoint what there is, drain the workers. */
+  /** Ends the run for everybody. */
   readonly stop: (reason: string) => void;
 }
 

@@ -9,7 +9,6 @@ import { makeRefusalLog } from "../rpc/refusal-log.js";
 import { startRpcServer, type RpcServer, type RpcServerOptions, type Services } from "../rpc/server.js";
 import type { ServerTls } from "../rpc/tls.js";
 import { writeCoordinatorFile } from "../shared/coordinator-file.js";
-import { TroupeError } from "../shared/errors.js";
 import { makeArtifactService } from "./artifact-service.js";
 import { makeControlService } from "./control-service.js";
 import type { Coordinator } from "./coordinator.js";
@@ -90,7 +89,6 @@ function makeServices(coordinator: Coordinator, admitWorker: AdmitWorker | undef
   const { config, host, directory, dispatcher, learners, artifacts, bus, clock, end, runId } = coordinator;
   const { metrics, logger } = coordinator;
   const { maxArtifactBytes } = config.cluster;
-  const stop = (reason: string) => end.stop(new TroupeError("CANCELLED", reason));
   return {
     membership: makeMembershipService({
       ...{ host, directory, metrics, logger, runId, config, admitWorker },
@@ -99,7 +97,7 @@ function makeServices(coordinator: Coordinator, admitWorker: AdmitWorker | undef
     rollout: dispatcher.service,
     learner: learners.service,
     artifact: makeArtifactService({ store: artifacts, host, runId, maxBytes: maxArtifactBytes }),
-    control: makeControlService({ host, directory, bus, runId, clock, stop }),
+    control: makeControlService({ host, directory, bus, runId, clock, stop: (why) => end.stopForAll(why) }),
   };
 }
 

@@ -34,7 +34,10 @@ export interface CoordinatorOptions {
   readonly signal: AbortSignal;
 }
 
-/** Runs until the stages are done, the run is stopped, or it fails. */
+/**
+ * Runs until the stages are done, or until the run ends for those who stand by while this process does.
+ * @throws {TroupeError} CANCELLED when somebody stopped the run or this process, or why the run failed
+ */
 export async function runCoordinator(options: CoordinatorOptions): Promise<void> {
   const { config, signal, standby = false, allowDrift = false, admitWorker } = options;
   const runDir = resolve(options.runDir);
@@ -56,7 +59,7 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
     );
     const run = await openRunContext(coordinator, tokenizer);
     metrics.runActive.set(1);
-    await Promise.race([runStages(run, clock), end.whenStopped()]);
+    await Promise.race([runStages(run, clock, () => end.begin()), end.whenStopped()]);
     bus.publish({ type: "run-finished", outcome: "succeeded", elapsedMs: clock.seconds * 1000 });
     logger.info({ seconds: clock.seconds }, "run finished");
   } catch (thrown) {

@@ -42,8 +42,14 @@ export interface StageOutcome {
   readonly summary: Partial<Pick<RunSummary, "sft" | "reward" | "ppo">>;
 }
 
-export async function runStages(run: RunContext, clock: RunClock): Promise<RunSummary> {
+/** @param onPlanned called when all that the stages start from is there */
+export async function runStages(
+  run: RunContext,
+  clock: RunClock,
+  onPlanned: () => void,
+): Promise<RunSummary> {
   const plan = await planStages(run);
+  onPlanned();
   const outcomes = new Map<StageName, StageOutcome>();
   let policy: ModelSource | undefined;
   let reward = plan.reward;

@@ -1,5 +1,7 @@
 /** `troupe coordinator`: the process that directs a run. */
 import type { Command } from "commander";
+import { PARENT_PIPE_VARIABLE } from "../../launcher/child.js";
+import { describeError, errorCodeOf } from "../../shared/errors.js";
 import type { Lifetime } from "../lifetime.js";
 import {
   addConfigOptions,
@@ -75,6 +77,11 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
         standby: options.standby,
         admitWorker: await workerAdmission(config),
         signal,
+      }).catch((error: unknown) => {
+        // `troupe stop`: the run ended as it was asked to. The launcher starts again what ends with 0, so it hears 130.
+        const isAsked = errorCodeOf(error) === "CANCELLED" && !signal.aborted;
+        if (!isAsked || process.env[PARENT_PIPE_VARIABLE] === "1") throw error;
+        console.error(`the run was stopped: ${describeError(error)}; --resume auto goes on with it`);
       });
     });
 }

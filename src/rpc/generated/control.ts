@@ -21,7 +21,7 @@ export interface ProtoGrpcType {
   troupe: {
     v1: {
       /**
-       * For people and tools: `troupe status`, `troupe scale`, the launcher, dashboards.
+       * For people and tools: `troupe status`, `troupe scale`, `troupe stop`, the launcher, dashboards.
        */
       ControlService: SubtypeConstructor<typeof grpc.Client, _troupe_v1_ControlServiceClient> & { service: _troupe_v1_ControlServiceDefinition }
       Ledger: MessageTypeDefinition<_troupe_v1_Ledger, _troupe_v1_Ledger__Output>

@@ -12,7 +12,7 @@ import type { StopRequest as _troupe_v1_StopRequest, StopRequest__Output as _tro
 import type { WatchRequest as _troupe_v1_WatchRequest, WatchRequest__Output as _troupe_v1_WatchRequest__Output } from '../../troupe/v1/WatchRequest.js';
 
 /**
- * For people and tools: `troupe status`, `troupe scale`, the launcher, dashboards.
+ * For people and tools: `troupe status`, `troupe scale`, `troupe stop`, the launcher, dashboards.
  */
 export interface ControlServiceClient extends grpc.Client {
   Scale(argument: _troupe_v1_ScaleRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_ScaleReply__Output>): grpc.ClientUnaryCall;
@@ -34,14 +34,16 @@ export interface ControlServiceClient extends grpc.Client {
   status(argument: _troupe_v1_StatusRequest, callback: grpc.requestCallback<_troupe_v1_StatusReply__Output>): grpc.ClientUnaryCall;
   
   /**
-   * End the run: checkpoint, drain workers, exit 0.
+   * End the run, for coordinators that stand by as well: workers drain, everybody exits 0. No checkpoint is written: what
+   * came after the newest is computed again when the run is continued.
    */
   Stop(argument: _troupe_v1_StopRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
   Stop(argument: _troupe_v1_StopRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
   Stop(argument: _troupe_v1_StopRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
   Stop(argument: _troupe_v1_StopRequest, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
   /**
-   * End the run: checkpoint, drain workers, exit 0.
+   * End the run, for coordinators that stand by as well: workers drain, everybody exits 0. No checkpoint is written: what
+   * came after the newest is computed again when the run is continued.
    */
   stop(argument: _troupe_v1_StopRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
   stop(argument: _troupe_v1_StopRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_troupe_v1_StopReply__Output>): grpc.ClientUnaryCall;
@@ -62,7 +64,7 @@ export interface ControlServiceClient extends grpc.Client {
 }
 
 /**
- * For people and tools: `troupe status`, `troupe scale`, the launcher, dashboards.
+ * For people and tools: `troupe status`, `troupe scale`, `troupe stop`, the launcher, dashboards.
  */
 export interface ControlServiceHandlers extends grpc.UntypedServiceImplementation {
   Scale: grpc.handleUnaryCall<_troupe_v1_ScaleRequest__Output, _troupe_v1_ScaleReply>;
@@ -70,7 +72,8 @@ export interface ControlServiceHandlers extends grpc.UntypedServiceImplementatio
   Status: grpc.handleUnaryCall<_troupe_v1_StatusRequest__Output, _troupe_v1_StatusReply>;
   
   /**
-   * End the run: checkpoint, drain workers, exit 0.
+   * End the run, for coordinators that stand by as well: workers drain, everybody exits 0. No checkpoint is written: what
+   * came after the newest is computed again when the run is continued.
    */
   Stop: grpc.handleUnaryCall<_troupe_v1_StopRequest__Output, _troupe_v1_StopReply>;
   
