@@ -168,6 +168,45 @@ describe("generator", () => {
     }
   });
 
+  it("refills finished slots: answers of mixed lengths take no more decode runs than they must, in their order", async () => {
+    const SLOTS = 4;
+    const many = tinyPrompts(40);
+    const generate = async (prefillRows: number) => {
+      let runs = 0;
+      const onTokens = () => void runs++;
+      const one = new Generator({
+        engine,
+        spec,
+        slots: SLOTS,
+        maxSequenceTokens: 48,
+        prefillRows,
+        stopIds: [2, 3, 4, 5, 6],
+        onTokens,
+      });
+      const answers = await one.generate(many, { ...SAMPLING, temperature: 4, maxNewTokens: 20 }, params());
+      one.dispose();
+      // The first token of each answer comes from the run that reads its prompt.
+      return { runs, lengths: answers.map(({ responseIds }) => responseIds.length - 1) };
+    };
+    const { runs, lengths } = await generate(1);
+    expect(new Set(lengths).size).toBeGreaterThan(5);
+    const load = new Array<number>(SLOTS).fill(0);
+    for (const length of lengths) load[load.indexOf(Math.min(...load))] += length;
+    const ideal = Math.max(...load);
+    expect(runs - many.length).toBe(ideal); // one run for each prompt, the others decode
+    let withoutRefill = 0;
+    for (let i = 0; i < lengths.length; i += SLOTS) withoutRefill += Math.max(...lengths.slice(i, i + SLOTS));
+    expect(withoutRefill).toBeGreaterThan(1.2 * ideal);
+
+    // Waiting until two prompts can be read together leaves at most one slot idle while any wait.
+    const paired = await generate(2);
+    expect(paired.lengths).toEqual(lengths);
+    const total = lengths.reduce((sum, length) => sum + length, 0);
+    const atMost = total / (SLOTS - 1) + Math.max(...lengths);
+    expect(paired.runs).toBeLessThanOrEqual(many.length + atMost);
+    expect(atMost).toBeLessThan(withoutRefill);
+  });
+
   it("cuts an answer where the slot is full", async () => {
     const promptIds = Int32Array.from({ length: 20 }, (_, i) => 2 + i);
     const [answer] = await generator.generate(
