@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { loadModelDir } from "../../src/models/checkpoint-dir.js";
 import { PATIENCE_MS, RunFolder, type Run, type TinySummary } from "../helpers/tiny-run.js";
 
 const folder = new RunFolder();
@@ -38,5 +39,24 @@ describe("a run of three stages on 2 rollout workers and 2 learners", { timeout:
     const latest = await readFile(join(run.runDir, "checkpoints", "latest"), "utf8");
     expect(latest).toBe("ppo-000008");
     expect(run.processes()).toEqual([]);
+  });
+
+  it("saves the moving average of the policy as a model of its own", async () => {
+    const { run } = await finish(
+      "average",
+      "ppo.ema.decay=0.75",
+      "ppo.iterations=1",
+      "ppo.ppoEpochs=1",
+      "ppo.minibatchSize=16", // the whole collection: one optimizer step
+    );
+    const [start, end, average] = await Promise.all(
+      ["sft", "ppo", "ppo-ema"].map((name) => loadModelDir(join(run.runDir, "models", name), "lm")),
+    );
+    expect(end.values).not.toEqual(start.values);
+    const expected = start.values.map((before, i) => 0.75 * before + 0.25 * end.values[i]);
+    const farthest = expected.reduce((most, x, i) => Math.max(most, Math.abs(x - average.values[i])), 0);
+    expect(farthest).toBeLessThan(1e-7);
+    expect(average.spec).toEqual(end.spec);
+    expect((await stat(join(run.runDir, "models", "ppo-ema", "tokenizer.json"))).size).toBeGreaterThan(0);
   });
 });
