@@ -3,6 +3,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadModelDir, saveModelDir } from "../../src/models/checkpoint-dir.js";
+import { initParams, parseModelConfig, type ModelSpec } from "../../src/models/model-spec.js";
 import { SafetensorsFile } from "../../src/shared/safetensors.js";
 import { UserFolder } from "./fixtures.js";
 
@@ -121,6 +123,40 @@ describe("a run", { timeout: 180_000 }, () => {
       heldOutReward: { before: null, after: null },
       experiences: { trained: 8 },
     });
+  });
+
+  it("takes DeepSpeed-Chat's pair: an OPT policy, and OPT-350m's shape as reward model and critic", async () => {
+    const opt = {
+      model_type: "opt",
+      vocab_size: user.vocabularySize,
+      hidden_size: 16,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+      ffn_dim: 32,
+      max_position_embeddings: 48,
+      bos_token_id: 0,
+      eos_token_id: 0,
+      pad_token_id: 1,
+    };
+    const save = async (name: string, spec: ModelSpec) => {
+      const folder = join(user.path, name);
+      await saveModelDir(folder, spec, initParams(spec, 4), { tokenizerDir: join(user.path, "tokenizer") });
+      return folder;
+    };
+    const critic = { hidden_size: 24, word_embed_proj_dim: 8, do_layer_norm_before: false };
+    const { summary, runDir } = await finishedRun([
+      `model.path=${await save("opt", parseModelConfig(opt, "lm"))}`,
+      "model.tokenizer={type: from-model}",
+      `reward.path=${await save("opt-350m", parseModelConfig({ ...opt, ...critic }, "scalar"))}`,
+    ]);
+    expect(summary.ppo?.experiences).toMatchObject({ admitted: 8, trained: 8, buffered: 0 });
+    const [start, end] = await Promise.all(
+      [join(user.path, "opt-350m"), join(runDir, "models", "ppo-critic")].map((dir) =>
+        loadModelDir(dir, "scalar"),
+      ),
+    );
+    expect(end.spec).toEqual(start.spec);
+    expect(end.values).not.toEqual(start.values);
   });
 
   it("takes chats, renders them with the template beside the tokenizer, and a reward model instead of training one", async () => {
