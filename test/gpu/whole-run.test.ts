@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { packageRoot } from "../../src/shared/paths.js";
-import { missing } from "./native-library.js";
+import { devices } from "./devices.js";
 
 const TIMEOUT_MS = 600_000;
 
-describe("tensorflow", () => {
+describe.each(devices)("$title", ({ settings, missing }) => {
   if (missing !== null) {
     it.skip(`carries a whole run (skipped: ${missing})`, () => {});
     return;
@@ -18,10 +18,11 @@ describe("tensorflow", () => {
   it(
     "carries sft, reward model and ppo of a tiny run through its processes to the end",
     async () => {
-      const folder = await mkdtemp(join(tmpdir(), "troupe-tensorflow-"));
+      const folder = await mkdtemp(join(tmpdir(), "troupe-device-"));
       const args = ["bin/troupe.mjs", "quickstart", "--preset", "tiny", "--run-dir", folder];
+      const set = settings.flatMap((assignment) => ["--set", assignment]);
       try {
-        await promisify(execFile)(process.execPath, [...args, "--set", "engine.name=tensorflow"], {
+        await promisify(execFile)(process.execPath, [...args, ...set], {
           cwd: packageRoot,
           maxBuffer: 2 ** 24,
           timeout: TIMEOUT_MS - 30_000, // stops the launcher, and with it the fleet, before the test gives up
