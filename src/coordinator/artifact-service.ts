@@ -6,7 +6,7 @@ import { toServiceError } from "../rpc/status.js";
 import { protocolError } from "../shared/errors.js";
 import type { ArtifactRef, ArtifactStore } from "./artifact-store.js";
 import type { CoreHost } from "./core-host.js";
-import { checkSender, checkSpeaksAs } from "./sender.js";
+import { checkIsMember, checkSender } from "./sender.js";
 
 export interface ArtifactOptions {
   readonly store: ArtifactStore;
@@ -44,15 +44,18 @@ export function makeArtifactService(options: ArtifactOptions): ArtifactServiceHa
         };
         if (first.done || ref === null)
           throw protocolError("ArtifactChunk.ref: expected in the first chunk, got none");
-        checkSpeaksAs(["learner"], checkSender(sender, runId), host);
+        const from = checkSender(sender, runId);
+        // Also at its end: an upload takes a while, and what a learner sends that was given up meanwhile must not count.
+        const admit = () => checkIsMember(["learner"], from, host);
+        admit();
         if (!(ref.sizeBytes <= maxBytes))
           throw protocolError(
             `artifact ${ref.name}: expected at most cluster.maxArtifactBytes ${maxBytes}, ${ref.sizeBytes} are announced`,
           );
         const stored: ArtifactRef | undefined =
           ref.localPath === ""
-            ? await store.receive(ref, restOf(messages))
-            : await store.takeOver(ref, ref.localPath);
+            ? await store.receive(ref, restOf(messages), admit)
+            : await store.takeOver(ref, ref.localPath, admit);
         callback(null, stored === undefined ? {} : { ref: stored });
       })().catch((error: unknown) => callback(toServiceError(error)));
     },

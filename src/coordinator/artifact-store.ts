@@ -41,9 +41,18 @@ export class ArtifactStore {
     return ref;
   }
 
-  /** Receives an upload. The file appears only when size and sha256 match. */
-  async receive(announced: ArtifactRef, chunks: AsyncIterable<Uint8Array>): Promise<ArtifactRef> {
+  /**
+   * Receives an upload. The file appears only when size and sha256 match.
+   * @param admit throws when whoever sends it has lost the right to, asked before the file appears
+   * @throws {TroupeError} PROTOCOL when other bytes were published under the name
+   */
+  async receive(
+    announced: ArtifactRef,
+    chunks: AsyncIterable<Uint8Array>,
+    admit: () => void = () => undefined,
+  ): Promise<ArtifactRef> {
     const path = this.pathOf(announced.name);
+    this.refuseOther(announced.name, announced.sha256);
     await makeSyncedFolder(dirname(path));
     const partial = `${path}.partial-${randomUUID()}`; // a learner that was given up may still be sending the same one
     const hash = createHash("sha256");
@@ -64,6 +73,8 @@ export class ArtifactStore {
       }
       await file.sync();
       await file.close();
+      admit();
+      this.refuseOther(announced.name, announced.sha256);
       await rename(partial, path);
       await syncFolder(dirname(path));
     } catch (error) {
@@ -84,10 +95,16 @@ export class ArtifactStore {
   /**
    * Takes over a file left in `handoverDir`: read once for its sha256, then moved.
    * @param fileName as `handoverName` makes it
+   * @param admit throws when whoever left it has lost the right to, asked before the file appears
    * @returns undefined when there is none: who left it is on another machine
-   * @throws {TroupeError} PROTOCOL for any other name, DATA when it is not a file of the announced size
+   * @throws {TroupeError} PROTOCOL for any other name, or when other bytes were published under the artifact's; DATA
+   *   when it is not a file of the announced size
    */
-  async takeOver(announced: ArtifactRef, fileName: string): Promise<ArtifactRef | undefined> {
+  async takeOver(
+    announced: ArtifactRef,
+    fileName: string,
+    admit: () => void = () => undefined,
+  ): Promise<ArtifactRef | undefined> {
     const path = this.pathOf(announced.name);
     if (!isHandoverName(fileName))
       throw protocolError(`artifact ${announced.name}: ${JSON.stringify(fileName)} is no file of a handover`);
@@ -110,10 +127,13 @@ export class ArtifactStore {
       const chunks = file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false });
       for await (const chunk of chunks) hash.update(chunk as Buffer);
       await file.sync();
+      const sha256 = hash.digest("hex");
       await makeSyncedFolder(dirname(path));
+      admit();
+      this.refuseOther(announced.name, sha256);
       await rename(left, path);
       await syncFolder(dirname(path));
-      return await this.store({ ...announced, sha256: hash.digest("hex"), localPath: path });
+      return await this.store({ ...announced, sha256, localPath: path });
     } catch (error) {
       await rm(left, { force: true });
       throw error;
@@ -177,6 +197,15 @@ export class ArtifactStore {
     const { files, isKept } = this.options;
     if (isKept(ref.name)) await files.keep(ref.localPath);
     return this.remember(ref);
+  }
+
+  /** Workers hold what a name stood for by its sha256. */
+  private refuseOther(name: string, sha256: string): void {
+    const known = this.refs.get(name)?.sha256;
+    if (known !== undefined && known !== sha256)
+      throw protocolError(
+        `artifact ${name}: expected the sha256 ${known} under which it was published, got ${sha256}; other bytes need another name`,
+      );
   }
 
   private remember(ref: ArtifactRef): ArtifactRef {

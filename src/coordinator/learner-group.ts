@@ -158,8 +158,10 @@ export class LearnerGroup {
     const isKept = items.some(({ what }) => what === "state");
     const fingerprint = isKept || isFingerprinted;
     const handoverDir = await this.options.artifacts.handoverDir();
-    for (;;) {
+    for (let isAgain = false; ; isAgain = true) {
       const learners = await this.readyLearners(signal);
+      // What a learner published that does not count must not keep the right one from its name.
+      if (isAgain) for (const { artifactName } of items) await this.options.artifacts.remove(artifactName);
       const { finishedStep: step } = this.options.host.state.durable;
       const asked = isKept ? learners : learners.slice(0, 1);
       const answers = await Promise.allSettled(

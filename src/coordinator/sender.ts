@@ -16,6 +16,17 @@ export function checkSender(sender: Sender__Output | null, runId: string): Sende
   return sender;
 }
 
+/** Refuses whoever is not a live worker of one of the roles: unregistered, replaced, lost, or of an older epoch. */
+export function checkIsMember(allowed: readonly string[], sender: Sender__Output, host: CoreHost): void {
+  checkSpeaksAs(allowed, sender, host);
+  const { workerId, incarnation } = sender;
+  if (host.state.volatile.members.get(workerId)?.incarnation !== incarnation)
+    throw new TroupeError(
+      "FENCED",
+      `sender.incarnation: ${incarnation} of ${workerId} is no member any more; register again`,
+    );
+}
+
 /**
  * Refuses a sender that is registered under another role than the one it speaks as. Who is not registered at all, or
  * was replaced, is the core's business.

@@ -70,12 +70,41 @@ describe("ArtifactStore", () => {
 
   it("keeps nothing of an upload that breaks off, and keeps the file that was there before", async () => {
     await store.receive(refOf("actor/3"), chunksOf(bytes));
-    const other = Buffer.from("a second upload under the same name");
     await expect(
-      store.receive(refOf("actor/3", other), chunksOf(other.subarray(0, 5), new Error("reset"))),
+      store.receive(refOf("actor/3"), chunksOf(bytes.subarray(0, 5), new Error("reset"))),
     ).rejects.toThrow("reset");
     expect(await textOf("actor/3")).toBe(bytes.toString());
     expect(files()).toEqual(["3.safetensors"]);
+  });
+
+  const other = Buffer.from("other weights under the same name");
+  const leave = async (content: Buffer): Promise<string> => {
+    const name = handoverName();
+    writeFileSync(join(await store.handoverDir(), name), content);
+    return name;
+  };
+
+  it("never lets a name stand for other bytes, however they come, unless it was removed", async () => {
+    await store.receive(refOf("actor/3"), chunksOf(bytes));
+    const refused = { code: "PROTOCOL", message: expect.stringContaining(refOf("").sha256) as string };
+    await expect(store.receive(refOf("actor/3", other), chunksOf(other))).rejects.toMatchObject(refused);
+    await expect(store.takeOver(refOf("actor/3", other), await leave(other))).rejects.toMatchObject(refused);
+    expect(await textOf("actor/3")).toBe(bytes.toString());
+    expect(files()).toEqual(["3.safetensors"]);
+    await store.receive(refOf("actor/3"), chunksOf(bytes)); // the same again is harmless
+    await store.remove("actor/3");
+    await store.receive(refOf("actor/3", other), chunksOf(other));
+    expect(await textOf("actor/3")).toBe(other.toString());
+  });
+
+  it("keeps nothing of an upload whose sender lost its place before the end", async () => {
+    const lost = () => {
+      throw new Error("replaced");
+    };
+    await expect(store.receive(refOf("actor/3"), chunksOf(bytes), lost)).rejects.toThrow("replaced");
+    await expect(store.takeOver(refOf("actor/3"), await leave(bytes), lost)).rejects.toThrow("replaced");
+    expect(files()).toEqual([]);
+    expect(() => store.get("actor/3")).toThrow(/no artifact/);
   });
 
   it.each([

@@ -11,7 +11,8 @@ import { InProcessLearner } from "./in-process-learner.js";
 
 const never = new AbortController().signal;
 const SHARDS = 4;
-const STATE = [{ what: "state", artifactName: "checkpoint/state" }];
+let checkpoints = 0;
+const state = () => [{ what: "state", artifactName: `checkpoint/${checkpoints++}/state` }];
 const learners: InProcessLearner[] = [];
 const coordinators: RealCoordinator[] = [];
 
@@ -75,7 +76,7 @@ const shas = () => Promise.all(learners.map((learner) => learner.stateSha256()))
 it("learners with one history have one digest and one state", async () => {
   const coordinator = await open(2);
   for (const number of [1, 2]) await step(coordinator, number);
-  await coordinator.learners.publish(STATE, never); // the commit has been heard
+  await coordinator.learners.publish(state(), never); // the commit has been heard
   const [a, b] = learners.map(({ state }) => state.position);
   expect(a).toEqual(b);
   expect(a).toMatchObject({ step: 2, digest: coordinator.host.state.durable.manifests[1].hash });
@@ -88,7 +89,7 @@ it("a minibatch that no message can hold trains like one that fits", async () =>
   for (const pieceBytes of [undefined, longest + 1]) {
     const coordinator = await open(1, pieceBytes);
     for (const number of [1, 2]) await step(coordinator, number);
-    states.push((await coordinator.learners.publish(STATE, never)).stateSha256);
+    states.push((await coordinator.learners.publish(state(), never)).stateSha256);
     expect(coordinator.failures).toEqual([]);
     await Promise.all(learners.splice(0).map((learner) => learner.stop()));
   }
@@ -98,11 +99,11 @@ it("a minibatch that no message can hold trains like one that fits", async () =>
 it("a flipped bit of one learner in three is undone before a checkpoint is written", async () => {
   const coordinator = await open(3);
   await step(coordinator, 1);
-  await coordinator.learners.publish(STATE, never);
+  await coordinator.learners.publish(state(), never);
   const [right] = await shas();
   await learners[0].flipBit(); // it would have been asked for the checkpoint
   expect(new Set(await shas()).size).toBe(2);
-  const { stateSha256 } = await coordinator.learners.publish(STATE, never);
+  const { stateSha256 } = await coordinator.learners.publish(state(), never);
   expect(stateSha256).toBe(right);
   await joined(coordinator, 3);
   expect(await shas()).toEqual([right, right, right]);
@@ -112,10 +113,10 @@ it("a flipped bit of one learner in three is undone before a checkpoint is writt
 it("a flipped bit of one learner in two ends the run: nobody can tell who is right", async () => {
   const coordinator = await open(2);
   await step(coordinator, 1);
-  await coordinator.learners.publish(STATE, never);
+  await coordinator.learners.publish(state(), never);
   await learners[1].flipBit();
   const ending = new AbortController();
-  const publishing = coordinator.learners.publish(STATE, ending.signal).catch(() => "ended");
+  const publishing = coordinator.learners.publish(state(), ending.signal).catch(() => "ended");
   while (coordinator.failures.length === 0) await sleep(10);
   ending.abort();
   expect(await publishing).toBe("ended");
@@ -130,7 +131,7 @@ it("a flipped bit of one learner in two ends the run: nobody can tell who is rig
 it("a step whose commit no learner heard is applied from their votes under the next coordinator", async () => {
   const first = await open(2);
   await step(first, 1);
-  await first.learners.publish(STATE, never);
+  await first.learners.publish(state(), never);
   // The record is written, and then the process is gone before it tells anybody.
   type Send = (workerId: string, directive: object) => boolean;
   const { streams } = first.learners as unknown as { streams: { send: Send } };
@@ -150,13 +151,13 @@ it("a step whose commit no learner heard is applied from their votes under the n
   expect(stepsHeld()).toEqual([{ applied: 2 }, { applied: 2 }]);
   await step(second, 3);
   expect(second.host.state.volatile.counters.stepsReplayed).toBe(0);
-  const { stateSha256 } = await second.learners.publish(STATE, never);
+  const { stateSha256 } = await second.learners.publish(state(), never);
 
   // The same three steps without a loss.
   await Promise.all(learners.splice(0).map((learner) => learner.stop()));
   const calm = await open(2);
   for (const number of [1, 2, 3]) await step(calm, number);
-  expect((await calm.learners.publish(STATE, never)).stateSha256).toBe(stateSha256);
+  expect((await calm.learners.publish(state(), never)).stateSha256).toBe(stateSha256);
 });
 
 /** What a test reaches into: the directives on their way to learners, and the votes on their way back. */

@@ -52,13 +52,13 @@ describe("a worker speaks only for itself", () => {
     await coordinator.close();
   });
 
-  async function register(as: keyof typeof TOKENS, role: string, workerId: string) {
+  async function register(as: keyof typeof TOKENS, role: string, workerId: string, requestId?: string) {
     const { Register } = Membership.service;
     const request = {
       role,
       workerId,
       protocolVersion: PROTOCOL_VERSION,
-      requestId: `${as} ${role} ${workerId}`,
+      requestId: requestId ?? `${as} ${role} ${workerId}`,
     };
     const { code, replies } = await clients[as].call(Register.path, [
       Register.requestSerialize(request as never),
@@ -166,6 +166,15 @@ describe("a worker speaks only for itself", () => {
       expect((await publish("rollout", rollout, {}, bytes)).code).toBe(PERMISSION_DENIED);
       expect((await publish("learner", rollout, {}, bytes)).code).toBe(PERMISSION_DENIED);
       expect(files()).toEqual([]);
+    });
+
+    test("comes from a live one: nobody who is not registered, or was replaced", async () => {
+      const stranger = { ...learner, workerId: "learner-9" };
+      expect((await publish("learner", stranger, {}, bytes)).code).toBe(FAILED_PRECONDITION);
+      const again = await register("learner", "ROLE_LEARNER", "learner-0", "again");
+      expect((await publish("learner", learner, {}, bytes)).code).toBe(FAILED_PRECONDITION);
+      expect(files()).toEqual([]);
+      expect((await publish("learner", again.sender!, {}, bytes)).code).toBe(OK);
     });
 
     test("is refused by the size it announces, before a byte of it is written", async () => {

@@ -48,6 +48,10 @@ beforeEach(async () => {
     logger,
     () => undefined,
   );
+  host.dispatch({ type: "CoordinatorStarted" });
+  const member = { workerId: "learner-0", role: "learner", requestId: "1", position: null } as const;
+  host.dispatch({ type: "WorkerRegistered", ...member, policyVersion: -1 });
+  const { incarnation } = host.state.volatile.members.get("learner-0")!;
   const none = {} as never;
   const artifact = makeArtifactService({ store, host, runId: "run", maxBytes: 1 << 30 });
   server = await startRpcServer(
@@ -55,7 +59,7 @@ beforeEach(async () => {
     { host: "127.0.0.1", port: 0, tokens: undefined, onRefused: () => undefined },
   );
   client = new ArtifactClient(openClients(server.address), {
-    ...{ runId: "run", epoch: 1, workerId: "rollout-0", incarnation: 1 },
+    ...{ runId: "run", epoch: 1, workerId: "learner-0", incarnation },
   });
   const path = join(folder, "model.safetensors");
   writeFileSync(path, content);
