@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { applyRecord, emptyDurableState, type DurableRecord } from "../coordinator/core/index.js";
 import { openLevelLog } from "../coordinator/journal/index.js";
-import { describeError } from "../shared/errors.js";
+import { dataError, describeError } from "../shared/errors.js";
 import type { TrainingPlan } from "./training.js";
 import type { Violation } from "./violation.js";
 
@@ -26,6 +26,9 @@ export interface JournalFacts {
   readonly violations: readonly Violation[];
 }
 
+/** Sequences have no gaps, from here on. */
+const FIRST_SEQUENCE = 1;
+
 type StepPrepared = Extract<DurableRecord, { type: "StepPrepared" }>;
 
 interface Fate {
@@ -44,7 +47,14 @@ export async function auditJournal(runDir: string, plan: TrainingPlan): Promise<
   const log = await openLevelLog(join(runDir, "journal"));
   try {
     const records: DurableRecord[] = [];
-    for await (const { record } of log.records()) records.push(record);
+    for await (const { sequence, record } of log.records()) {
+      if (records.length === 0 && sequence !== FIRST_SEQUENCE)
+        throw dataError(
+          `the first ${sequence - FIRST_SEQUENCE} records were folded into a snapshot and cannot be audited; ` +
+            "lower --iterations, so that a run has fewer records",
+        );
+      records.push(record);
+    }
     return auditRecords(records, plan);
   } finally {
     await log.close();

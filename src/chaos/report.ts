@@ -29,7 +29,7 @@ export interface ChaosReport {
   readonly secondsPerRun: number;
   /** Experiences per second under faults ÷ without. */
   readonly throughputKept: number;
-  /** null: by design the result depends on who was there when, so it is not compared. */
+  /** null: there is nothing to compare, see `finalStateText`. */
   readonly isFinalHashEqual: boolean | null;
   /** Of all runs under faults. */
   readonly experiences: { readonly trained: number; readonly dropped: Readonly<Record<string, number>> };
@@ -96,10 +96,11 @@ export function reportOf(campaign: Campaign, replay: ReplayTime): ChaosReport {
     violations,
     twinSeconds: twin.seconds,
     secondsPerRun,
-    throughputKept: twin.seconds / secondsPerRun,
-    isFinalHashEqual: plan.isReproducible
-      ? runs.every((run) => run.summary?.stateSha256 === finalHash)
-      : null,
+    throughputKept: runs.length === 0 ? 0 : twin.seconds / secondsPerRun,
+    isFinalHashEqual:
+      plan.isReproducible && runs.length > 0 && finalHash !== ""
+        ? runs.every((run) => run.summary?.stateSha256 === finalHash)
+        : null,
     experiences: {
       trained: runs.reduce((sum, run) => sum + (run.journal?.trained ?? 0), 0),
       dropped: addUp(runs.map((run) => run.journal?.dropped ?? {})),
@@ -221,7 +222,9 @@ const droppedText = ({ experiences }: ChaosReport): string =>
     .map(([reason, count]) => `, ${count} dropped as ${reason}`)
     .join("");
 
-function finalStateText({ isFinalHashEqual, finalHash }: ChaosReport): string {
+function finalStateText({ isFinalHashEqual, finalHash, runs }: ChaosReport): string {
+  if (finalHash === "") return "not compared: the run without faults has none";
+  if (runs === 0) return "not compared: there was no run under faults";
   if (isFinalHashEqual === null)
     return "not compared: with these settings the result depends on who was there when";
   return `${isFinalHashEqual ? "equal" : "DIFFERENT"} (sha256 ${finalHash.slice(0, 16)}… without faults)`;
