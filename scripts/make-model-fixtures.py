@@ -5,6 +5,8 @@
 
 With NAMEs it writes those folders only. expected.json says which version of transformers wrote a folder.
 With --check DIR it instead loads a model directory and prints its logits for the fixture rows as JSON.
+With --compare DIR it loads DIR/NAME, each written by `troupe export --model test/fixtures/models/NAME --format hf --out
+DIR/NAME`, and compares its logits with the fixture's; run it with transformers 4.46 and 5.
 With --gradients [ROOT] it writes the gradients.json of folders that are there already.
 Each folder tests one more thing: dtype, sharding, grouped queries, biases, tied and untied heads, scalar heads, norms
 that come last, projected embeddings.
@@ -112,13 +114,35 @@ def write(root, name, model_class, config, dtype, shard_size):
     gradients(folder)
 
 
+def check(folder):
+    """Outputs of a model directory, loaded as it says it wants to be; None for a class that this version lacks."""
+    kind = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if not hasattr(hf, kind):
+        return None
+    loaded, info = getattr(hf, kind).from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
+    assert loaded.dtype == torch.float32, loaded.dtype
+    return outputs(loaded.eval())
+
+
+def compare(folder):
+    found = check(folder)
+    if found is None:
+        print(f"{folder.name}: transformers {hf.__version__} has no such model")
+        return
+    expected = json.loads((pathlib.Path("test/fixtures/models") / folder.name / "expected.json").read_text())["outputs"]
+    largest = max((torch.tensor(a) - torch.tensor(b)).abs().max().item() for a, b in zip(found, expected))
+    print(f"{folder.name}: largest difference {largest:.1e}")
+    assert largest < 1e-4
+
+
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments[:1] == ["--check"]:
-        kind = json.loads((pathlib.Path(arguments[1]) / "config.json").read_text())["architectures"][0]
-        loaded, info = getattr(hf, kind).from_pretrained(arguments[1], output_loading_info=True)
-        assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
-        print(json.dumps(rounded(outputs(loaded.eval().float()))))
+        print(json.dumps(rounded(check(pathlib.Path(arguments[1])))))
+    elif arguments[:1] == ["--compare"]:
+        for model_folder in sorted(pathlib.Path(arguments[1]).iterdir()):
+            compare(model_folder)
     elif arguments[:1] == ["--gradients"]:
         for model_name in MODELS:
             gradients(pathlib.Path(arguments[1] if arguments[1:] else "test/fixtures/models") / model_name)

@@ -8,7 +8,7 @@ import type { Config } from "../config/schema.js";
 import type { TokenizerInfo } from "../data/types.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { dataError } from "../shared/errors.js";
-import { float32Config } from "../shared/float32-config.js";
+import { portableConfig } from "../shared/portable-config.js";
 import { SafetensorsFile } from "../shared/safetensors.js";
 import { makeSyncedFolder, placeSynced } from "../shared/synced-files.js";
 import type { ArtifactStore } from "./artifact-store.js";
@@ -137,7 +137,7 @@ export class ModelFolders {
   ): Promise<void> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true });
-    const hfConfig = float32Config(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>);
+    const hfConfig = portableConfig(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>);
     if (head === "scalar") Object.assign(hfConfig, scalarHead(hfConfig, this.tokenizer.padId));
     else hfConfig.eos_token_id = this.generation.eos_token_id;
     await writeFile(join(directory, "config.json"), JSON.stringify(hfConfig, null, 2) + "\n");

@@ -12,7 +12,7 @@ import { mergeAdapterDir } from "../models/lora-files.js";
 import { readFolderJson } from "../models/model-files.js";
 import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../models/model-spec.js";
 import { configError, storageError } from "../shared/errors.js";
-import { float32Config } from "../shared/float32-config.js";
+import { portableConfig } from "../shared/portable-config.js";
 import { isJsonObject } from "../shared/strict-json.js";
 import { MAX_FILE_BYTES, moveOut, writeDataFile } from "./external-data.js";
 import { onnxDecoder } from "./onnx-decoder.js";
@@ -81,7 +81,7 @@ async function headOf(model: string): Promise<Head> {
 async function exportedConfig(model: string, spec: ModelSpec): Promise<Record<string, unknown>> {
   const config = await readFolderJson(model, "config.json");
   const { architectures, eos_token_id } = toHfConfig(spec);
-  return float32Config({ ...(isJsonObject(config) ? config : {}), architectures, eos_token_id });
+  return portableConfig({ ...(isJsonObject(config) ? config : {}), architectures, eos_token_id });
 }
 
 interface OnnxSource {

@@ -87,11 +87,12 @@ describe("a model folder that a run writes", () => {
     const source = await folders.adopt(`${family}-${head}`, directory);
     const name = `saved-${family}-${head}`;
     await folders.save(name, source, head, weights);
-    const { dtype: _dtype, architectures, ...stated } = CONFIGS[family];
+    const { dtype: _dtype, rope_parameters: _rope, architectures, ...stated } = CONFIGS[family];
     const config = json("models", name, "config.json");
     expect(Object.keys(config)).not.toContain("dtype"); // it would win over torch_dtype
     expect(config.torch_dtype).toBe("float32");
     expect(parseModelConfig(config, head).family).toBe(family);
+    if (family === "llama") expect(config).toMatchObject({ rope_theta: 500_000, rope_scaling: null });
     const [causal] = architectures as string[];
     const score = causal.replace("ForCausalLM", "ForSequenceClassification");
     expect(config.architectures).toEqual([head === "lm" ? causal : score]);
