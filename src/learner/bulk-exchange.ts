@@ -22,6 +22,8 @@ export interface BulkExchangeOptions {
   readonly bucketTimeoutMs: number;
   /** Where the coordinator is reached. */
   readonly coordinatorHost: string;
+  /** See BulkLinkOptions. */
+  readonly dialTimeoutMs?: number;
   readonly onBytes: (direction: "in" | "out", bytes: number) => void;
   /** A reduction at this learner failed, or a connection to another reducer: who is suspected. */
   readonly onFailed: (failure: ReductionFailure) => void;

@@ -7,12 +7,18 @@ import { SlotPool } from "../reduce/slot-pool.js";
 import { encodeBf16 } from "../kernels/gradient-kernels.js";
 import { toColumn } from "../rpc/codec/columns.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
-import { makeDeferred, type Deferred } from "../shared/abort.js";
-import { TroupeError, protocolError, type ErrorCode } from "../shared/errors.js";
+import { cancelled, makeDeferred, sleep, type Deferred } from "../shared/abort.js";
+import { TroupeError, asErrorCode, errorCodeOf, protocolError } from "../shared/errors.js";
 import type { TotalGradient } from "./total-gradient.js";
 
 /** Buckets handed to the socket and not sent yet. */
 const IN_FLIGHT = 4;
+
+/** For a connection to a reducer; much less than a step, so that the step can be done another way. */
+const DIAL_TIMEOUT_MS = 10_000;
+const REDIAL_MS = 200;
+/** Whoever keeps a connection for longer, without a word, has nothing against it. */
+const HELD_MS = 1_000;
 
 const refusalSchema = z.object({ code: z.string(), message: z.string() });
 
@@ -31,6 +37,8 @@ export interface Part {
 export interface BulkLinkOptions {
   readonly wire: WireFormat;
   readonly onBytes: (direction: "in" | "out", bytes: number) => void;
+  /** @default 10 s */
+  readonly dialTimeoutMs?: number;
 }
 
 export class BulkLink {
@@ -38,15 +46,35 @@ export class BulkLink {
 
   constructor(private readonly options: BulkLinkOptions) {}
 
-  /** @throws {TroupeError} UNREACHABLE, PROTOCOL, or what the reducer refused it with; the connection is gone then */
+  /**
+   * Dials again for as long as nothing was received: a reducer that is still busy with the step before closes what it
+   * cannot let in yet, and says nothing.
+   * @throws {TroupeError} UNREACHABLE when nobody answers there, or the connection breaks; PROTOCOL, or what the reducer
+   *   refused it with. The connection is gone then
+   */
   async exchange(address: BulkAddress, part: Part, signal: AbortSignal): Promise<void> {
     const name = `${address.host}:${address.port}`;
-    let connection = this.connections.get(name);
-    if (connection === undefined || connection.isClosed) {
-      connection = new ReducerConnection(address, this.options);
-      this.connections.set(name, connection);
+    const { dialTimeoutMs = DIAL_TIMEOUT_MS } = this.options;
+    let giveUpMs = performance.now() + dialTimeoutMs;
+    for (;;) {
+      let connection = this.connections.get(name);
+      if (connection === undefined || connection.isClosed) {
+        connection = new ReducerConnection(address, this.options, Math.max(1, giveUpMs - performance.now()));
+        this.connections.set(name, connection);
+      }
+      const dialledMs = performance.now();
+      try {
+        return await connection.run(part, signal);
+      } catch (error) {
+        if (signal.aborted) throw cancelled(signal);
+        if (connection.hasReceived || errorCodeOf(error) !== "UNREACHABLE") throw error;
+        const nowMs = performance.now();
+        if (connection.wasOpen && nowMs - dialledMs > HELD_MS) giveUpMs = nowMs + dialTimeoutMs;
+        else if (nowMs + REDIAL_MS >= giveUpMs) throw error;
+      }
+      await sleep(REDIAL_MS, signal);
+      if (signal.aborted) throw cancelled(signal);
     }
-    await connection.run(part, signal);
   }
 
   close(): void {
@@ -67,17 +95,26 @@ class ReducerConnection {
   constructor(
     private readonly address: BulkAddress,
     private readonly options: BulkLinkOptions,
+    dialTimeoutMs: number,
   ) {
     this.halves = new SlotPool(HALF_BUCKET_BYTES, 2 * IN_FLIGHT);
-    this.connection = BulkConnection.dial(address, {
-      targetOf: (frame) => this.targetOf(frame),
-      received: (frame, payload) => this.take(frame, payload),
-      closed: (error) => {
+    const events = {
+      targetOf: (frame: Frame) => this.targetOf(frame),
+      received: (frame: Frame, payload: Uint8Array) => this.take(frame, payload),
+      closed: (error: Error) => {
         this.done.reject(this.explained(error));
         this.hasRoom?.();
       },
-    });
+    };
+    this.connection = BulkConnection.dial(address, events, dialTimeoutMs);
   }
+
+  get wasOpen(): boolean {
+    return this.connection.wasOpen;
+  }
+
+  /** Part of a total came: the reducer has let it in, and what was to be sent may be overwritten. */
+  hasReceived = false;
 
   get isClosed(): boolean {
     return this.connection.isClosed;
@@ -90,6 +127,7 @@ class ReducerConnection {
   async run(part: Part, signal: AbortSignal): Promise<void> {
     this.part = part;
     this.received = 0;
+    this.hasReceived = false;
     this.done = makeDeferred();
     const cancel = () => this.connection.destroy();
     signal.addEventListener("abort", cancel, { once: true });
@@ -139,6 +177,7 @@ class ReducerConnection {
     if (frame.kind !== FRAME.total || part === undefined)
       throw protocolError(`bulk frame: expected a total, got kind ${frame.kind}`);
     const target = part.total.targetOf(part.firstBucket + frame.bucket);
+    this.hasReceived = true;
     return this.options.wire === "f32" ? toColumn(target) : this.halves.take(2 * target.length);
   }
 
@@ -146,7 +185,7 @@ class ReducerConnection {
     if (frame.kind === FRAME.refusal) {
       checkPayload(frame, payload);
       const { code, message } = refusalSchema.parse(JSON.parse(Buffer.from(payload).toString()));
-      throw new TroupeError(code as ErrorCode, message);
+      throw new TroupeError(asErrorCode(code), message);
     }
     const part = this.part as Part;
     const bucket = part.firstBucket + frame.bucket;

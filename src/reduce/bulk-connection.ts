@@ -39,6 +39,7 @@ export interface ConnectionEvents extends FrameSink {
 export class BulkConnection {
   private readonly reader: FrameReader;
   private error: Error | undefined;
+  private hasConnected = true;
 
   private constructor(
     private readonly socket: Socket,
@@ -54,8 +55,11 @@ export class BulkConnection {
     );
   }
 
-  /** Connects; what is sent before that waits. */
-  static dial({ host, port, key }: BulkAddress, events: ConnectionEvents): BulkConnection {
+  /**
+   * Connects; what is sent before that waits.
+   * @param timeoutMs for the connection, its handshake included: an address behind a cut link answers nothing
+   */
+  static dial({ host, port, key }: BulkAddress, events: ConnectionEvents, timeoutMs: number): BulkConnection {
     const reader = new FrameReader(events);
     const connection: { current?: BulkConnection } = {};
     const onread: OnReadOpts = {
@@ -74,8 +78,24 @@ export class BulkConnection {
             pskCallback: (): PSKCallbackNegotation => ({ psk: key.secret, identity: key.identity }),
             checkServerIdentity: () => undefined, // it has the key
           } as never);
-    connection.current = new BulkConnection(socket, events, reader);
-    return connection.current;
+    const dialled = new BulkConnection(socket, events, reader);
+    connection.current = dialled;
+    dialled.hasConnected = false;
+    const timer = setTimeout(
+      () => dialled.destroy(new Error(`no connection within ${timeoutMs / 1000} s`)),
+      timeoutMs,
+    );
+    socket.once("close", () => clearTimeout(timer));
+    socket.once(key === undefined ? "connect" : "secureConnect", () => {
+      clearTimeout(timer);
+      dialled.hasConnected = true;
+    });
+    return dialled;
+  }
+
+  /** Whether there ever was a connection, handshake included. */
+  get wasOpen(): boolean {
+    return this.hasConnected;
   }
 
   /** @param socket accepted, and nothing read from it yet */

@@ -6,16 +6,20 @@ import { timingSafeEqual } from "node:crypto";
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
 import { z } from "zod";
+import { abortable, makeDeferred } from "../shared/abort.js";
 import { TroupeError, configError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
 import { BulkConnection, TLS_OPTIONS, checkPayload, noteTarget } from "./bulk-connection.js";
 import { FRAME, type Frame } from "./bulk-frame.js";
 import type { Contribution, MemberPort, Reduction } from "./reduction.js";
 
-/** How long a connection may take to say who it is. */
-const OPEN_WITHIN_MS = 10_000;
-/** A member of the next generation may be here before its reducer has heard of it. */
-const EARLY_MS = 60_000;
+/**
+ * How long a connection may take to be let in: to say who it is, and to wait for its generation. A member of the next one
+ * may be here before its reducer has heard of it, which may still be busy with the step before; it then dials again.
+ */
+const ADMIT_WITHIN_MS = 10_000;
 const MAX_CONNECTIONS = 4096;
+/** Of one address, not let in yet: whoever has no secret cannot take the places of those who have. */
+const MAX_STRANGERS = 256;
 /** A refused member may be in the middle of sending; it gets this long to read why. */
 const REFUSED_MS = 5_000;
 
@@ -41,27 +45,47 @@ export interface BulkServerOptions {
   readonly port: number;
   /** With TLS 1.3 under the generation's secret. */
   readonly isEncrypted: boolean;
+  /** @default 10 s */
+  readonly admitWithinMs?: number;
 }
 
 export class BulkServer {
   private current: OpenGeneration | undefined;
+  /** Handshakes that are under way included. */
   private readonly sockets = new Set<Socket>();
-  private waiting: { readonly generation: number; readonly wake: () => void }[] = [];
+  /** By address, the ports of connections that were not let in yet. */
+  private readonly strangers = new Map<string, Set<number>>();
+  private readonly waiting = new Set<() => void>();
 
-  private constructor(private readonly server: Server) {
+  private constructor(
+    private readonly server: Server,
+    private readonly admitWithinMs: number,
+  ) {
     server.maxConnections = MAX_CONNECTIONS;
   }
 
   /** @throws {TroupeError} CONFIG when it cannot listen there */
-  static async listen({ host, port, isEncrypted }: BulkServerOptions): Promise<BulkServer> {
+  static async listen({
+    host,
+    port,
+    isEncrypted,
+    admitWithinMs = ADMIT_WITHIN_MS,
+  }: BulkServerOptions): Promise<BulkServer> {
     const self: { bulk?: BulkServer } = {};
     const take = (socket: Socket) => self.bulk?.take(socket);
     const server = isEncrypted
       ? createTlsServer(
-          { ...TLS_OPTIONS, pskCallback: (_, identity) => self.bulk?.keyOf(identity) ?? null },
+          {
+            ...TLS_OPTIONS,
+            handshakeTimeout: admitWithinMs,
+            pskCallback: (_, identity) => self.bulk?.keyOf(identity) ?? null,
+          },
           take,
         )
       : createTcpServer(take);
+    // Before the handshake, and before `take` of plain connections.
+    server.prependListener("connection", (socket: Socket) => self.bulk?.count(socket));
+    server.on("tlsClientError", (_error: Error, socket: Socket) => socket.destroy());
     await new Promise<void>((resolve, reject) => {
       server.once("error", (cause) =>
         reject(
@@ -75,7 +99,7 @@ export class BulkServer {
     });
     server.on("error", () => undefined);
     server.unref();
-    self.bulk = new BulkServer(server);
+    self.bulk = new BulkServer(server, admitWithinMs);
     return self.bulk;
   }
 
@@ -86,9 +110,8 @@ export class BulkServer {
   /** Members of this generation are let in from now on, those of others are not. */
   open(generation: OpenGeneration | undefined): void {
     this.current = generation;
-    const { waiting } = this;
-    this.waiting = [];
-    for (const { wake } of waiting) wake();
+    for (const wake of this.waiting) wake();
+    this.waiting.clear();
   }
 
   close(): void {
@@ -102,27 +125,42 @@ export class BulkServer {
     return identity === String(current?.reduction.options.generation) ? current?.secret : undefined;
   }
 
-  private take(socket: Socket): void {
+  /** Every connection, from its first moment; one too many of an address is closed. */
+  private count(socket: Socket): void {
+    const { remoteAddress = "", remotePort = 0 } = socket;
+    const ports = this.strangers.get(remoteAddress) ?? new Set();
+    if (ports.size >= MAX_STRANGERS) return void socket.destroy();
+    this.strangers.set(remoteAddress, ports.add(remotePort));
     this.sockets.add(socket);
-    socket.once("close", () => this.sockets.delete(socket));
-    new MemberConnection(socket, (note) => this.admit(note));
+    socket.once("close", () => {
+      this.sockets.delete(socket);
+      this.noteKnown(remoteAddress, remotePort);
+    });
   }
 
-  private async admit(note: OpenNote): Promise<Reduction> {
-    const deadlineMs = performance.now() + EARLY_MS;
+  /** Let in, or gone. */
+  private noteKnown(address: string, port: number): void {
+    const ports = this.strangers.get(address);
+    ports?.delete(port);
+    if (ports?.size === 0) this.strangers.delete(address);
+  }
+
+  private take(socket: Socket): void {
+    const { remoteAddress = "", remotePort = 0 } = socket;
+    if (socket.destroyed) return;
+    new MemberConnection(socket, this.admitWithinMs, async (note, signal) => {
+      const reduction = await this.admit(note, signal);
+      this.noteKnown(remoteAddress, remotePort);
+      return reduction;
+    });
+  }
+
+  private async admit(note: OpenNote, signal: AbortSignal): Promise<Reduction> {
     // Its reducer may still be busy with the step before.
-    while (
-      note.generation > (this.current?.reduction.options.generation ?? 0) &&
-      performance.now() < deadlineMs
-    ) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, deadlineMs - performance.now());
-        const wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        this.waiting.push({ generation: note.generation, wake });
-      });
+    while (note.generation > (this.current?.reduction.options.generation ?? 0)) {
+      const woken = makeDeferred<void>();
+      this.waiting.add(woken.resolve);
+      await abortable(woken.promise, signal).finally(() => this.waiting.delete(woken.resolve));
     }
     const { current } = this;
     const { generation, step } = note;
@@ -140,23 +178,32 @@ class MemberConnection {
   private readonly connection: BulkConnection;
   private contribution: Contribution | undefined;
   private state: "idle" | "opening" | "open" | "refused" = "idle";
-  private readonly timer: NodeJS.Timeout;
+  private isKnown = false;
+  /** Until it is let in. */
+  private timer: NodeJS.Timeout;
+  private readonly gone = new AbortController();
 
   constructor(
     socket: Socket,
-    private readonly admit: (note: OpenNote) => Promise<Reduction>,
+    private readonly admitWithinMs: number,
+    private readonly admit: (note: OpenNote, signal: AbortSignal) => Promise<Reduction>,
   ) {
     this.connection = BulkConnection.accept(socket, {
       targetOf: (frame) => this.targetOf(frame),
       received: (frame, payload) => this.received(frame, payload),
       closed: (error) => {
         clearTimeout(this.timer);
+        this.gone.abort();
         this.contribution?.lost(
           new TroupeError("UNREACHABLE", `its bulk connection ended: ${error.message}`),
         );
       },
     });
-    this.timer = setTimeout(() => this.connection.destroy(), OPEN_WITHIN_MS);
+    this.timer = this.limit();
+  }
+
+  private limit(): NodeJS.Timeout {
+    return setTimeout(() => this.connection.destroy(), this.admitWithinMs);
   }
 
   private targetOf(frame: Frame): Uint8Array {
@@ -186,12 +233,15 @@ class MemberConnection {
   }
 
   private begin(note: OpenNote): void {
-    clearTimeout(this.timer);
+    // The first time it runs already.
+    if (this.isKnown) this.timer = this.limit();
     this.state = "opening";
     // Its buckets stay in the socket meanwhile.
     this.connection.pause();
-    void this.admit(note)
+    void this.admit(note, this.gone.signal)
       .then((reduction) => {
+        clearTimeout(this.timer);
+        this.isKnown = true;
         if (this.connection.isClosed) return;
         this.contribution = reduction.join(note.workerId, note, this.port());
         this.state = "open";
@@ -216,7 +266,8 @@ class MemberConnection {
   }
 
   private refuse(error: unknown): void {
-    if (this.state === "refused") return;
+    if (this.state === "refused" || this.connection.isClosed) return;
+    clearTimeout(this.timer);
     this.state = "refused";
     this.contribution = undefined;
     // What it still sends stays unread: closing at once would make TCP throw the reason away.

@@ -62,6 +62,10 @@ export const protocolError = (message: string, options?: ErrorOptions) =>
 export const storageError = (message: string, options?: ErrorOptions) =>
   new TroupeError("STORAGE", message, options);
 
+/** A code that came over the wire; one that this release does not know is INTERNAL. */
+export const asErrorCode = (code: string): ErrorCode =>
+  Object.hasOwn(EXIT_CODES, code) ? (code as ErrorCode) : "INTERNAL";
+
 /** The code of any thrown value; what is not ours is INTERNAL. */
 export function errorCodeOf(error: unknown): ErrorCode {
   return error instanceof TroupeError ? error.code : "INTERNAL";

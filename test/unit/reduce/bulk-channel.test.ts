@@ -1,11 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { connect } from "node:net";
+import { connect, createServer, type AddressInfo, type Server } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { BulkExchange } from "../../../src/learner/bulk-exchange.js";
 import type { GradientNode } from "../../../src/learner/gradient-sync.js";
 import { TotalGradient, type ReducedGradient } from "../../../src/learner/total-gradient.js";
 import { subtreesOf, TreeSum } from "../../../src/learner/tree-sum.js";
 import { BulkServer } from "../../../src/reduce/bulk-server.js";
+import { digestOf } from "../../../src/kernels/gradient-kernels.js";
 import { writeHeader } from "../../../src/reduce/bulk-frame.js";
 import { Reduction, type ReductionFailure } from "../../../src/reduce/reduction.js";
 import type { WireFormat } from "../../../src/rpc/codec/gradient.js";
@@ -39,11 +40,14 @@ afterEach(() => {
 });
 
 /** A coordinator's server and L learners, in this process, over real sockets. */
-async function start({ learners, wire, topology, isEncrypted }: Cluster) {
+async function start(
+  { learners, wire, topology, isEncrypted }: Cluster,
+  { dialTimeoutMs, admitWithinMs }: { dialTimeoutMs?: number; admitWithinMs?: number } = {},
+) {
   const failures: ReductionFailure[] = [];
   const onFailed = (failure: ReductionFailure) => void failures.push(failure);
   const listen = async () => {
-    const server = await BulkServer.listen({ host: "127.0.0.1", port: 0, isEncrypted });
+    const server = await BulkServer.listen({ host: "127.0.0.1", port: 0, isEncrypted, admitWithinMs });
     closing.push(() => server.close());
     return server;
   };
@@ -53,7 +57,9 @@ async function start({ learners, wire, topology, isEncrypted }: Cluster) {
     Array.from({ length: learners }, async (_, i) => {
       const server = topology === "sharded" ? await listen() : undefined;
       const workerId = `learner-${i}`;
-      const options = { ...common, workerId, bucketElements: BUCKET, coordinatorHost: "127.0.0.1" };
+      const options = {
+        ...{ ...common, workerId, bucketElements: BUCKET, coordinatorHost: "127.0.0.1", dialTimeoutMs },
+      };
       const exchange = new BulkExchange(options, server);
       closing.push(() => exchange.close());
       return { workerId, server, exchange };
@@ -154,12 +160,10 @@ describe("the bulk channel", { timeout: 60_000 }, () => {
   it.each([false, true])(
     "lets nobody in without the generation's secret (encrypted: %s)",
     async (isEncrypted) => {
-      const { arrange, reduceAt, failures } = await start({
-        learners: 2,
-        wire: "f32",
-        topology: "star",
-        isEncrypted,
-      });
+      const { arrange, reduceAt, failures } = await start(
+        { learners: 2, wire: "f32", topology: "star", isEncrypted },
+        { dialTimeoutMs: 300 },
+      );
       const exchange = arrange(1);
       await expect(reduceAt(0, 1, { ...exchange, secret: randomBytes(32) }, never)).rejects.toThrow(
         isEncrypted ? /bulk channel/ : /wrong secret/,
@@ -183,5 +187,95 @@ describe("the bulk channel", { timeout: 60_000 }, () => {
       }
     }
     expect(failures).toEqual([]);
+  });
+
+  const cluster = { wire: "f32", isEncrypted: false } as const;
+
+  it("lets a member wait whose reducer is not there yet, over as many connections as that takes", async () => {
+    const { arrange, reduceAt, nodes, failures } = await start(
+      { ...cluster, learners: 2, topology: "sharded" },
+      { admitWithinMs: 50 },
+    );
+    const exchange = arrange(1);
+    const early = reduceAt(0, 1, exchange, never);
+    let dialled = 0;
+    const { server } = nodes[1].server as unknown as { server: Server };
+    const several = new Promise<void>((resolve) =>
+      server.on("connection", () => {
+        dialled += 1;
+        if (dialled === 3) resolve();
+      }),
+    );
+    await several;
+    const [a, b] = await Promise.all([early, reduceAt(1, 1, exchange, never)]);
+    expect(a.values).toEqual(expected("f32"));
+    expect(b.hash).toBe(a.hash);
+    expect(failures).toEqual([]);
+  });
+
+  it.each([
+    ["refuses connections", false],
+    ["takes them and stays silent", true],
+  ])("a learner whose peer %s says so, long before the step is over", async (_, isSilent) => {
+    const { arrange, reduceAt, failures } = await start(
+      { wire: "f32", learners: 2, topology: "sharded", isEncrypted: isSilent },
+      { dialTimeoutMs: 300 },
+    );
+    const exchange = arrange(1);
+    const deaf = createServer();
+    await new Promise<void>((resolve) => deaf.listen(0, "127.0.0.1", resolve));
+    const { port } = deaf.address() as AddressInfo;
+    if (isSilent) closing.push(() => deaf.close());
+    else await new Promise((resolve) => deaf.close(resolve));
+    const reducers = [exchange.reducers[0], { ...exchange.reducers[1], port }];
+    await expect(reduceAt(0, 1, { ...exchange, reducers }, never)).rejects.toMatchObject({
+      code: "UNREACHABLE",
+    });
+    expect(failures).toMatchObject([{ generation: 1, step: 1, workerId: "learner-1" }]);
+  });
+
+  it.each([false, true])(
+    "puts out who shows no secret in time, whatever it claims, encrypted %s",
+    async (isEncrypted) => {
+      const { hub, failures } = await start(
+        { wire: "f32", learners: 1, topology: "star", isEncrypted },
+        { admitWithinMs: 100 },
+      );
+      const note = Buffer.from(
+        JSON.stringify({
+          ...{ secret: "00", workerId: "learner-0", generation: 2 ** 40, step: 1, nodes: [] },
+          ...{ elementCount: 1, bucketElements: 1 },
+        }),
+      );
+      const { checksum } = digestOf(note);
+      const head = writeHeader({ kind: 1, node: 0, bucket: 0, length: note.length, checksum });
+      for (const bytes of [Buffer.alloc(0), Buffer.concat([head, note])]) {
+        const socket = connect(hub.port, "127.0.0.1");
+        socket.on("error", () => undefined);
+        if (bytes.length > 0) socket.write(bytes);
+        await new Promise((resolve) => socket.once("close", resolve));
+      }
+      expect(failures).toEqual([]);
+    },
+  );
+
+  it("takes no more strangers of one address than leave room for members", async () => {
+    const { hub, arrange, reduceAt } = await start({ ...cluster, learners: 1, topology: "star" });
+    const sockets = Array.from({ length: 300 }, () => connect(hub.port, "127.0.0.1"));
+    let closed = 0;
+    const tooMany = new Promise<void>((resolve) => {
+      for (const socket of sockets) {
+        socket.on("error", () => undefined);
+        socket.once("close", () => {
+          closed += 1;
+          if (closed === 300 - 256) resolve();
+        });
+      }
+    });
+    await tooMany;
+    expect(sockets.filter(({ destroyed }) => !destroyed)).toHaveLength(256);
+    for (const socket of sockets) socket.destroy();
+    const { values } = await reduceAt(0, 1, arrange(1), never);
+    expect(values).toEqual(expected("f32"));
   });
 });
