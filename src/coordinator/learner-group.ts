@@ -219,7 +219,7 @@ export class LearnerGroup {
 
   private receive(message: LearnerMessage__Output, from: { workerId: string; incarnation: number }): void {
     const { host } = this.options;
-    if (this.requests.settle(message, from.workerId)) return;
+    if (this.requests.settle(message, from)) return;
     if (message.vote) this.steps.receiveVote(message.vote, from);
     else if (message.trained) this.steps.receiveTrained(message.trained, from);
     else if (message.applied) this.steps.receiveApplied(message.applied, from);

@@ -2,11 +2,14 @@
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
-import { TroupeError, type ErrorCode } from "../shared/errors.js";
+import { TroupeError, asErrorCode } from "../shared/errors.js";
 import type { StreamRegistry } from "./stream-registry.js";
+import type { StreamPeer } from "./worker-stream.js";
 
 interface Request {
   readonly workerId: string;
+  /** Of the stream that carried the question. */
+  readonly incarnation: number;
   readonly reply: Deferred<LearnerMessage__Output>;
 }
 
@@ -27,21 +30,22 @@ export class LearnerRequests {
   ): Promise<LearnerMessage__Output> {
     const requestId = this.nextId++;
     const reply = makeDeferred<LearnerMessage__Output>();
-    this.open.set(requestId, { workerId, reply });
+    this.open.set(requestId, { workerId, incarnation: this.streams.incarnationOf(workerId) ?? 0, reply });
     if (!this.streams.send(workerId, { ...directive, requestId }))
       this.reject(requestId, `${workerId} is not connected`);
     return abortable(reply.promise, signal).finally(() => this.open.delete(requestId));
   }
 
-  /** @returns whether the message answers a question */
-  settle(message: LearnerMessage__Output, workerId: string): boolean {
+  /** @returns whether the message claims to answer a question; it counts only from the process that was asked */
+  settle(message: LearnerMessage__Output, from: StreamPeer): boolean {
     if (message.requestId === 0) return false;
     const request = this.open.get(message.requestId);
+    if (request?.workerId !== from.workerId || request.incarnation !== from.incarnation) return true;
     this.open.delete(message.requestId);
     if (message.failure) {
       const { errorCode, message: text } = message.failure;
-      request?.reply.reject(new TroupeError(errorCode as ErrorCode, `${workerId}: ${text}`));
-    } else request?.reply.resolve(message);
+      request.reply.reject(new TroupeError(asErrorCode(errorCode), `${from.workerId}: ${text}`));
+    } else request.reply.resolve(message);
     return true;
   }
 

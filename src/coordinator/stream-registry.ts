@@ -85,6 +85,11 @@ export class StreamRegistry<D> {
     call.once("drain", () => call.resume());
   }
 
+  /** Of the worker's open stream. */
+  incarnationOf(workerId: string): number | undefined {
+    return this.streams.get(workerId)?.incarnation;
+  }
+
   has(workerId: string): boolean {
     return this.streams.has(workerId);
   }
