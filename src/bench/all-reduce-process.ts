@@ -122,7 +122,7 @@ async function learn(): Promise<void> {
   const sync = new GradientSync(
     openClients(settings.coordinator),
     { runId: RUN_ID, epoch: 1, workerId, incarnation: 1 },
-    { wire, timeoutMs: PATIENCE_MS, onBytes: noBytes },
+    { wire, onBytes: noBytes },
     bulk,
   );
   const gradient = new Float32Array(elements);
@@ -143,7 +143,8 @@ async function learn(): Promise<void> {
     const cpu = process.cpuUsage();
     const started = performance.now();
     const nodes = [{ level: 0, index: rank, gradients: gradient }];
-    const sum = await sync.allReduce({ generation: step, step, exchange }, nodes, elements, shared);
+    const route = { generation: step, step, exchange, timeLimitMs: PATIENCE_MS };
+    const sum = await sync.allReduce(route, nodes, elements, shared);
     const lap = { seconds: (performance.now() - started) / 1000, cpuSeconds: seconds(cpu) };
     // The same addends every time: the first sum is compared element by element, those after it by their checksum.
     if (hash === undefined) check(sum.values);

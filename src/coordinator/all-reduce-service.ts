@@ -25,6 +25,8 @@ import { TroupeError, protocolError } from "../shared/errors.js";
 import type { StepMember } from "./core/index.js";
 import { checkSender } from "./sender.js";
 
+/** Incarnations are greater. */
+const COORDINATOR = -1;
 /** As long as a TLS 1.3 key of SHA-256. */
 const SECRET_BYTES = 32;
 
@@ -52,6 +54,10 @@ export interface AllReduceOptions {
 
 export class AllReduceService {
   private reduction: Reduction | undefined;
+  /** Pairs, by incarnation, that failed to sum with each other; the coordinator is `COORDINATOR`. */
+  private readonly brokenLinks: (readonly [number, number])[] = [];
+  /** Of the attempt that is open. */
+  private members: readonly StepMember[] = [];
 
   constructor(private readonly options: AllReduceOptions) {}
 
@@ -67,6 +73,7 @@ export class AllReduceService {
     route: "best" | "call" = "best",
   ): Exchange | undefined {
     this.close("a newer generation was opened");
+    this.members = members;
     const { wire, bucketTimeoutMs, metrics, onFailed, bulk, isEncrypted = false } = this.options;
     const secret = randomBytes(SECRET_BYTES);
     const contributors = members.map(({ workerId, firstShard, shardCount }) => ({
@@ -79,20 +86,46 @@ export class AllReduceService {
       onBytes: (direction, bytes) => metrics.allreduceBytes.inc({ direction }, bytes),
       onComplete: (elapsedMs) => metrics.allreduceDuration.observe(elapsedMs / 1000),
     });
-    if (bulk === undefined || route === "call") return undefined;
+    const ends = new Set([COORDINATOR, ...members.map(({ incarnation }) => incarnation)]);
+    if (bulk === undefined || route === "call" || this.hasBrokenLink(ends, COORDINATOR)) return undefined;
     bulk.open({ reduction: this.reduction, secret });
     return { reducers: [{ workerId: "", host: "", port: bulk.port }], secret, isEncrypted };
+  }
+
+  /**
+   * A learner says that it could not sum with another, or (`otherId` "") not reach the coordinator's bulk channel. Their
+   * connection may be to blame as well as either end, so whoever has both among its members sums another way (star, the
+   * AllReduce call) until one of them registers anew: what is really wrong with one of them shows there.
+   * @returns false when there is no other way, or it was taken already
+   */
+  noteBrokenLink(workerId: string, otherId: string): boolean {
+    const incarnationOf = (name: string) =>
+      name === "" ? COORDINATOR : this.members.find((member) => member.workerId === name)?.incarnation;
+    const [a, b] = [incarnationOf(workerId), incarnationOf(otherId)];
+    if (a === undefined || b === undefined || (b === COORDINATOR && this.options.bulk === undefined))
+      return false;
+    if (this.brokenLinks.some((pair) => pair.includes(a) && pair.includes(b))) return false;
+    this.brokenLinks.push([a, b]);
+    return true;
   }
 
   /** Every member as a reducer of its part; undefined when the coordinator has to reduce. */
   private peersOf(members: readonly StepMember[]): Reducer[] | undefined {
     const { topology = "star", bulkAddressOf } = this.options;
     if (topology === "star") return undefined;
+    const ends = new Set(members.map(({ incarnation }) => incarnation));
+    if (this.hasBrokenLink(ends)) return undefined;
     const reducers = members.map(({ workerId }) => {
       const address = bulkAddressOf?.(workerId);
       return address === undefined ? undefined : { workerId, ...address };
     });
     return reducers.every((reducer) => reducer !== undefined) ? reducers : undefined;
+  }
+
+  private hasBrokenLink(ends: ReadonlySet<number>, to?: number): boolean {
+    return this.brokenLinks.some(
+      (pair) => pair.every((end) => ends.has(end)) && (to === undefined || pair.includes(to)),
+    );
   }
 
   /** Ends the reduction; members still waiting for totals get an error. Idempotent. */

@@ -221,6 +221,7 @@ export class LearnerGroup {
     const { host } = this.options;
     if (this.requests.settle(message, from)) return;
     if (message.vote) this.steps.receiveVote(message.vote, from);
+    else if (message.computed) this.steps.receiveComputed(message.computed, from);
     else if (message.trained) this.steps.receiveTrained(message.trained, from);
     else if (message.applied) this.steps.receiveApplied(message.applied, from);
     else if (message.failure) this.steps.receiveFailure(message.failure, from);

@@ -13,10 +13,11 @@ import type { LearnerFailure__Output } from "../rpc/generated/troupe/v1/LearnerF
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RoundTrained__Output } from "../rpc/generated/troupe/v1/RoundTrained.js";
 import type { StepApplied__Output } from "../rpc/generated/troupe/v1/StepApplied.js";
+import type { StepComputed__Output } from "../rpc/generated/troupe/v1/StepComputed.js";
 import type { StepVote__Output } from "../rpc/generated/troupe/v1/StepVote.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
-import { TroupeError } from "../shared/errors.js";
+import { TroupeError, asErrorCode } from "../shared/errors.js";
 import { AllReduceService } from "./all-reduce-service.js";
 import type { CoreHost } from "./core-host.js";
 import type { JsonValue, StartStep, StepMember } from "./core/index.js";
@@ -24,6 +25,7 @@ import { deliverMinibatch } from "./minibatch-delivery.js";
 import { ParameterRounds } from "./parameter-rounds.js";
 import { StepVotes, type VoteTotals } from "./step-votes.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
+import type { StreamPeer } from "./worker-stream.js";
 
 /** A minibatch, cut into the fixed micro-shards. */
 export interface StepInputs {
@@ -90,11 +92,6 @@ export interface OptimizerStepsOptions {
   readonly fail: (error: unknown) => void;
 }
 
-interface Sender {
-  readonly workerId: string;
-  readonly incarnation: number;
-}
-
 export class OptimizerSteps {
   readonly allReduce: AllReduceService;
   /** Of a run that averages parameters. */
@@ -104,7 +101,7 @@ export class OptimizerSteps {
   /** Asked for before the stage had put its models together: after a restart the core knows the open stage first. */
   private earlyStep: StartStep | undefined;
   private inputs: { readonly step: number; readonly value: Promise<StepInputs> } | undefined;
-  private active: { readonly generation: number; readonly step: number } | undefined;
+  private active: Pick<StartStep, "generation" | "step" | "members"> | undefined;
   private waiting: { readonly step: number; readonly done: Deferred<StepResult> } | undefined;
   /** Gradient norms before clipping of the last applied step, by model role. */
   gradientNorms: Readonly<Record<string, number>> = {};
@@ -174,34 +171,47 @@ export class OptimizerSteps {
     this.waiting?.done.reject(error);
   }
 
-  receiveVote(vote: StepVote__Output, from: Sender): void {
+  receiveVote(vote: StepVote__Output, from: StreamPeer): void {
     const { generation, step, isFinite, digest } = vote;
-    this.votes.add(vote);
+    // What it says of its micro-shards steers the training as well: only a member's counts.
+    if (this.active?.members.some(({ incarnation }) => incarnation === from.incarnation))
+      this.votes.add(vote);
     this.options.host.dispatch({ type: "StepVote", ...from, generation, step, isFinite, hash: digest });
   }
 
-  receiveTrained(trained: RoundTrained__Output, { workerId }: Sender): void {
-    this.rounds?.finish(workerId, trained);
+  receiveComputed({ generation, step }: StepComputed__Output, from: StreamPeer): void {
+    this.options.host.dispatch({ type: "StepComputed", ...from, generation, step });
   }
 
-  receiveApplied({ stage, step, gradientNorms }: StepApplied__Output, from: Sender): void {
-    if (Object.keys(gradientNorms).length > 0) this.gradientNorms = gradientNorms;
+  receiveTrained(trained: RoundTrained__Output, from: StreamPeer): void {
+    this.receiveComputed(trained, from);
+    this.rounds?.finish(from, trained);
+  }
+
+  receiveApplied({ stage, step, gradientNorms }: StepApplied__Output, from: StreamPeer): void {
+    const { members } = this.options.host.state.volatile;
+    const isMember = members.get(from.workerId)?.incarnation === from.incarnation;
+    if (isMember && Object.keys(gradientNorms).length > 0) this.gradientNorms = gradientNorms;
     this.options.host.dispatch({ type: "StepApplied", ...from, stage, step });
   }
 
-  receiveFailure(
-    { errorCode, message, suspectWorkerId }: LearnerFailure__Output,
-    { workerId }: Sender,
-  ): void {
-    const { host, logger } = this.options;
-    logger.error({ worker_id: workerId, code: errorCode }, message);
-    if (this.active === undefined) return;
-    host.dispatch({
-      type: "ReduceFailed",
-      ...this.active,
-      workerId: suspectWorkerId || workerId,
-      reason: message,
-    });
+  /** What a learner could not do. Of an attempt that is over it is old news, whoever is to blame. */
+  receiveFailure(failure: LearnerFailure__Output, from: StreamPeer): void {
+    const { host, logger, metrics } = this.options;
+    const { errorCode, message, suspectWorkerId, generation, step, isDecided } = failure;
+    const { workerId } = from;
+    logger.error({ worker_id: workerId, code: errorCode, generation, step }, message);
+    if (isDecided) {
+      const code = asErrorCode(errorCode);
+      return host.dispatch({ type: "ApplyFailed", ...from, generation, step, code, reason: message });
+    }
+    if (this.active?.generation !== generation || this.active.step !== step)
+      return void metrics.staleFrames.inc();
+    const isLink = suspectWorkerId !== "" || errorCode === "UNREACHABLE";
+    const hasDetour = isLink && this.allReduce.noteBrokenLink(workerId, suspectWorkerId);
+    const blamed = hasDetour || suspectWorkerId !== "" ? null : workerId;
+    const reason = hasDetour ? `${message}; from now on the coordinator sums for them` : message;
+    host.dispatch({ type: "ReduceFailed", generation, step, workerId: blamed, reason });
   }
 
   /** Registers what is done about each of the core's orders. */
@@ -264,7 +274,7 @@ export class OptimizerSteps {
         { generation, step, stage: effect.stage },
         "committed step computed again: no learner is left that holds its result",
       );
-    this.active = { generation, step };
+    this.active = effect;
     this.votes.open(generation, shardCount);
     if (this.rounds !== undefined) return this.rounds.start(effect, setup);
     const exchange = this.allReduce.open(generation, step, shardCount, members);
@@ -285,6 +295,7 @@ export class OptimizerSteps {
         denominator,
         ptxDenominator,
         learningRates: { ...learningRates },
+        timeLimitMs: effect.limitMs,
         ...(exchange === undefined ? {} : { exchange }),
       };
       const isSent = await deliverMinibatch(streams, {

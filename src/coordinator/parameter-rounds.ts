@@ -11,7 +11,9 @@ import type { StageSetup } from "./optimizer-steps.js";
 import { deliverMinibatch, type Delivery } from "./minibatch-delivery.js";
 import { leavesOf, RoundBarrier, type RoundBarrierOptions } from "./round-barrier.js";
 import { leftOutOf, updatesOf, type RoundPart } from "./round-manifest.js";
+import { protocolError } from "../shared/errors.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
+import type { StreamPeer } from "./worker-stream.js";
 
 export interface ParameterRoundsOptions extends RoundBarrierOptions {
   readonly dispatch: (event: CoordinatorEvent) => void;
@@ -30,6 +32,8 @@ export interface ParameterRoundsOptions extends RoundBarrierOptions {
 interface OpenRound {
   readonly generation: number;
   readonly step: number;
+  /** By workerId, of its members. */
+  readonly incarnations: ReadonlyMap<string, number>;
   readonly barrier: RoundBarrier;
   readonly parts: RoundPart[];
   timer: NodeJS.Timeout | undefined;
@@ -51,6 +55,7 @@ export class ParameterRounds {
     const round: OpenRound = {
       generation,
       step,
+      incarnations: new Map(members.map(({ workerId, incarnation }) => [workerId, incarnation])),
       barrier: new RoundBarrier(workerIds, performance.now(), this.options),
       parts: [],
       timer: undefined,
@@ -62,7 +67,6 @@ export class ParameterRounds {
       if (this.round === round) dispatch({ type: "ReduceFailed", generation, step, workerId, reason });
     }
     const updates = updatesOf(effect);
-    const incarnations = new Map(members.map(({ workerId, incarnation }) => [workerId, incarnation]));
     /** What each member is still being sent: one that reads slowly keeps nobody waiting. */
     const sending = new Map<string, Promise<void>>();
     const send = (delivery: Delivery) => {
@@ -85,7 +89,7 @@ export class ParameterRounds {
         round.parts.push({ workerId, share: shardCount / shards.length, experienceIds: own.flat() });
         send({
           workerId,
-          incarnation: incarnations.get(workerId) ?? 0,
+          incarnation: round.incarnations.get(workerId) ?? 0,
           train: {
             generation,
             step,
@@ -96,6 +100,7 @@ export class ParameterRounds {
             denominator,
             ptxDenominator,
             learningRates: { ...learningRates },
+            timeLimitMs: effect.limitMs,
             round: { index, count: updates.length, optimizerStep: update.optimizerStep },
           },
           shards: shards.slice(firstShard, firstShard + shardCount),
@@ -107,13 +112,23 @@ export class ParameterRounds {
     await Promise.all(sending.values());
   }
 
-  /** A member has trained its part, or what it could of it. */
+  /**
+   * A member has trained its part, or what it could of it; anybody else's report is ignored.
+   * @throws {TroupeError} PROTOCOL for more than the member was given: the weights of the average come from here
+   */
   finish(
-    workerId: string,
+    { workerId, incarnation }: StreamPeer,
     report: { readonly generation: number; readonly step: number; readonly minibatches: number },
   ): void {
     const { round } = this;
     if (round?.generation !== report.generation || round.step !== report.step) return;
+    if (round.incarnations.get(workerId) !== incarnation) return;
+    const given = round.parts.reduce((sum, part) => sum + (part.workerId === workerId ? part.share : 0), 0);
+    // Both are sums of the same shares, in the same order but for rounding.
+    if (!(report.minibatches >= 0 && report.minibatches <= given + 1e-6))
+      throw protocolError(
+        `RoundTrained.minibatches of ${workerId}: expected 0 to ${given}, got ${report.minibatches}`,
+      );
     round.barrier.finish(workerId, report.minibatches);
     this.advance(round);
   }
@@ -127,7 +142,7 @@ export class ParameterRounds {
   }
 
   /** The core agrees that the round is trained. */
-  average({ generation, step, members }: AverageRound): void {
+  average({ generation, step, members, limitMs }: AverageRound): void {
     const { round } = this;
     if (round?.generation !== generation) return;
     clearTimeout(round.timer);
@@ -151,7 +166,8 @@ export class ParameterRounds {
     openSum(generation, step, shardCount, ranges);
     for (const [i, { workerId }] of members.entries()) {
       const node = nodes.get(workerId) ?? null;
-      streams.send(workerId, { average: { generation, step, node, weight: trained[i] / total } });
+      const weight = trained[i] / total;
+      streams.send(workerId, { average: { generation, step, node, weight, timeLimitMs: limitMs } });
     }
   }
 

@@ -28,14 +28,17 @@ export interface StepKey {
 /** Over which channel the gradients of a step travel; null: the AllReduce call. */
 export interface StepRoute extends StepKey {
   readonly exchange?: Exchange__Output | null;
+  /**
+   * For the whole sum, milliseconds: as long as the coordinator waits for the whole attempt, so that it is the one who
+   * gives up and learners do not take each other for lost.
+   */
+  readonly timeLimitMs: number;
 }
 
 export const BUCKET_ELEMENTS = CHUNK_BYTES / Float32Array.BYTES_PER_ELEMENT;
 
 export interface GradientSyncOptions {
   readonly wire: WireFormat;
-  /** For the whole sum of one step. */
-  readonly timeoutMs: number;
   readonly onBytes: (direction: "in" | "out", bytes: number) => void;
 }
 
@@ -54,7 +57,7 @@ export class GradientSync {
    * @param elementCount elements of one gradient
    */
   async allReduce(
-    { generation, step, exchange }: StepRoute,
+    { generation, step, exchange, timeLimitMs }: StepRoute,
     nodes: readonly GradientNode[],
     elementCount: number,
     signal: AbortSignal,
@@ -63,11 +66,11 @@ export class GradientSync {
     const values = nodes.at(0)?.gradients ?? new Float32Array(elementCount);
     const total = new TotalGradient(values, BUCKET_ELEMENTS, this.options.wire);
     if (exchange && this.bulk) {
-      const inTime = AbortSignal.any([signal, AbortSignal.timeout(this.options.timeoutMs)]);
+      const inTime = AbortSignal.any([signal, AbortSignal.timeout(timeLimitMs)]);
       await this.bulk.run({ generation, step }, nodes, total, elementCount, exchange, inTime);
       return total.result();
     }
-    const { wire, timeoutMs, onBytes } = this.options;
+    const { wire, onBytes } = this.options;
     const header = {
       ...{ sender: this.sender, generation, step, elementCount, bucketElements: BUCKET_ELEMENTS },
       nodes: nodes.map(({ level, index }) => ({ level, index })),
@@ -75,7 +78,7 @@ export class GradientSync {
     const parts = nodes.map(({ gradients }) => gradients);
     const call = new CallExchange({ wire, onBytes }, header, parts, total);
     try {
-      await call.run(this.clients.gradients, timeoutMs, signal);
+      await call.run(this.clients.gradients, timeLimitMs, signal);
     } catch (error) {
       if (signal.aborted) throw cancelled(signal);
       throw fromServiceError(error, `all-reduce of step ${step}`);

@@ -82,9 +82,7 @@ export class LearnerAnswers {
     const held = this.state.takeVoted({ stage, step, digest });
     if ("total" in held) await this.state.compute.run("outerStep", held, [held.total]);
     else {
-      const { gradients, learningRates } = held;
-      const order = { gradients, learningRates, optimizerStep: step };
-      await this.state.compute.run("applyGradients", order, [gradients]);
+      await this.state.compute.run("applyGradients", { ...held, optimizerStep: step }, [held.gradients]);
     }
     this.state.moveTo({ stage, step, digest });
     this.context.logger.info({ stage, step }, "committed step applied late, from its vote");

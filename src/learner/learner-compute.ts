@@ -76,9 +76,18 @@ export interface ApplyRequest {
    * written there.
    */
   readonly gradients: Float32Array;
+  /** What `measureGradients` found; measured again when left out. */
+  readonly gradNorms?: Readonly<Record<string, number>>;
   readonly learningRates: Readonly<Record<string, number>>;
   /** This step's number, from 1. */
   readonly optimizerStep: number;
+}
+
+export interface MeasuredGradients {
+  /** The same vector; between threads it moves there and back. */
+  readonly gradients: Float32Array;
+  /** √(Σ g²) before clipping, by role; not finite when the gradient cannot be applied. */
+  readonly gradNorms: Readonly<Record<string, number>>;
 }
 
 export interface EvaluateRequest {
@@ -227,16 +236,31 @@ export class LearnerCompute {
   }
 
   /**
+   * Norms by role of a sum over all micro-shards, before anybody votes for it: elements can be finite and their squares
+   * beyond float32, and then no optimizer step can be made of them. Changes nothing.
+   * @throws {TroupeError} SHAPE
+   */
+  async measureGradients(gradients: Float32Array): Promise<MeasuredGradients> {
+    if (gradients.length !== this.parameterCount)
+      throw shapeError(`gradients: expected ${this.parameterCount} elements, got ${gradients.length}`);
+    const gradNorms: Record<string, number> = {};
+    for (const [{ role }, part] of this.memory.partsOf(gradients))
+      gradNorms[role] = await gradientNorm(part, this.pool);
+    return { gradients, gradNorms };
+  }
+
+  /**
    * One optimizer step on every model.
    * @returns gradient norms before clipping, by role
    * @throws {TroupeError} NUMERIC for a gradient that is not finite; nothing is changed then
    */
   async applyGradients({
     gradients,
+    gradNorms: measured,
     learningRates,
     optimizerStep,
-  }: ApplyRequest): Promise<{ gradNorms: Record<string, number>; isFinite: true }> {
-    const gradNorms = await this.adamw(gradients, learningRates, optimizerStep);
+  }: ApplyRequest): Promise<{ gradNorms: Readonly<Record<string, number>>; isFinite: true }> {
+    const gradNorms = await this.adamw(gradients, learningRates, optimizerStep, measured);
     for (const model of this.models) await model.average();
     this.appliedStep = optimizerStep;
     return { gradNorms, isFinite: true };
@@ -257,23 +281,19 @@ export class LearnerCompute {
     gradients: Float32Array,
     learningRates: Readonly<Record<string, number>>,
     optimizerStep: number,
-  ): Promise<Record<string, number>> {
-    if (gradients.length !== this.parameterCount) {
-      throw shapeError(`applyGradients: expected ${this.parameterCount} elements, got ${gradients.length}`);
-    }
-    const parts = this.memory.partsOf(gradients);
-    const gradNorms: Record<string, number> = {};
-    for (const [model, part] of parts) {
-      if (learningRates[model.role] === undefined)
-        throw dataError(`optimizer step ${optimizerStep}: no learning rate for model ${model.role}`);
-      gradNorms[model.role] = await gradientNorm(part, this.pool);
-      if (!Number.isFinite(gradNorms[model.role])) {
+    measured?: Readonly<Record<string, number>>,
+  ): Promise<Readonly<Record<string, number>>> {
+    const gradNorms = measured ?? (await this.measureGradients(gradients)).gradNorms;
+    for (const { role } of this.models) {
+      if (learningRates[role] === undefined)
+        throw dataError(`optimizer step ${optimizerStep}: no learning rate for model ${role}`);
+      if (!Number.isFinite(gradNorms[role])) {
         throw numericError(
-          `optimizer step ${optimizerStep}: the gradient of model ${model.role} is not finite; no parameter was changed`,
+          `optimizer step ${optimizerStep}: the gradient of model ${role} is not finite, or its norm is beyond float32; no parameter was changed`,
         );
       }
     }
-    for (const [model, part] of parts)
+    for (const [model, part] of this.memory.partsOf(gradients))
       await model.adamw(part, gradNorms[model.role], learningRates[model.role], optimizerStep, this.pool);
     this.memory.keep(gradients);
     return gradNorms;

@@ -3,7 +3,9 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import { BulkServer } from "../reduce/bulk-server.js";
-import { describeError, errorCodeOf } from "../shared/errors.js";
+import { fromServiceError } from "../rpc/status.js";
+import { makeDeferred } from "../shared/abort.js";
+import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
 import { isLoopback } from "../shared/loopback.js";
 import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
@@ -43,12 +45,15 @@ export class LearnerSession {
     const { call, session } = this;
     // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
     call.on("error", () => undefined);
-    const closed = new Promise<void>((resolve) => call.once("close", resolve));
+    const ended = makeDeferred<void>();
+    call.once("close", ended.resolve);
     const askToLeave = () => this.send({ draining: {} });
     const cancel = () => {
       call.cancel();
-      // The loop below may be waiting for the step, and hears of nothing before it is over.
+      // The loop below may be waiting for the step, and hears of nothing before it is over: not even of the call's end
+      // while a directive lies unread.
       this.steps.interrupt("the session ended");
+      ended.resolve();
     };
     session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
@@ -57,10 +62,14 @@ export class LearnerSession {
       if (session.draining.aborted) askToLeave();
       for await (const directive of call as AsyncIterable<LearnerDirective__Output>) {
         const done = this.obey(directive);
-        // What only reads parameters need not be waited for when nobody is left to hear its result: whoever holds the
-        // newest state must say so soon.
-        await (directive.evaluate || directive.publish ? Promise.race([done, closed]) : done);
+        // What does not change parameters need not be waited for when nobody is left to hear its result: whoever holds
+        // the newest state must say so soon, and a computation may never return. Steps that change them are waited for
+        // below.
+        await (directive.setup || directive.applyVoted ? done : Promise.race([done, ended.promise]));
+        session.signal.throwIfAborted();
       }
+    } catch (error) {
+      throw this.orHung(error);
     } finally {
       await this.steps.close();
       session.draining.removeEventListener("abort", askToLeave);
@@ -68,6 +77,19 @@ export class LearnerSession {
       call.cancel();
       await this.answers.close();
     }
+  }
+
+  /** Put out while its computation has had the time of several attempts: only another process can be of use again. */
+  private orHung(error: unknown): unknown {
+    const { overdueStep } = this.steps;
+    const { code, message } = fromServiceError(error, "serving the coordinator");
+    if (overdueStep === undefined || code !== "FENCED" || this.session.draining.aborted) return error;
+    const hung = new TroupeError(
+      "INTERNAL",
+      `step ${overdueStep}: the computation of the gradients does not return (${message}); this process ends, so that its supervisor starts another`,
+    );
+    this.context.logger.error(hung.message); // a stuck thread may leave no time to say it later
+    return hung;
   }
 
   private obey(directive: LearnerDirective__Output): Promise<void> {

@@ -5,6 +5,7 @@ import { protocolError } from "../shared/errors.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { VotedUpdate } from "./optimizer-step.js";
 import type { OuterStepRequest } from "./parameter-round.js";
+import { ShardGradients } from "./shard-gradients.js";
 
 /** Where the parameters stand: after the last optimizer step applied in a stage; `digest` see ./state-digest. */
 export interface LearnerPosition {
@@ -29,10 +30,14 @@ export class LearnerState {
    */
   private voted: HeldVote | null = null;
 
+  readonly shardGradients: ShardGradients;
+
   constructor(
     readonly compute: ComputePool<typeof learnerThread>,
     readonly scratchDir: string,
-  ) {}
+  ) {
+    this.shardGradients = new ShardGradients(compute, () => this.where);
+  }
 
   /** Null until the first stage is set up, and while the parameters are being changed outside a step. */
   get position(): LearnerPosition | null {

@@ -42,6 +42,10 @@ export const computeShards = threadFunction(async (request: ShardsRequest) => {
     : result;
 });
 
+export const measureGradients = threadFunction(async (gradients: Float32Array) => {
+  const measured = await compute().measureGradients(gradients);
+  return isWorkerThread ? moved(measured, [measured.gradients]) : measured;
+});
 export const applyGradients = threadFunction((request: ApplyRequest) => compute().applyGradients(request));
 export const innerStep = threadFunction((request: InnerStepRequest) => compute().round.innerStep(request));
 export const contribution = threadFunction(async (weight: number) => {

@@ -6,6 +6,7 @@ import type { MicroShard } from "../rpc/codec/shard.js";
 import type { ComputePool } from "../worker/compute-pool.js";
 import type { GradientSync, StepKey, StepRoute } from "./gradient-sync.js";
 import type * as learnerThread from "./learner-thread.js";
+import type { ShardGradients } from "./shard-gradients.js";
 import { nextDigest } from "./state-digest.js";
 
 export interface StepOrder extends StepRoute {
@@ -14,9 +15,12 @@ export interface StepOrder extends StepRoute {
   /** Counted tokens (sft, ppo) or pairs (reward) of the whole minibatch, and the ptx tokens mixed in. */
   readonly denominators: { readonly main: number; readonly ptx: number };
   readonly learningRates: Readonly<Record<string, number>>;
+  /** How long the coordinator waits for the attempt, milliseconds. */
+  readonly timeLimitMs: number;
 }
 
 export interface Vote extends StepKey {
+  /** Every element of the sum and every model's norm. */
   readonly isFinite: boolean;
   readonly gradientHash: number;
   /** Of the state after the step, see ./state-digest; "" when not finite. */
@@ -29,6 +33,8 @@ export interface Vote extends StepKey {
 /** What was voted for: enough to apply it later, should the decision not be heard. */
 export interface VotedUpdate {
   readonly gradients: Float32Array;
+  /** Before clipping, by role. */
+  readonly gradNorms: Readonly<Record<string, number>>;
   readonly learningRates: Readonly<Record<string, number>>;
 }
 
@@ -37,9 +43,12 @@ export type Decision = "apply" | "skip";
 
 export interface StepDependencies {
   readonly compute: ComputePool<typeof learnerThread>;
+  readonly shardGradients: ShardGradients;
   readonly sync: GradientSync;
   /** Digest of the state before the step. */
   readonly digest: string;
+  /** Tells the coordinator that from here on this learner waits for the others. */
+  readonly noteComputed: () => void;
   /** Sends the vote; resolves with the decision, or rejects when the step is aborted. */
   readonly vote: (vote: Vote, update: VotedUpdate) => Promise<Decision>;
   /** Aborts when the coordinator gives the step up (a member was lost): nothing was changed. */
@@ -49,16 +58,25 @@ export interface StepDependencies {
 /** @returns gradient norms by role when applied, undefined when the step is skipped */
 export async function optimizerStep(
   order: StepOrder,
-  { compute, sync, digest, vote, signal }: StepDependencies,
-): Promise<Record<string, number> | undefined> {
+  { compute, shardGradients, sync, digest, noteComputed, vote, signal }: StepDependencies,
+): Promise<Readonly<Record<string, number>> | undefined> {
   const startedMs = performance.now();
   // 1. ∇ loss of my micro-shards, already added along the tree inside my range.
-  const { nodes, elementCount, stats } = await compute.run("computeShards", order);
+  const { nodes, elementCount, stats } = await shardGradients.of(order, signal);
+  noteComputed();
   const computedMs = performance.now();
   // 2. Σ over all learners.
-  const { values, isFinite, hash } = await sync.allReduce(order, nodes, elementCount, signal);
+  const {
+    values,
+    isFinite: hasFiniteElements,
+    hash,
+  } = await sync.allReduce(order, nodes, elementCount, signal);
   const reducedMs = performance.now();
-  // 3. Vote: nobody moves unless everybody holds the same finite sum.
+  const { gradients, gradNorms } = hasFiniteElements
+    ? await compute.run("measureGradients", values, [values])
+    : { gradients: values, gradNorms: {} };
+  const isFinite = hasFiniteElements && Object.values(gradNorms).every(Number.isFinite);
+  // 3. Vote: nobody moves unless everybody holds the same finite sum, and can apply it.
   const ballot = {
     generation: order.generation,
     step: order.step,
@@ -69,13 +87,10 @@ export async function optimizerStep(
     computeMs: computedMs - startedMs,
     allReduceMs: reducedMs - computedMs,
   };
-  const decision = await vote(ballot, { gradients: values, learningRates: order.learningRates });
+  const update = { gradients, gradNorms, learningRates: order.learningRates };
+  const decision = await vote(ballot, update);
   if (decision === "skip") return undefined;
   // 4. Clip to the global norm, AdamW, EMA.
-  const { gradNorms } = await compute.run(
-    "applyGradients",
-    { gradients: values, learningRates: order.learningRates, optimizerStep: order.step },
-    [values],
-  );
+  await compute.run("applyGradients", { ...update, optimizerStep: order.step }, [gradients]);
   return gradNorms;
 }

@@ -66,7 +66,7 @@ export interface RoundCompute {
     gradients: Float32Array,
     learningRates: Readonly<Record<string, number>>,
     optimizerStep: number,
-  ): Promise<Record<string, number>>;
+  ): Promise<Readonly<Record<string, number>>>;
 }
 
 /** A memory that is exchanged, and where it lies in a contribution. */

@@ -25,6 +25,8 @@ export interface AveragePart {
   /** null when it trained nothing and only takes the average. */
   readonly node: TreePosition | null;
   readonly weight: number;
+  /** How long the coordinator waits for the average, milliseconds. */
+  readonly timeLimitMs: number;
 }
 
 /** What the coordinator sends while a round is under way. */
@@ -124,7 +126,7 @@ async function trainAndAverage(
   const computeMs = performance.now() - startedMs;
   report({ generation, step, minibatches, computeMs });
   // 2. Everybody is done, or was told to stop: Σ wᵢ·(θ − θᵢ) over all learners.
-  const { node, weight } = await abortable(feed.average.promise, signal);
+  const { node, weight, timeLimitMs } = await abortable(feed.average.promise, signal);
   const averagingMs = performance.now();
   const { values, startCrc32, elementCount } = await compute.run("contribution", node === null ? 0 : weight);
   const nodes = node === null ? [] : [{ ...node, gradients: values }];
@@ -132,7 +134,7 @@ async function trainAndAverage(
     values: total,
     isFinite,
     hash,
-  } = await sync.allReduce({ generation, step }, nodes, elementCount, signal);
+  } = await sync.allReduce({ generation, step, timeLimitMs }, nodes, elementCount, signal);
   // 3. Vote: the same average, and the same parameters to apply it to.
   const gradientHash = fold([startCrc32, hash], 0);
   const outer = { total, step, updates: feed.count };

@@ -59,7 +59,7 @@ export class TrainSteps {
     const { clients, sender, config } = session;
     const { allreduceBytes } = context.metrics;
     const onBytes = (direction: "in" | "out", bytes: number) => allreduceBytes.inc({ direction }, bytes);
-    const { wire, stepTimeoutMs, bucketTimeoutMs } = config.cluster;
+    const { wire, bucketTimeoutMs } = config.cluster;
     this.bulk = new BulkExchange(
       {
         ...{ wire, bucketTimeoutMs, onBytes, workerId: sender.workerId ?? "" },
@@ -69,7 +69,7 @@ export class TrainSteps {
       },
       peers,
     );
-    this.sync = new GradientSync(clients, sender, { wire, timeoutMs: stepTimeoutMs, onBytes }, this.bulk);
+    this.sync = new GradientSync(clients, sender, { wire, onBytes }, this.bulk);
   }
 
   /** @returns once the next directive may be looked at: after a decision, when the step is over */
@@ -86,6 +86,11 @@ export class TrainSteps {
   /** Ends the step under way, unless it is decided: then it ends by itself. */
   interrupt(reason: string): void {
     if (this.running?.isDecided === false) this.running.abort.abort(new TroupeError("CANCELLED", reason));
+  }
+
+  /** Its computation should have returned long ago. */
+  get overdueStep(): number | undefined {
+    return this.state.shardGradients.overdueStep(performance.now());
   }
 
   async close(): Promise<void> {
@@ -109,7 +114,7 @@ export class TrainSteps {
     const { position } = this.state;
     if (position?.stage !== stage) {
       const message = `step ${step} of ${stage}: this learner was not set up for that stage`;
-      return this.send({ failure: { errorCode: "PROTOCOL", message } });
+      return this.send({ failure: { errorCode: "PROTOCOL", message, generation, step } });
     }
     if (position.step + 1 !== step) return this.send({ behind: { generation, appliedStep: position.step } });
     this.state.dropVote();
@@ -146,8 +151,8 @@ export class TrainSteps {
   }
 
   private average(message: AverageParameters__Output): void {
-    const { node, weight } = message;
-    this.inRound(message, (feed) => feed.average.resolve({ node, weight }));
+    const { node, weight, timeLimitMs } = message;
+    this.inRound(message, (feed) => feed.average.resolve({ node, weight, timeLimitMs }));
   }
 
   private async decide(about: StepKey, act: (step: RunningStep) => void): Promise<void> {
@@ -170,7 +175,10 @@ export class TrainSteps {
   /** Another reducer or a member stayed away: the coordinator decides what becomes of the step. */
   private suspect({ generation, step, workerId, reason }: ReductionFailure): void {
     if (this.running?.generation !== generation || this.running.step !== step) return;
-    this.send({ failure: { errorCode: "UNREACHABLE", message: reason, suspectWorkerId: workerId ?? "" } });
+    const suspectWorkerId = workerId ?? "";
+    this.send({
+      failure: { errorCode: "UNREACHABLE", message: reason, suspectWorkerId, generation, step },
+    });
   }
 
   /** From gradients to the applied update, or to whatever ended the step; never rejects. */
@@ -185,12 +193,17 @@ export class TrainSteps {
     const { generation, step, stage } = message;
     const { logger } = this.context;
     let votedDigest = "";
-    const vote = (ballot: Vote, update?: HeldUpdate) => {
+    let isCommitted = false;
+    const vote = async (ballot: Vote, update?: HeldUpdate) => {
       votedDigest = ballot.digest;
       this.cast(ballot, update);
-      return decision.promise;
+      const decided = await decision.promise;
+      isCommitted = decided === "apply";
+      return decided;
     };
-    const dependencies = { compute: this.state.compute, sync: this.sync, signal, digest, vote };
+    const { compute, shardGradients } = this.state;
+    const noteComputed = () => this.send({ computed: { generation, step } });
+    const dependencies = { compute, shardGradients, sync: this.sync, signal, digest, noteComputed, vote };
     try {
       const gradientNorms = await this.compute(message, order, feed, dependencies);
       // A skipped step leaves everything as it was.
@@ -204,9 +217,11 @@ export class TrainSteps {
         return;
       }
       logger.error({ err: error, generation, step }, "step failed");
-      this.send({
-        failure: { errorCode: errorCodeOf(error), message: `step ${step}: ${describeError(error)}` },
-      });
+      // Part of the update may be in the parameters.
+      if (isCommitted) this.state.forget();
+      const about = { generation, step, isDecided: isCommitted };
+      const text = `step ${step}: ${describeError(error)}`;
+      this.send({ failure: { errorCode: errorCodeOf(error), message: text, ...about } });
     }
   }
 
@@ -215,7 +230,7 @@ export class TrainSteps {
     order: StepOrder,
     feed: RoundFeed | undefined,
     dependencies: StepDependencies & Pick<RoundDependencies, "vote">,
-  ): Promise<Record<string, number> | undefined> {
+  ): Promise<Readonly<Record<string, number>> | undefined> {
     if (feed === undefined || round === null) {
       const gradientNorms = await optimizerStep(order, dependencies);
       this.countTokens(order);
@@ -257,4 +272,5 @@ const toOrder = (message: TrainStep__Output, shards: readonly MicroShard[]): Ste
   shardCount: message.shardCount,
   denominators: { main: message.denominator, ptx: message.ptxDenominator },
   learningRates: message.learningRates,
+  timeLimitMs: message.timeLimitMs,
 });

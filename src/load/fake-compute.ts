@@ -69,6 +69,8 @@ export function fakeLearnerCompute(elements: number, stepMs: number): FakeComput
           }));
           return { nodes, elementCount: elements, stats };
         }
+        case "measureGradients":
+          return { gradients: argument, gradNorms: {} };
         case "applyGradients":
           return { gradNorms: {} };
         case "evaluate":

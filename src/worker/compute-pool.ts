@@ -9,6 +9,8 @@ import { fromThreadError } from "./thread-error.js";
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the exported functions of any thread module
 type ThreadModule = Record<string, (argument: any) => Promise<any>>;
 
+const END_WITHIN_MS = 10_000;
+
 export class ComputePool<M extends ThreadModule> {
   private readonly pool: Piscina;
 
@@ -41,8 +43,17 @@ export class ComputePool<M extends ThreadModule> {
     }
   }
 
+  /**
+   * Ends the thread; the last thing a process does with it. A thread that is stuck in native code can neither be ended nor
+   * left behind, since `process.exit` waits for it as well: the process then kills itself.
+   */
   async close(): Promise<void> {
+    const killing = setTimeout(() => {
+      process.stderr.write("the compute thread does not end; killing this process\n");
+      process.kill(process.pid, "SIGKILL");
+    }, END_WITHIN_MS);
     await this.pool.destroy();
+    clearTimeout(killing);
   }
 }
 

@@ -69,7 +69,7 @@ export interface Holdings {
   readonly policyVersion?: number;
 }
 
-/** One registration. `signal` aborts when it ended; `draining` when no new work may be taken. */
+/** One registration. `signal` aborts when it ended, FENCED or UNREACHABLE; `draining` when no new work may be taken. */
 export interface Session {
   readonly sender: Sender;
   readonly config: Config;
@@ -293,7 +293,8 @@ async function serveSession(
         silentSinceMs = performance.now();
         options.onHeartbeat(silentSinceMs - sentMs, answer.ready);
         if (answer.directive === "DRAIN") drained.abort();
-        if (answer.directive === "REGISTER_AGAIN") ended.abort();
+        if (answer.directive === "REGISTER_AGAIN")
+          ended.abort(new TroupeError("FENCED", "the coordinator counts on this registration no more"));
       } catch (error) {
         // What is left after a deadline is no time for another heartbeat.
         const leftMs = silentSinceMs + patienceMs - performance.now();
@@ -302,7 +303,7 @@ async function serveSession(
         if (ended.signal.aborted) return;
         logger.warn({ error: String(error) }, "coordinator silent for a lease");
         isSilent = true;
-        ended.abort();
+        ended.abort(new TroupeError("UNREACHABLE", "the coordinator is silent"));
       }
     }
   })();

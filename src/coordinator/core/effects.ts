@@ -175,6 +175,8 @@ export interface StartStep {
   readonly shardCount: number;
   /** The step was committed before; it is done again by learners restored from an older state. */
   readonly isReplay: boolean;
+  /** From now until the step (of a round: its training) is given up. */
+  readonly limitMs: number;
 }
 /** A round goes on without a member. */
 export interface LeaveRound {
@@ -189,6 +191,8 @@ export interface AverageRound {
   readonly generation: number;
   readonly step: number;
   readonly members: readonly StepMember[];
+  /** From now until it is given up. */
+  readonly limitMs: number;
 }
 /** Every member applies the update it voted for. */
 export interface CommitStep {

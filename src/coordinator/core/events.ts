@@ -6,6 +6,7 @@
  * the run (its high part is the coordinator's epoch), so one comparison fences dead processes, replaced processes and
  * everything that belongs to an older epoch.
  */
+import type { ErrorCode } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
 import type { WorkerRole } from "../../shared/roles.js";
 
@@ -119,6 +120,12 @@ export interface TaskFailed extends FromTask {
   readonly reason: string;
 }
 
+/** A learner's gradients are computed, or its part of a round is trained; it waits for the others. */
+export interface StepComputed extends FromWorker {
+  readonly type: "StepComputed";
+  readonly generation: number;
+  readonly step: number;
+}
 /** A learner's verdict on the reduced step: finite or not, and the digest of the state it would have after it. */
 export interface StepVote extends FromWorker {
   readonly type: "StepVote";
@@ -132,6 +139,15 @@ export interface StepApplied extends FromWorker {
   readonly type: "StepApplied";
   readonly stage: string;
   readonly step: number;
+}
+/** A learner could not apply a step that was committed; it holds no usable state any more. */
+export interface ApplyFailed extends FromWorker {
+  readonly type: "ApplyFailed";
+  readonly generation: number;
+  readonly step: number;
+  readonly code: ErrorCode;
+  /** For people. */
+  readonly reason: string;
 }
 /** A learner cannot take part: it was asked for a step that does not follow the last one it applied. */
 export interface LearnerBehind extends FromWorker {
@@ -157,7 +173,10 @@ export interface LearnerHealFailed extends FromWorker {
   readonly healId: number;
   readonly reason: string;
 }
-/** The bulk path missed a deadline or lost a stream in `generation`; `workerId` is who did not deliver, when known. */
+/**
+ * The sum of `generation` cannot come about. `workerId` is who is to blame as far as the coordinator itself knows: what one
+ * learner says of another is no proof, their connection may be the cause.
+ */
 export interface ReduceFailed {
   readonly type: "ReduceFailed";
   readonly generation: number;
@@ -304,8 +323,10 @@ export type WorkerEvent =
   | EvaluationReceived
   | TaskFinished
   | TaskFailed
+  | StepComputed
   | StepVote
   | StepApplied
+  | ApplyFailed
   | LearnerBehind
   | StateLent
   | LearnerHealed

@@ -8,6 +8,7 @@
  * waited for, for a lease, and a learner that voted but never heard the commit applies what it voted for. A learner that
  * leaves is copied from first, when it alone holds the newest state (lifecycle.ts).
  */
+import { learnersInService } from "./blame.js";
 import { hashAfter } from "./durable.js";
 import type { HealSource } from "./effects.js";
 import type { LearnerHealed, LearnerHealFailed, StatesDiffer } from "./events.js";
@@ -21,7 +22,7 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   const { volatile, durable, config } = state;
   if (volatile.activeStep !== null || durable.stage === null) return;
   for (const learner of volatile.learners) applyVoted(state, learner, out);
-  const learners = [...volatile.learners].filter(({ state }) => state !== "draining");
+  const learners = learnersInService(state);
   if (!formGroup(state, learners)) healFromStorage(state, learners, out);
   else healFromGroup(state, learners, out);
 

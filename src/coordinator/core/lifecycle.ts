@@ -1,10 +1,11 @@
 /** Workers coming and going, and everything that happens because time passed. */
+import { expireStep } from "./attempts.js";
 import type { WorkerRegistered } from "./events.js";
 import { expireHeals } from "./healing.js";
 import { acceptMember, addMember, fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
-import { abortIfMember, expireStep } from "./steps.js";
+import { abortIfMember } from "./steps.js";
 import { failAttempt, releaseMemberLeases } from "./tasks.js";
 
 /** Why a silent member is fenced. */

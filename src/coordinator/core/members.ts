@@ -42,7 +42,6 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     step: event.role === "learner" ? usableStep(state, event.position) : -1,
     voted: event.position?.stage === durable.stage ? (event.position?.voted ?? null) : null,
     differsSinceMs: null,
-    blame: 0,
     heal: null,
   };
   volatile.members.set(member.workerId, member);

@@ -11,6 +11,7 @@
  *   6. A refused event changes no durable state.
  *   7. While work is due some deadline is pending (deadlines.ts): it goes on, or the run stops with a diagnosis.
  */
+import { noteComputed, receiveApplyFailure, receiveBehind, receiveReduceFailure } from "./attempts.js";
 import type { Effect } from "./effects.js";
 import { receiveEvaluation, requestEvaluation } from "./evaluations.js";
 import type { CoordinatorEvent, WorkerEvent } from "./events.js";
@@ -43,7 +44,7 @@ import {
 } from "./progress.js";
 import type { CoordinatorState, Member } from "./state.js";
 import { closeRound } from "./rounds.js";
-import { receiveBehind, receiveReduceFailure, receiveVote, requestStep } from "./steps.js";
+import { receiveVote, requestStep } from "./steps.js";
 import { dispatchTasks, extendLeases, failAttempt, leaseOf } from "./tasks.js";
 
 /** Mutates `state` (its only owner) and returns what the shell must do, in order. A stopped run ignores everything. */
@@ -163,11 +164,16 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
     case "TaskFinished":
     case "TaskFailed":
       return endAttempt(state, member, event.taskId, event.attempt, out);
+    case "StepComputed":
+      return noteComputed(state, member, event);
     case "StepVote":
       return receiveVote(state, member, event, out);
     case "StepApplied":
-      if (event.stage === state.durable.stage) noteAppliedStep(state, member, event.step, out);
-      return;
+      if (event.stage !== state.durable.stage) return;
+      state.volatile.applyFailures = 0;
+      return noteAppliedStep(state, member, event.step, out);
+    case "ApplyFailed":
+      return receiveApplyFailure(state, member, event, out);
     case "LearnerBehind":
       return receiveBehind(state, member, event, out);
     case "StateLent":

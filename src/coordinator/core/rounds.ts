@@ -38,7 +38,8 @@ export function closeRound(state: CoordinatorState, event: RoundTrained, out: Ou
   active.members = trained;
   active.isTraining = false;
   active.leftOut = event.leftOut;
-  active.deadlineMs = volatile.nowMs + attemptLimitMs(state, false);
+  const limitMs = attemptLimitMs(state, false);
+  active.deadlineMs = volatile.nowMs + limitMs;
   const { generation } = active;
-  out.send({ type: "AverageRound", generation, step: event.step, members: trained });
+  out.send({ type: "AverageRound", generation, step: event.step, members: trained, limitMs });
 }

@@ -36,8 +36,6 @@ export interface Member {
   voted: NonNullable<LearnerPosition["voted"]> | null;
   /** Learners: since when its own word differs from `step`; null when it does not. */
   differsSinceMs: number | null;
-  /** Learners: consecutive aborts blamed on it. */
-  blame: number;
   heal: {
     readonly healId: number;
     readonly source: HealSource;
@@ -94,10 +92,22 @@ export interface Evaluation {
   readonly failedTaskIds: string[];
 }
 
+/** A learner that was waited for in vain (blame.ts). */
+export interface Suspect {
+  /** Consecutive aborts blamed on it. */
+  blame: number;
+  /** How often it was fenced for that. */
+  fenced: number;
+  /** Until then the others go on without it. */
+  untilMs: number;
+}
+
 export interface ActiveStep {
   readonly manifest: StepManifest;
   readonly generation: number;
   members: readonly StepMember[];
+  /** workerIds that are through with their part and wait for the others'. */
+  readonly computed: Set<string>;
   /** workerId -> hash */
   readonly votes: Map<string, string>;
   deadlineMs: number;
@@ -159,6 +169,10 @@ export interface VolatileState {
   stepAborts: number;
   hashMismatches: number;
   lastAbort: string;
+  /** By workerId, over registrations; until a step commits with it. */
+  readonly suspects: Map<string, Suspect>;
+  /** Consecutive failures to apply a committed step, over all learners. */
+  applyFailures: number;
   /** How many step timeouts a step of this stage may take: grows when learners that are alive need longer. */
   stepPatience: number;
   /** When a learner last left or was lost; null before. It may be restarting. */
@@ -215,6 +229,8 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       isRestoring: false,
       stepAborts: 0,
       hashMismatches: 0,
+      suspects: new Map(),
+      applyFailures: 0,
       stepPatience: 1,
       lastAbort: "",
       learnerLeftMs: null,

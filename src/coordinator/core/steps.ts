@@ -8,23 +8,14 @@
  *   - one non-finite vote skips the step for everybody; anything else that goes wrong aborts the generation and does
  *     the same step again with whoever is left
  */
+import { clearBlame } from "./blame.js";
 import type { StepManifest } from "./durable.js";
 import type { AbortReason, StepMember } from "./effects.js";
-import type { LearnerBehind, ReduceFailed, StepRequested, StepVote } from "./events.js";
-import { fence, removeMember } from "./members.js";
+import type { StepRequested, StepVote } from "./events.js";
 import type { Outbox } from "./outbox.js";
 import { attemptLimitMs, leaveRound } from "./rounds.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import type { ExperienceId } from "../../rl/types.js";
-
-/** Consecutive blames after which a learner is fenced while others go on. */
-const MAX_BLAME = 2;
-
-/**
- * Most step timeouts that one attempt is given. Doubling reaches it at the fourth attempt, so learners that are alive
- * and never vote end the run after `1 + 2 + 4 + 8 · (maxStepAttempts − 3)` timeouts.
- */
-const MAX_PATIENCE = 8;
 
 /** Notes the step the train loop wants; healing.ts starts it when the group is complete. */
 export function requestStep(state: CoordinatorState, event: StepRequested, out: Outbox): void {
@@ -97,13 +88,14 @@ function openGeneration(
   const { volatile, durable, config } = state;
   const members = shareShards(learners, manifest.shardCount);
   const isTraining = config.round !== null;
-  const deadlineMs = volatile.nowMs + attemptLimitMs(state, isTraining);
+  const limitMs = attemptLimitMs(state, isTraining);
   volatile.activeStep = {
     manifest,
     generation,
     members,
+    computed: new Set(),
     votes: new Map(),
-    deadlineMs,
+    deadlineMs: volatile.nowMs + limitMs,
     isReplay,
     isTraining,
     leftOut: [],
@@ -118,6 +110,7 @@ function openGeneration(
     input: manifest.input,
     shardCount: manifest.shardCount,
     isReplay,
+    limitMs,
   });
 }
 
@@ -166,7 +159,7 @@ export function receiveVote(state: CoordinatorState, member: Member, event: Step
 const mustRepeat = (state: CoordinatorState, active: ActiveStep): boolean =>
   active.isReplay && state.config.round === null;
 
-const isMember = (active: ActiveStep, member: Member): boolean =>
+export const isMember = (active: ActiveStep, member: Member): boolean =>
   active.members.some((other) => other.incarnation === member.incarnation);
 
 function committedHash(state: CoordinatorState, step: number): string {
@@ -217,7 +210,7 @@ function closeFinished(state: CoordinatorState, active: ActiveStep, step: number
     const member = volatile.members.get(workerId);
     if (member?.incarnation !== incarnation) continue;
     member.step = step;
-    member.blame = 0;
+    clearBlame(state, workerId);
     member.differsSinceMs = null;
   }
 }
@@ -292,61 +285,4 @@ export function abortIfMember(
   if (active === null || !isMember(active, member)) return;
   if (active.isTraining && active.members.length > 1) return leaveRound(active, member, out);
   abort(state, "memberLost", `${member.workerId} is gone`, out, isCounted);
-}
-
-export function receiveReduceFailure(state: CoordinatorState, event: ReduceFailed, out: Outbox): void {
-  const active = state.volatile.activeStep;
-  if (active === null || active.generation !== event.generation || active.manifest.step !== event.step)
-    return;
-  abort(state, "reduceFailed", event.reason, out);
-  if (event.workerId !== null) blame(state, event.workerId, event.reason, out);
-}
-
-/**
- * The step took too long: whoever did not vote is to blame. Unless nobody did: learners whose lease runs are alive, and
- * the same again would take as long again, so this stage's attempts get twice the time from here on.
- */
-export function expireStep(state: CoordinatorState, out: Outbox): void {
-  const { volatile } = state;
-  const active = volatile.activeStep;
-  if (active === null || volatile.nowMs < active.deadlineMs) return;
-  const silent = active.members.filter(({ workerId }) => !active.votes.has(workerId));
-  const names = silent.map(({ workerId }) => workerId).join(", ");
-  const triedMs = attemptLimitMs(state, active.isTraining);
-  const isAnybodyInTime = active.votes.size > 0;
-  if (!isAnybodyInTime) volatile.stepPatience = Math.min(2 * volatile.stepPatience, MAX_PATIENCE);
-  const nextMs = attemptLimitMs(state, active.isTraining);
-  const longer = nextMs > triedMs ? `; the next attempt may take ${nextMs / 1000} s` : "";
-  abort(state, "timeout", `no vote from ${names} within ${triedMs / 1000} s${longer}`, out);
-  if (!isAnybodyInTime) return;
-  for (const { workerId } of silent) blame(state, workerId, "did not vote in time", out);
-}
-
-function blame(state: CoordinatorState, workerId: string, reason: string, out: Outbox): void {
-  const { volatile } = state;
-  const member = volatile.members.get(workerId);
-  if (member?.role !== "learner") return;
-  member.blame += 1;
-  if (member.blame < MAX_BLAME) return;
-  const hasOthers = [...volatile.members.values()].some(
-    (other) => other !== member && other.role === "learner" && other.step === volatile.groupStep,
-  );
-  if (!hasOthers) return;
-  fence(workerId, member.incarnation, reason, out);
-  removeMember(state, member);
-  volatile.counters.membersLost += 1;
-}
-
-/** A member has missed a commit: it is brought to the group's step before the generation is formed again. */
-export function receiveBehind(
-  state: CoordinatorState,
-  member: Member,
-  event: LearnerBehind,
-  out: Outbox,
-): void {
-  const active = state.volatile.activeStep;
-  if (active === null || active.generation !== event.generation || !isMember(active, member)) return;
-  abort(state, "memberBehind", `${member.workerId} stands at step ${event.appliedStep}`, out);
-  const isUsable = event.appliedStep >= 0 && event.appliedStep <= state.durable.finishedStep;
-  member.step = isUsable && event.appliedStep !== member.step ? event.appliedStep : -1;
 }

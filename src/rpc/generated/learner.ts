@@ -35,6 +35,7 @@ import type { SetupStage as _troupe_v1_SetupStage, SetupStage__Output as _troupe
 import type { Shard as _troupe_v1_Shard, Shard__Output as _troupe_v1_Shard__Output } from './troupe/v1/Shard.js';
 import type { ShardStats as _troupe_v1_ShardStats, ShardStats__Output as _troupe_v1_ShardStats__Output } from './troupe/v1/ShardStats.js';
 import type { StepApplied as _troupe_v1_StepApplied, StepApplied__Output as _troupe_v1_StepApplied__Output } from './troupe/v1/StepApplied.js';
+import type { StepComputed as _troupe_v1_StepComputed, StepComputed__Output as _troupe_v1_StepComputed__Output } from './troupe/v1/StepComputed.js';
 import type { StepRows as _troupe_v1_StepRows, StepRows__Output as _troupe_v1_StepRows__Output } from './troupe/v1/StepRows.js';
 import type { StepVote as _troupe_v1_StepVote, StepVote__Output as _troupe_v1_StepVote__Output } from './troupe/v1/StepVote.js';
 import type { StopTraining as _troupe_v1_StopTraining, StopTraining__Output as _troupe_v1_StopTraining__Output } from './troupe/v1/StopTraining.js';
@@ -95,6 +96,7 @@ export interface ProtoGrpcType {
       Shard: MessageTypeDefinition<_troupe_v1_Shard, _troupe_v1_Shard__Output>
       ShardStats: MessageTypeDefinition<_troupe_v1_ShardStats, _troupe_v1_ShardStats__Output>
       StepApplied: MessageTypeDefinition<_troupe_v1_StepApplied, _troupe_v1_StepApplied__Output>
+      StepComputed: MessageTypeDefinition<_troupe_v1_StepComputed, _troupe_v1_StepComputed__Output>
       StepRows: MessageTypeDefinition<_troupe_v1_StepRows, _troupe_v1_StepRows__Output>
       StepVote: MessageTypeDefinition<_troupe_v1_StepVote, _troupe_v1_StepVote__Output>
       StopTraining: MessageTypeDefinition<_troupe_v1_StopTraining, _troupe_v1_StopTraining__Output>

@@ -16,6 +16,8 @@ export class InProcessLearner {
   private models: LearnerCompute | undefined;
   readonly state: LearnerState;
   readonly ended: Promise<void>;
+  /** Replaces what the compute thread answers, for as long as it is set. */
+  intercept: ((name: string, result: unknown) => unknown) | undefined;
 
   constructor(workerId: string, coordinator: string) {
     const compute = { run: (name: string, argument: unknown) => this.run(name, argument) };
@@ -39,6 +41,7 @@ export class InProcessLearner {
       },
       async (session) => (await LearnerSession.start(this.state, session, { logger, metrics })).run(),
     );
+    this.ended.catch(() => undefined); // whoever awaits it sees why
   }
 
   /** One bit of one parameter, as a fault of memory would change it. */
@@ -67,6 +70,7 @@ export class InProcessLearner {
       return { parameterCount: this.models.parameterCount, engine: "" };
     }
     const methods = this.models as unknown as Record<string, (argument: unknown) => Promise<unknown>>;
-    return methods[name](argument);
+    const result = await methods[name](argument);
+    return this.intercept === undefined ? result : this.intercept(name, result);
   }
 }

@@ -1,16 +1,13 @@
 /** Real learners, a real coordinator over loopback: what survives a coordinator, and what a flipped bit comes to. */
 import { afterEach, expect, it } from "vitest";
-import type { StageSetup } from "../../../src/coordinator/optimizer-steps.js";
 import type { StepKey } from "../../../src/learner/gradient-sync.js";
-import { denominatorOf } from "../../../src/learner/shards.js";
 import { makeDeferred, sleep } from "../../../src/shared/abort.js";
 import { MemoryLog } from "../../../src/coordinator/journal/index.js";
 import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
-import { PAD, sftRows, sftSettings, shardsOf, VOCABULARY } from "./fixtures.js";
 import { InProcessLearner } from "./in-process-learner.js";
+import { joined, rows, setup, step } from "./sft-stage.js";
 
 const never = new AbortController().signal;
-const SHARDS = 4;
 let checkpoints = 0;
 const state = () => [{ what: "state", artifactName: `checkpoint/${checkpoints++}/state` }];
 const learners: InProcessLearner[] = [];
@@ -30,39 +27,12 @@ async function coordinate(
   return coordinator;
 }
 
-const rows = { kind: "sft", rows: sftRows(8) } as const;
-const [model] = sftSettings.models;
-const setup: StageSetup = {
-  stage: "sft",
-  models: [{ role: model.role, hfConfigJson: model.hfConfigJson, head: "lm", initSeed: model.initSeed }],
-  tokenizer: { vocabularySize: VOCABULARY, eosIds: [0], padId: PAD },
-  materialize: () =>
-    Promise.resolve({
-      shards: shardsOf(rows, SHARDS),
-      denominator: denominatorOf(rows),
-      ptxDenominator: 0,
-      learningRates: { model: 0.01 },
-    }),
-  checkpointState: () => Promise.reject(new Error("there is none")),
-};
-
-const step = (coordinator: RealCoordinator, number: number) =>
-  coordinator.learners.step(
-    { step: number, experienceIds: [], input: null, shardCount: SHARDS, isFinalUse: true },
-    never,
-  );
-
 async function open(count: number, pieceBytes?: number): Promise<RealCoordinator> {
   const coordinator = await coordinate({ maxArtifactBytes: 1 << 24, pieceBytes });
   coordinator.learners.startStage(setup);
   for (let i = 0; i < count; i++) learners.push(new InProcessLearner(`learner-${i}`, coordinator.address));
   await joined(coordinator, count);
   return coordinator;
-}
-
-async function joined({ host }: RealCoordinator, count: number): Promise<void> {
-  const ready = () => [...host.state.volatile.learners].filter((learner) => learner.state === "ready").length;
-  while (ready() < count) await sleep(10);
 }
 
 const stepsHeld = () =>

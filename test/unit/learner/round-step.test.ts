@@ -24,6 +24,7 @@ const update = (optimizerStep: number, learningRate = 0.02) => ({
   denominators: { main: denominatorOf(rows), ptx: 0 },
   learningRates: { model: learningRate },
   optimizerStep,
+  timeLimitMs: 60_000,
 });
 
 /** A round of a learner that computes for real, in this thread, and is the only one in the sum. */
@@ -59,7 +60,7 @@ async function soloRound(
     trained: () => during(feed, abort, ++done),
     report: (report: RoundReport) => {
       reports.push(report);
-      feed.average.resolve({ node: { level: 0, index: 0 }, weight: 1 });
+      feed.average.resolve({ node: { level: 0, index: 0 }, weight: 1, timeLimitMs: 60_000 });
     },
     vote: (vote: Vote, outer?: OuterStepRequest) => {
       votes.push(vote);

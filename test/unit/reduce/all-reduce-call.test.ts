@@ -4,6 +4,7 @@ import { AllReduceService } from "../../../src/coordinator/all-reduce-service.js
 import { GradientSync, type GradientNode } from "../../../src/learner/gradient-sync.js";
 import { TreeSum } from "../../../src/learner/tree-sum.js";
 import { createMetrics } from "../../../src/observability/metrics.js";
+import { BulkServer } from "../../../src/reduce/bulk-server.js";
 import type { ReductionFailure } from "../../../src/reduce/reduction.js";
 import type { WireFormat } from "../../../src/rpc/codec/gradient.js";
 import type { GradientChunk__Output } from "../../../src/rpc/generated/troupe/v1/GradientChunk.js";
@@ -77,9 +78,9 @@ async function start(learners: number, wire: WireFormat, isGeneric = false) {
     const clients = openClients(server.address);
     closing.push(() => Object.values(clients).forEach((client: { close(): void }) => client.close()));
     const sender = { runId: RUN, epoch: 1, workerId: `learner-${i}`, incarnation: 1 };
-    const sync = new GradientSync(clients, sender, { wire, timeoutMs, onBytes: () => undefined });
+    const sync = new GradientSync(clients, sender, { wire, onBytes: () => undefined });
     const reduce = (step: number, signal = never) =>
-      sync.allReduce({ generation: step, step }, [nodeOf(i, wire)], ELEMENTS, signal);
+      sync.allReduce({ generation: step, step, timeLimitMs: timeoutMs }, [nodeOf(i, wire)], ELEMENTS, signal);
     return { clients, sender, reduce };
   };
   return { service, open, learner, failures };
@@ -101,6 +102,44 @@ describe("who sums", () => {
     const reducers = service.open(2, 2, 2, members)?.reducers;
     expect(reducers?.map(({ workerId }) => workerId)).toEqual(["a", "b"]);
     service.close("the test is over");
+  });
+});
+
+describe("who sums after a link was broken", () => {
+  const members = (incarnations: readonly number[]) =>
+    incarnations.map((incarnation, i) => ({
+      ...{ workerId: `learner-${i}`, incarnation, rank: i, firstShard: i, shardCount: 1 },
+    }));
+
+  it("the coordinator, for as long as both ends of it are members", async () => {
+    const service = new AllReduceService({
+      ...{ runId: RUN, wire: "f32", bucketTimeoutMs: 60_000, metrics: createMetrics("coordinator") },
+      ...{ topology: "sharded", bulkAddressOf: () => ({ host: "h", port: 1 }), onFailed: () => undefined },
+    });
+    closing.push(() => service.close("the test is over"));
+    const isSharded = (step: number, incarnations: readonly number[]) =>
+      service.open(step, step, 4, members(incarnations)) !== undefined;
+    expect(isSharded(1, [1, 2, 3])).toBe(true);
+    expect(service.noteBrokenLink("learner-0", "learner-1")).toBe(true);
+    expect(service.noteBrokenLink("learner-1", "learner-0")).toBe(false);
+    expect(service.noteBrokenLink("learner-0", "stranger")).toBe(false);
+    expect(isSharded(2, [1, 2, 3])).toBe(false);
+    expect(isSharded(3, [1, 4, 3])).toBe(true); // learner-1 is another process, or connected anew
+    expect(service.noteBrokenLink("learner-0", "")).toBe(false); // there is no bulk channel to go round
+  });
+
+  it("through the AllReduce call, when it is the coordinator's bulk channel that is out of reach", async () => {
+    const bulk = await BulkServer.listen({ host: "127.0.0.1", port: 0, isEncrypted: false });
+    closing.push(() => bulk.close());
+    const service = new AllReduceService({
+      ...{ runId: RUN, wire: "f32", bucketTimeoutMs: 60_000, metrics: createMetrics("coordinator") },
+      ...{ topology: "star", bulk, onFailed: () => undefined },
+    });
+    closing.push(() => service.close("the test is over"));
+    expect(service.open(1, 1, 2, members([1, 2]))).toBeDefined();
+    expect(service.noteBrokenLink("learner-1", "")).toBe(true);
+    expect(service.open(2, 2, 2, members([1, 2]))).toBeUndefined();
+    expect(service.open(3, 3, 2, members([1]))).toBeDefined();
   });
 });
 
@@ -187,8 +226,9 @@ describe("the AllReduce call", { timeout: 60_000 }, () => {
     await expect(learner(0, 100).reduce(1)).rejects.toMatchObject({ code: "UNREACHABLE" });
     const gone = openClients("127.0.0.1:1");
     closing.push(() => Object.values(gone).forEach((client: { close(): void }) => client.close()));
-    const sync = new GradientSync(gone, {}, { wire: "f32", timeoutMs: 60_000, onBytes: () => undefined });
-    const lonely = sync.allReduce({ generation: 1, step: 1 }, [nodeOf(0, "f32")], ELEMENTS, never);
+    const sync = new GradientSync(gone, {}, { wire: "f32", onBytes: () => undefined });
+    const key = { generation: 1, step: 1, timeLimitMs: 60_000 };
+    const lonely = sync.allReduce(key, [nodeOf(0, "f32")], ELEMENTS, never);
     await expect(lonely).rejects.toMatchObject({ code: "UNREACHABLE" });
   });
 

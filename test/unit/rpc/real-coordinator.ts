@@ -3,12 +3,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
-import { configSchema } from "../../../src/config/schema.js";
+import { configSchema, type Config } from "../../../src/config/schema.js";
 import { makeArtifactService } from "../../../src/coordinator/artifact-service.js";
 import { ArtifactStore } from "../../../src/coordinator/artifact-store.js";
 import { makeControlService } from "../../../src/coordinator/control-service.js";
 import { CoreHost } from "../../../src/coordinator/core-host.js";
-import { DEFAULT_CORE_CONFIG, makeState } from "../../../src/coordinator/core/index.js";
+import { DEFAULT_CORE_CONFIG, makeState, type CoreConfig } from "../../../src/coordinator/core/index.js";
 import { Dispatcher } from "../../../src/coordinator/dispatcher.js";
 import { ExperienceStore } from "../../../src/coordinator/experience-store.js";
 import { MemoryLog } from "../../../src/coordinator/journal/index.js";
@@ -20,6 +20,7 @@ import { createMetrics } from "../../../src/observability/metrics.js";
 import { EventBus } from "../../../src/observability/progress.js";
 import type { JoinTokens } from "../../../src/rpc/auth.js";
 import { type Refusal } from "../../../src/rpc/auth.js";
+import type { BulkServer } from "../../../src/reduce/bulk-server.js";
 import { startRpcServer, type RpcServerOptions } from "../../../src/rpc/server.js";
 
 export const RUN_ID = "run-1";
@@ -48,12 +49,15 @@ export async function startRealCoordinator(
     pieceBytes?: number;
     /** What an earlier coordinator has written. */
     log?: MemoryLog;
-    /** What workers are told about heartbeats and leases. */
-    cluster?: { heartbeatIntervalMs: number; leaseTtlMs: number };
+    /** What workers are told, and how gradients travel. */
+    cluster?: Partial<Config["cluster"]>;
+    core?: Partial<CoreConfig>;
+    bulk?: BulkServer;
   } & Pick<Partial<RpcServerOptions>, "tls" | "port" | "connections"> = {},
 ): Promise<RealCoordinator> {
   const folder = mkdtempSync(join(tmpdir(), "troupe-rpc-"));
-  const config = configSchema.parse({ data: { path: "rows.jsonl" }, cluster: options.cluster });
+  const config = configSchema.parse({ data: { path: "rows.jsonl" }, cluster: options.cluster ?? {} });
+  const coreConfig = { ...DEFAULT_CORE_CONFIG, ...options.core };
   const log = options.log ?? new MemoryLog();
   const logger = createLogger({ role: "coordinator", level: "silent" });
   const metrics = createMetrics("coordinator");
@@ -62,7 +66,7 @@ export async function startRealCoordinator(
   const stops: string[] = [];
   const refusals: Refusal[] = [];
   const answers: { method: string; code: grpc.status }[] = [];
-  const host = new CoreHost(makeState(DEFAULT_CORE_CONFIG, await log.recover()), log, logger, (error) =>
+  const host = new CoreHost(makeState(coreConfig, await log.recover()), log, logger, (error) =>
     failures.push(error),
   );
   host.on("StopRun", (effect) => failures.push(effect));
@@ -76,6 +80,7 @@ export async function startRealCoordinator(
     artifacts,
     cluster: config.cluster,
     pieceBytes: options.pieceBytes,
+    bulk: options.bulk,
   });
   learners.onFatal = (error) => failures.push(error);
   const server = await startRpcServer(

@@ -165,6 +165,115 @@ describe("optimizer step", () => {
     );
   });
 
+  const computed = (core: CoreDriver, ...workerIds: string[]): void => {
+    const { generation, manifest, members } = core.state.volatile.activeStep!;
+    for (const { workerId, incarnation } of members)
+      if (workerIds.includes(workerId))
+        core.do({ type: "StepComputed", workerId, incarnation, generation, step: manifest.step });
+  };
+
+  it("evicts the one whose gradients never come, and leaves those alone that wait for it", () => {
+    const core = stageWith(3, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    for (const seconds of [1, 2]) {
+      computed(core, "l1", "l3");
+      core.wait(seconds * 1_000);
+      expect(core.takeOne("AbortStep").detail).toMatch(/^no gradients from l2 within/);
+    }
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2" });
+    expect(core.state.volatile.activeStep!.members.map(({ workerId }) => workerId)).toEqual(["l1", "l3"]);
+    core.voteAll("h1");
+    expect(core.takeOne("StepFinished").step).toBe(1);
+  });
+
+  it("goes on without an evicted learner that is back, at first; then gives it one attempt, and waits twice as long", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    let step = 1;
+    const attempt = (): string[] => {
+      if (core.state.volatile.activeStep === null) core.requestStep(step++);
+      return core.state.volatile.activeStep!.members.map(({ workerId }) => workerId);
+    };
+    const late = (): void => {
+      computed(core, "l1");
+      core.wait(core.state.volatile.activeStep!.deadlineMs - core.nowMs);
+    };
+    attempt();
+    late();
+    late();
+    expect(attempt()).toEqual(["l1"]);
+    core.voteAll("h1");
+    core.learner("l2", { stage: "ppo", step: 1, hash: "h1" });
+    expect(attempt()).toEqual(["l1"]); // still on its own
+    core.voteAll("h2");
+    core.wait(4_000);
+    core.do({ type: "Tick" });
+    core.heal("h2");
+    expect(attempt()).toEqual(["l1", "l2"]);
+    core.take("FenceWorker");
+    late(); // once is enough now
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2" });
+    expect(attempt()).toEqual(["l1"]);
+    core.voteAll("h3");
+    core.learner("l2", { stage: "ppo", step: 3, hash: "h3" });
+    core.wait(8_001);
+    expect(attempt()).toEqual(["l1"]); // for 16 s now
+    core.voteAll("h4");
+    core.wait(8_001);
+    core.do({ type: "Tick" });
+    core.heal("h4");
+    expect(attempt()).toEqual(["l1", "l2"]);
+    core.voteAll("h5");
+    expect(core.state.volatile.suspects.size).toBe(0);
+  });
+
+  it("takes an evicted learner back at once when nobody else is left", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    for (const seconds of [1, 2]) {
+      computed(core, "l1");
+      core.wait(seconds * 1_000);
+    }
+    expect(core.take("FenceWorker")).toHaveLength(1);
+    core.learner("l2", { stage: "ppo", step: 0, hash: "" });
+    const { incarnation } = core.state.volatile.members.get("l1")!;
+    core.do({ type: "WorkerDisconnected", workerId: "l1", incarnation });
+    expect(core.state.volatile.activeStep!.members.map(({ workerId }) => workerId)).toEqual(["l2"]);
+  });
+
+  it("blames nobody for needing longer than a learner that has nothing to do", () => {
+    const core = stageWith(6, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1); // four micro-shards
+    for (const seconds of [1, 2, 4]) {
+      computed(core, "l5", "l6");
+      core.wait(seconds * 1_000);
+      expect(core.takeOne("AbortStep").detail).toMatch(/no vote from l1, l2, l3, l4, l5, l6/);
+    }
+    expect(core.take("FenceWorker")).toEqual([]);
+    expect(core.state.volatile.suspects.size).toBe(0);
+  });
+
+  it("remembers blame when a learner connects anew", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    const fail = (): void => {
+      const { generation } = core.state.volatile.activeStep!;
+      core.do({ type: "ReduceFailed", generation, step: 1, workerId: "l2", reason: "its connection broke" });
+    };
+    fail();
+    core.learner("l2", { stage: "ppo", step: 0, hash: "" });
+    core.take("FenceWorker"); // the older registration's
+    fail();
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2", reason: "its connection broke" });
+  });
+
+  it("tells how long it waits: a step, and a step that has more time", () => {
+    const core = stageWith(1, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    expect(core.takeOne("StartStep").limitMs).toBe(1_000);
+    core.wait(1_000);
+    expect(core.takeOne("StartStep").limitMs).toBe(2_000);
+  });
+
   it("gives a stage the plain time again", () => {
     const core = stageWith(1, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
     core.requestStep(1);

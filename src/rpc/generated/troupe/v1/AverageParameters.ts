@@ -13,6 +13,10 @@ export interface AverageParameters {
    * Share of all rows trained in the round, 0 to 1.
    */
   'weight'?: (number | string);
+  /**
+   * As TrainStep.time_limit_ms, for the average.
+   */
+  'timeLimitMs'?: (number);
 }
 
 export interface AverageParameters__Output {
@@ -26,4 +30,8 @@ export interface AverageParameters__Output {
    * Share of all rows trained in the round, 0 to 1.
    */
   'weight': (number);
+  /**
+   * As TrainStep.time_limit_ms, for the average.
+   */
+  'timeLimitMs': (number);
 }

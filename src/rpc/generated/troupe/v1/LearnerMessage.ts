@@ -11,6 +11,7 @@ import type { LearnerFailure as _troupe_v1_LearnerFailure, LearnerFailure__Outpu
 import type { LearnerBehind as _troupe_v1_LearnerBehind, LearnerBehind__Output as _troupe_v1_LearnerBehind__Output } from '../../troupe/v1/LearnerBehind.js';
 import type { Draining as _troupe_v1_Draining, Draining__Output as _troupe_v1_Draining__Output } from '../../troupe/v1/Draining.js';
 import type { RoundTrained as _troupe_v1_RoundTrained, RoundTrained__Output as _troupe_v1_RoundTrained__Output } from '../../troupe/v1/RoundTrained.js';
+import type { StepComputed as _troupe_v1_StepComputed, StepComputed__Output as _troupe_v1_StepComputed__Output } from '../../troupe/v1/StepComputed.js';
 import type { Long } from '@grpc/proto-loader';
 
 export interface LearnerMessage {
@@ -32,7 +33,8 @@ export interface LearnerMessage {
    */
   'draining'?: (_troupe_v1_Draining | null);
   'trained'?: (_troupe_v1_RoundTrained | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained";
+  'computed'?: (_troupe_v1_StepComputed | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained"|"computed";
 }
 
 export interface LearnerMessage__Output {
@@ -54,5 +56,6 @@ export interface LearnerMessage__Output {
    */
   'draining'?: (_troupe_v1_Draining__Output | null);
   'trained'?: (_troupe_v1_RoundTrained__Output | null);
-  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained";
+  'computed'?: (_troupe_v1_StepComputed__Output | null);
+  'message'?: "hello"|"setupDone"|"vote"|"applied"|"evaluated"|"published"|"failure"|"behind"|"draining"|"trained"|"computed";
 }

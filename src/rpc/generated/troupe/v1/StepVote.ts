@@ -5,6 +5,9 @@ import type { ShardStats as _troupe_v1_ShardStats, ShardStats__Output as _troupe
 export interface StepVote {
   'generation'?: (number);
   'step'?: (number);
+  /**
+   * Every element, and every model's norm as float32.
+   */
   'isFinite'?: (boolean);
   /**
    * Checksum of the summed gradient (src/learner/total-gradient.ts); all members must agree.
@@ -26,6 +29,9 @@ export interface StepVote {
 export interface StepVote__Output {
   'generation': (number);
   'step': (number);
+  /**
+   * Every element, and every model's norm as float32.
+   */
   'isFinite': (boolean);
   /**
    * Checksum of the summed gradient (src/learner/total-gradient.ts); all members must agree.

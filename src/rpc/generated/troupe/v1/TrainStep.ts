@@ -39,6 +39,11 @@ export interface TrainStep {
    */
   'rowsBefore'?: (number);
   /**
+   * How long the coordinator waits for the step (of a round: for its training), milliseconds; then it gives it up and
+   * tells so. A learner waits as long for a sum.
+   */
+  'timeLimitMs'?: (number);
+  /**
    * How the gradients travel; unset = the AllReduce call.
    */
   'exchange'?: (_troupe_v1_Exchange | null);
@@ -78,6 +83,11 @@ export interface TrainStep__Output {
    * StepRows messages with the rows that `shards` goes on from.
    */
   'rowsBefore': (number);
+  /**
+   * How long the coordinator waits for the step (of a round: for its training), milliseconds; then it gives it up and
+   * tells so. A learner waits as long for a sum.
+   */
+  'timeLimitMs': (number);
   /**
    * How the gradients travel; unset = the AllReduce call.
    */

@@ -1,0 +1,70 @@
+/**
+ * The gradients of a learner's micro-shards, from the compute thread. A computation cannot be interrupted; when its
+ * attempt is given up meanwhile, the step is done again, most likely with the same micro-shards: the result is kept for
+ * that.
+ */
+import type { ComputePool } from "../worker/compute-pool.js";
+import { cancelled } from "../shared/abort.js";
+import type { ShardsResult } from "./learner-compute.js";
+import type * as learnerThread from "./learner-thread.js";
+import type { StepOrder } from "./optimizer-step.js";
+
+/** Times the limit of the attempt it was begun for: the one after that has twice as long. */
+const OVERDUE = 2;
+
+interface Kept {
+  readonly order: StepOrder;
+  readonly state: object | null;
+  readonly result: ShardsResult;
+}
+
+export class ShardGradients {
+  private kept: Kept | undefined;
+  /** Calls that have not returned, those of earlier sessions included. */
+  private readonly running = new Set<{
+    readonly step: number;
+    readonly sinceMs: number;
+    readonly limitMs: number;
+  }>();
+
+  /** @param stateOf an object that is another one after every change of the parameters; null while they are undefined */
+  constructor(
+    private readonly compute: ComputePool<typeof learnerThread>,
+    private readonly stateOf: () => object | null,
+  ) {}
+
+  /** @throws {TroupeError} CANCELLED when the attempt was given up meanwhile; whatever the computation ends with */
+  async of(order: StepOrder, signal: AbortSignal): Promise<ShardsResult> {
+    const state = this.stateOf();
+    const { kept } = this;
+    this.kept = undefined;
+    if (kept !== undefined && state !== null && kept.state === state && isSameWork(kept.order, order))
+      return kept.result;
+    const call = { step: order.step, sinceMs: performance.now(), limitMs: order.timeLimitMs };
+    this.running.add(call);
+    try {
+      const result = await this.compute.run("computeShards", order);
+      if (!signal.aborted) return result;
+      this.kept = { order, state, result };
+      throw cancelled(signal);
+    } finally {
+      this.running.delete(call);
+    }
+  }
+
+  /** The step whose computation has taken much longer than its attempt was given and still has not returned. */
+  overdueStep(nowMs: number): number | undefined {
+    for (const { step, sinceMs, limitMs } of this.running)
+      if (nowMs - sinceMs > OVERDUE * limitMs) return step;
+    return undefined;
+  }
+}
+
+/** Rows follow from the step's number: its manifest is in the journal. */
+const isSameWork = (a: StepOrder, b: StepOrder): boolean =>
+  a.step === b.step &&
+  a.shardCount === b.shardCount &&
+  a.denominators.main === b.denominators.main &&
+  a.denominators.ptx === b.denominators.ptx &&
+  a.shards.length === b.shards.length &&
+  a.shards.every(({ index }, i) => index === b.shards[i].index);
