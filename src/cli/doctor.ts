@@ -2,7 +2,13 @@
 import { statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
-import { chooseEngine, hostFacts, requireEngineLibrary, tensorflowLibraryPath } from "../engine/choice.js";
+import {
+  chooseEngine,
+  engineOf,
+  hostFacts,
+  requireEngineLibrary,
+  tensorflowLibraryPath,
+} from "../engine/choice.js";
 import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
@@ -175,8 +181,7 @@ function checkEngineLibrary({ engine }: Config): Finding[] {
 
 /** With a GPU engine, what is not the process itself or on its way lies on the device. */
 function deviceFindings({ engine }: Config, { processes }: MemoryEstimate): Finding[] {
-  const chosen = engine.name === "auto" ? chooseEngine().name : engine.name;
-  if (engine.provider === "cpu" && chosen !== "tensorflow") return [];
+  if (engine.provider === "cpu" && engineOf(engine) !== "tensorflow") return [];
   return processes
     .filter(({ role }) => role === "learner" || role === "rollout")
     .map(({ role, parts }) => {

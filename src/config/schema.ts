@@ -502,7 +502,9 @@ const engineSchema = z.strictObject({
   name: z
     .enum(["auto", "onnx", "tensorflow", "reference"])
     .default("auto")
-    .describe("auto: tensorflow when it computes on a CUDA device, else onnx"),
+    .describe(
+      "auto: tensorflow when it computes on a CUDA device and no setting here is one of onnx alone (`provider`, `recompute`, `frozenWeights`), else onnx",
+    ),
   provider: z
     .enum(["cpu", "webgpu", "cuda"])
     .default("cpu")

@@ -16,8 +16,16 @@ export interface HostFacts {
   readonly hasTensorflowLibrary: boolean;
 }
 
-/** tensorflow where a CUDA device is visible and its native library is installed, else onnx. */
-export function chooseEngine(facts: HostFacts = hostFacts()): EngineChoice {
+/** The settings that decide what `auto` is, besides the host; those left out have their defaults. */
+export type EngineNeeds = Partial<Omit<EngineRequest, "name">>;
+
+/**
+ * tensorflow where a CUDA device is visible, its native library is installed and no setting asks for what only onnx
+ * does, else onnx.
+ */
+export function chooseEngine(settings: EngineNeeds = {}, facts: HostFacts = hostFacts()): EngineChoice {
+  const setting = onnxSetting(settings);
+  if (setting !== null) return { name: "onnx", reason: `auto: ${setting} is a setting of the onnx engine` };
   if (!facts.hasCudaDevice) return { name: "onnx", reason: "auto: no CUDA device is visible" };
   if (!facts.hasTensorflowLibrary) {
     const reason = "auto: a CUDA device is visible, but tensorflow's native library is not installed";
@@ -26,24 +34,37 @@ export function chooseEngine(facts: HostFacts = hostFacts()): EngineChoice {
   return { name: "tensorflow", reason: "auto: a CUDA device is visible" };
 }
 
+function onnxSetting({ provider, recompute, frozenWeights }: EngineNeeds): string | null {
+  if (provider !== undefined && provider !== "cpu") return `engine.provider ${provider}`;
+  if (recompute === "layers") return `engine.recompute ${recompute}`;
+  if (frozenWeights === "int8") return `engine.frozenWeights ${frozenWeights}`;
+  return null;
+}
+
 /** The settings of a config that say what computes. */
 export interface EngineRequest {
   readonly name: EngineName | "auto";
   readonly provider: NonNullable<EngineOptions["provider"]>;
+  readonly recompute: "none" | "layers";
+  readonly frozenWeights: "f32" | "int8";
 }
+
+/** Which engine a config runs on here. */
+export const engineOf = (request: EngineRequest, facts = hostFacts()): EngineName =>
+  request.name === "auto" ? chooseEngine(request, facts).name : request.name;
 
 /**
  * What files alone tell of an engine that cannot run here, before any process is started.
  * @throws {TroupeError} CONFIG when its native library is missing, naming it and how to get it
  */
-export function requireEngineLibrary({ name, provider }: EngineRequest, facts = hostFacts()): void {
+export function requireEngineLibrary(request: EngineRequest, facts = hostFacts()): void {
+  const { name, provider } = request;
   if (name === "tensorflow" && !facts.hasTensorflowLibrary)
     throw configError(
       "engine.name tensorflow needs the native library of @tensorflow/tfjs-node-gpu, which is not installed: " +
         "run `npm run setup:gpu`, or choose `engine.name: onnx`",
     );
-  const chosen = name === "auto" ? chooseEngine(facts).name : name;
-  if (chosen === "onnx" && provider === "cuda") requireCudaProvider();
+  if (engineOf(request, facts) === "onnx" && provider === "cuda") requireCudaProvider();
 }
 
 export function hostFacts(): HostFacts {

@@ -1,10 +1,14 @@
 import type { Engine, EngineName, EngineOptions } from "./engine.js";
 import { describeError } from "../shared/errors.js";
-import { chooseEngine, hostFacts, type HostFacts } from "./choice.js";
+import { chooseEngine, hostFacts, type EngineNeeds, type HostFacts } from "./choice.js";
 
 export interface CreateEngineOptions extends EngineOptions {
-  /** "auto": tensorflow when it computes on a CUDA device, else onnx. @default "auto" */
+  /** "auto": tensorflow when it computes on a CUDA device and nothing asks for onnx, else onnx. @default "auto" */
   readonly name?: EngineName | "auto";
+  /** Programs will be compiled so: "auto" is then an engine that can. @default "none" */
+  readonly recompute?: EngineNeeds["recompute"];
+  /** Arenas will be asked for in this form: "auto" is then an engine that can. @default "f32" */
+  readonly frozenWeights?: EngineNeeds["frozenWeights"];
 }
 
 export interface CreatedEngine {
@@ -25,7 +29,7 @@ export async function createEngine(
 ): Promise<CreatedEngine> {
   const asked = options.name ?? "auto";
   if (asked !== "auto") return { engine: await load(asked, options), reason: "asked for by name" };
-  const { name, reason } = chooseEngine(facts());
+  const { name, reason } = chooseEngine(options, facts());
   if (name !== "tensorflow") return { engine: await load(name, options), reason };
   const obstacle = await obstacleToGpu(options);
   if (obstacle === null) return { engine: await load(name, options), reason };

@@ -5,11 +5,14 @@ export interface EngineSettings {
   readonly name: Config["engine"]["name"];
   readonly provider: Config["engine"]["provider"];
   readonly threads: number;
+  readonly recompute: Config["engine"]["recompute"];
+  readonly frozenWeights: Config["engine"]["frozenWeights"];
 }
 
 /** A run's results must not depend on the machine or on how many processes share it, and kernels differ by threads. */
 const DEFAULT_THREADS = 1;
 
 export function engineSettings({ engine }: Config): EngineSettings {
-  return { name: engine.name, provider: engine.provider, threads: engine.threads ?? DEFAULT_THREADS };
+  const { name, provider, threads, recompute, frozenWeights } = engine;
+  return { name, provider, threads: threads ?? DEFAULT_THREADS, recompute, frozenWeights };
 }

@@ -5,23 +5,53 @@ import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { chooseEngine, requireEngineLibrary, tensorflowLibraryPath } from "../../../src/engine/choice.js";
+import { parseConfig } from "../../../src/config/load.js";
+import {
+  chooseEngine,
+  engineOf,
+  requireEngineLibrary,
+  tensorflowLibraryPath,
+} from "../../../src/engine/choice.js";
 import { createEngine, type CreatedEngine } from "../../../src/engine/create-engine.js";
 import { requireCudaProvider } from "../../../src/engine/onnx/cuda-provider.js";
 import { TroupeError } from "../../../src/shared/errors.js";
 import { builtFile, packageRoot } from "../../../src/shared/paths.js";
+import { engineSettings } from "../../../src/worker/engine-settings.js";
+
+const cuda = { hasCudaDevice: true, hasTensorflowLibrary: true };
 
 describe("engine auto", () => {
   it("is onnx without a CUDA device", () => {
-    expect(chooseEngine({ hasCudaDevice: false, hasTensorflowLibrary: true }).name).toBe("onnx");
+    expect(chooseEngine({}, { hasCudaDevice: false, hasTensorflowLibrary: true }).name).toBe("onnx");
   });
 
   it("is tensorflow with a CUDA device and the native library", () => {
-    expect(chooseEngine({ hasCudaDevice: true, hasTensorflowLibrary: true }).name).toBe("tensorflow");
+    expect(chooseEngine({}, cuda).name).toBe("tensorflow");
+    expect(chooseEngine({ provider: "cpu", recompute: "none", frozenWeights: "f32" }, cuda).name).toBe(
+      "tensorflow",
+    );
+  });
+
+  it.each([
+    { provider: "webgpu" },
+    { provider: "cuda" },
+    { recompute: "layers" },
+    { frozenWeights: "int8" },
+  ] as const)("is onnx, and says why, where a setting is one of onnx alone: %j", async (needs) => {
+    const [[field, value]] = Object.entries(needs);
+    const reason = `auto: engine.${field} ${value} is a setting of the onnx engine`;
+    expect(chooseEngine(needs, cuda)).toEqual({ name: "onnx", reason });
+    if ("provider" in needs) return; // needs what this machine may not have
+    const created = await createEngine({ ...needs }, () => cuda);
+    expect(created).toMatchObject({ engine: { name: "onnx" }, reason });
+    await created.engine.dispose();
+    const { config } = parseConfig({ text: `data: {path: x}\nengine: {${field}: ${value}}`, file: "test" });
+    expect(engineOf(config.engine, cuda)).toBe("onnx");
+    expect(engineSettings(config)).toMatchObject(needs);
   });
 
   it("is onnx, and says how to get tensorflow, when only the library is missing", () => {
-    const choice = chooseEngine({ hasCudaDevice: true, hasTensorflowLibrary: false });
+    const choice = chooseEngine({}, { hasCudaDevice: true, hasTensorflowLibrary: false });
     expect(choice.name).toBe("onnx");
     expect(choice.reason).toContain("npm run setup:gpu");
   });
@@ -31,10 +61,11 @@ describe("native libraries, asked for before anything starts", () => {
   const facts = { hasCudaDevice: true, hasTensorflowLibrary: false };
 
   it("tensorflow without its library is refused by name; onnx on the CPU needs nothing more", () => {
-    expect(() => requireEngineLibrary({ name: "tensorflow", provider: "cpu" }, facts)).toThrow(
+    const rest = { provider: "cpu", recompute: "none", frozenWeights: "f32" } as const;
+    expect(() => requireEngineLibrary({ name: "tensorflow", ...rest }, facts)).toThrow(
       /needs the native library of @tensorflow\/tfjs-node-gpu.*run `npm run setup:gpu`/,
     );
-    for (const name of ["auto", "onnx"] as const) requireEngineLibrary({ name, provider: "cpu" }, facts);
+    for (const name of ["auto", "onnx"] as const) requireEngineLibrary({ name, ...rest }, facts);
   });
 
   it("CUDA is refused for each of its libraries that is missing, and for a platform without any", () => {
