@@ -70,6 +70,17 @@ test("systemd and Slurm start roles with options the program has", () => {
   }
 });
 
+test("a worker that Slurm starts says which others start on its node, so that the node's memory is asked for once", () => {
+  const script = read("deploy/slurm/troupe.sbatch").replaceAll("\\\n", " ");
+  const command = /^\s*srun .*node "\$troupe" "\$1" .*$/m.exec(script)?.[0];
+  expect(command).toContain('--host-rollouts "$rollouts_per_node" --host-learners "$learners_per_node"');
+  const started = [...script.matchAll(/^worker (\S+) (\S+)$/gm)].map(([, role, count]) => [role, count]);
+  expect(started).toEqual([
+    ["learner", '"$learners_per_node"'],
+    ["rollout", '"$rollouts_per_node"'],
+  ]);
+});
+
 function expectFlags(text: string, roles: readonly string[]): void {
   const flags = text.match(/--[a-z-]+/g) ?? [];
   expect(flags.length).toBeGreaterThan(2);
