@@ -133,6 +133,4 @@ export interface EngineOptions {
   readonly threads?: number;
   /** onnx only: execution provider. @default "cpu" */
   readonly provider?: "cpu" | "webgpu" | "cuda";
-  /** Which GPU of this host, for the GPU providers. @default 0 */
-  readonly deviceId?: number;
 }

@@ -16,7 +16,6 @@ interface NodeBackend {
  *
  * libtensorflow reads these environment variables when it loads; each is set unless it is set already:
  *
- *   CUDA_VISIBLE_DEVICES          `deviceId`, when given: the one GPU this process uses
  *   TF_NUM_INTRAOP_THREADS        `threads`, when given
  *   TF_FORCE_GPU_ALLOW_GROWTH     "true": take GPU memory as it is needed, not all of it at the start
  *   NVIDIA_TF32_OVERRIDE          "0": float32 products with 24-bit mantissas, as on the CPU; "1" allows TF32's 11
@@ -52,9 +51,8 @@ export function isTensorflowOnGpu(): boolean {
 
 const hasGpu = (backend: NodeBackend): boolean => backend.isUsingGpuDevice === true;
 
-function nativeSettings({ deviceId, threads }: EngineOptions): Record<string, string> {
+function nativeSettings({ threads }: EngineOptions): Record<string, string> {
   return {
-    ...(deviceId === undefined ? {} : { CUDA_VISIBLE_DEVICES: String(deviceId) }),
     ...(threads === undefined ? {} : { TF_NUM_INTRAOP_THREADS: String(threads) }),
     TF_FORCE_GPU_ALLOW_GROWTH: "true",
     NVIDIA_TF32_OVERRIDE: "0",

@@ -28,16 +28,20 @@ export function registerLaunch(program: Command, lifetime: Lifetime): void {
     .option("--max-restarts <n>", "restarts of one role within 10 min before giving up", wholeNumber(0), 10)
     .action(async (options: LaunchCommandOptions) => {
       const { signal } = lifetime;
-      const [{ launchWorkers }, { parseGpuList }] = await Promise.all([
+      const [{ launchWorkers }, { gpuNote, parseGpuList }] = await Promise.all([
         import("../../launcher/launch-workers.js"),
         import("../../launcher/gpus.js"),
       ]);
+      const counts = { rollout: options.rollouts, learner: options.learners };
+      const gpus = options.gpus === undefined ? [] : parseGpuList(options.gpus);
+      const note = gpuNote(counts, gpus);
+      if (note !== null) console.error(`note: ${note}`);
       await launchWorkers({
         coordinator: options.coordinator,
         tokenFile: options.tokenFile ?? null,
         tls: clientTlsOf(options),
-        counts: { rollout: options.rollouts, learner: options.learners },
-        gpus: options.gpus === undefined ? [] : parseGpuList(options.gpus),
+        counts,
+        gpus,
         logDir: options.logDir,
         policy: { maxRestarts: options.maxRestarts },
         stream: process.stdout,

@@ -2,6 +2,7 @@
 import { Option, type Command } from "commander";
 import type { QuickstartPresetName } from "../../config/presets.js";
 import type { Lifetime } from "../lifetime.js";
+import { checkMachine } from "../check-machine.js";
 import { addRunOptions, configFlags, type RunOptions } from "../options.js";
 
 interface QuickstartOptions extends RunOptions {
@@ -24,10 +25,9 @@ export function registerQuickstart(program: Command, lifetime: Lifetime): void {
     );
   addRunOptions(command).action(async (options: QuickstartOptions) => {
     const { signal } = lifetime;
-    const [{ performRun }, { defaultRunDirectory }, { parseGpuList }, quickstart] = await Promise.all([
+    const [{ performRun }, { defaultRunDirectory }, quickstart] = await Promise.all([
       import("../../launcher/perform-run.js"),
       import("../../launcher/run-directory.js"),
-      import("../../launcher/gpus.js"),
       import("../../launcher/quickstart.js"),
     ]);
     const { preset } = options;
@@ -39,19 +39,13 @@ export function registerQuickstart(program: Command, lifetime: Lifetime): void {
       sets: options.set,
       flags: configFlags(options),
     });
-    const [{ checkMemoryFits }, { requireEngineLibrary }] = await Promise.all([
-      import("../memory-check.js"),
-      import("../../engine/choice.js"),
-    ]);
-    requireEngineLibrary(loaded.config.engine);
-    const memoryNote = await checkMemoryFits(loaded.config);
-    if (memoryNote !== null) console.error(`note: ${memoryNote}`);
+    const gpus = await checkMachine(loaded.config, options);
     await performRun({
       loaded,
       runDir,
       resume: options.resume,
       allowDrift: options.allowDrift,
-      gpus: options.gpus === undefined ? [] : parseGpuList(options.gpus),
+      gpus,
       policy: { maxRestarts: options.maxRestarts },
       signal,
       stream: process.stdout,

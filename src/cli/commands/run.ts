@@ -1,6 +1,7 @@
 /** `troupe run`: all stages of a config on this machine. */
 import type { Command } from "commander";
 import type { Lifetime } from "../lifetime.js";
+import { checkMachine } from "../check-machine.js";
 import { addConfigOptions, addRunOptions, configFlags, loadForCommand, type RunOptions } from "../options.js";
 
 export function registerRun(program: Command, lifetime: Lifetime): void {
@@ -18,24 +19,17 @@ export async function runConfig(
   flags: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const loaded = await loadForCommand(file, options, { ...configFlags(options), ...flags });
-  const [{ checkMemoryFits }, { requireEngineLibrary }] = await Promise.all([
-    import("../memory-check.js"),
-    import("../../engine/choice.js"),
-  ]);
-  requireEngineLibrary(loaded.config.engine);
-  const memoryNote = await checkMemoryFits(loaded.config);
-  if (memoryNote !== null) console.error(`note: ${memoryNote}`);
-  const [{ performRun }, { defaultRunDirectory }, { parseGpuList }] = await Promise.all([
+  const gpus = await checkMachine(loaded.config, options);
+  const [{ performRun }, { defaultRunDirectory }] = await Promise.all([
     import("../../launcher/perform-run.js"),
     import("../../launcher/run-directory.js"),
-    import("../../launcher/gpus.js"),
   ]);
   await performRun({
     loaded,
     runDir: options.runDir ?? defaultRunDirectory(loaded.config.name, new Date()),
     resume: options.resume,
     allowDrift: options.allowDrift,
-    gpus: options.gpus === undefined ? [] : parseGpuList(options.gpus),
+    gpus,
     policy: { maxRestarts: options.maxRestarts },
     signal,
     stream: process.stdout,

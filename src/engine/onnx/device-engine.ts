@@ -5,7 +5,7 @@
 import * as ort from "onnxruntime-node";
 import { configError, describeError, shapeError } from "../../shared/errors.js";
 import { checkArenas, checkInputs } from "../binding.js";
-import type { Arena, Engine, EngineOptions, Executable, HostArray, HostArrays, Program } from "../engine.js";
+import type { Arena, Engine, Executable, HostArray, HostArrays, Program } from "../engine.js";
 import { checkArenaLength } from "../host-arena.js";
 import { sizeOf, type Layout } from "../layout.js";
 import { modelProto } from "../trace/model-proto.js";
@@ -168,11 +168,10 @@ function deviceArenas(
 }
 
 /** @throws {TroupeError} CONFIG when the provider or its device is not available */
-export async function createDeviceEngine(provider: DeviceProvider, options: EngineOptions): Promise<Engine> {
+export async function createDeviceEngine(provider: DeviceProvider): Promise<Engine> {
   if (provider === "cuda") requireCudaProvider();
-  // WebGPU offers no choice: the driver decides (Vulkan by its own environment variables).
-  const device = provider === "cuda" ? { deviceId: options.deviceId ?? 0 } : {};
-  const engine = new DeviceOnnxEngine({ name: provider, ...device });
+  // The first GPU that CUDA_VISIBLE_DEVICES shows; with WebGPU the driver's choice (Vulkan has its own variables).
+  const engine = new DeviceOnnxEngine({ name: provider });
   try {
     await probeDevice(engine);
   } catch (cause) {

@@ -83,7 +83,7 @@ export class OnnxEngine implements Engine {
  */
 export async function createOnnxEngine(options: EngineOptions = {}): Promise<Engine> {
   const { provider = "cpu", threads = 1 } = options;
-  if (provider !== "cpu") return (await import("./device-engine.js")).createDeviceEngine(provider, options);
+  if (provider !== "cpu") return (await import("./device-engine.js")).createDeviceEngine(provider);
   const { runner, note } = await createRunner({ threads });
   if (threads === 1) return new OnnxEngine(runner, note);
   const { runner: single } = await createRunner({ threads: 1, leavesCaller: true });

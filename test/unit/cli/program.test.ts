@@ -93,6 +93,14 @@ describe("help and usage", () => {
     [["status"], /--coordinator HOST:PORT or --run-dir DIR/],
     [["launch", "--coordinator", "nowhere"], /expects HOST:PORT/],
     [["run", good, "--gpus", "0,0"], /names a device twice/],
+    [
+      ["run", good, "--gpus", "0", "--set", "engine.name=onnx"],
+      /--gpus would do nothing: the onnx engine computes on the CPU/,
+    ],
+    [
+      ["quickstart", "--gpus", "0", "--set", "engine.provider=webgpu"],
+      /--gpus would do nothing: .* webgpu leaves the choice of the GPU to its driver/,
+    ],
   ])("%j is a usage error: exit code 2", async (args, message) => {
     const { code, stderr } = await troupe(args);
     expect(stderr).toMatch(message);
@@ -215,7 +223,8 @@ describe("launch --gpus", () => {
         return [name, environment.filter((entry) => entry.startsWith("CUDA_VISIBLE_DEVICES="))];
       });
       launched.child.kill("SIGTERM");
-      await launched.outcome;
+      const { stderr } = await launched.outcome;
+      expect(stderr).not.toContain("share");
       expect(Object.fromEntries(visible)).toEqual({
         "rollout-0": ["CUDA_VISIBLE_DEVICES=4"],
         "rollout-1": ["CUDA_VISIBLE_DEVICES=5"],
@@ -223,6 +232,15 @@ describe("launch --gpus", () => {
       });
     },
   );
+
+  it("notes that workers share a GPU when there are fewer", async () => {
+    const args = ["--coordinator", "127.0.0.1:1", "--rollouts", "2", "--learners", "1", "--gpus", "4,5"];
+    const launched = start(["launch", ...args, "--log-dir", "shared-gpu-logs"]);
+    while (!launched.output().includes("started, pid")) await sleep(20);
+    launched.child.kill("SIGTERM");
+    const { stderr } = await launched.outcome;
+    expect(stderr).toContain("note: 3 workers (2 rollouts, 1 learners) share 2 GPUs of --gpus");
+  });
 });
 
 describe("ending", () => {
