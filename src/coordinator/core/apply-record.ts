@@ -1,5 +1,5 @@
 /** The fold of the records into the durable state, live and in replay. */
-import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
 import type { ExperienceId } from "../../rl/types.js";
 import {
   hashAfter,
@@ -240,7 +240,7 @@ function forget(state: DurableState, isOver: (entry: ExperienceEntry) => boolean
     if (!isOver(entry)) continue;
     if (entry.status === "open" || entry.status === "buffered") {
       throw storageError(
-        `journal forgets experience ${id} while it is ${entry.status}: the journal is damaged`,
+        `journal forgets experience ${id} while it is ${entry.status}: the journal is damaged; ${AFTER_DAMAGE}`,
       );
     }
     state.experiences.delete(id);
@@ -270,6 +270,6 @@ function require(isTrue: boolean, record: DurableRecord, why: string): void {
 
 function damaged(record: DurableRecord, why: string) {
   return storageError(
-    `journal record ${record.type} cannot follow the state before it (${why}): the journal is damaged; resume from the last checkpoint in a new run directory`,
+    `journal record ${record.type} cannot follow the state before it (${why}): the journal is damaged; ${AFTER_DAMAGE}`,
   );
 }

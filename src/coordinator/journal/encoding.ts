@@ -11,7 +11,7 @@ import {
   type DurableState,
   type ExperienceEntry,
 } from "../core/index.js";
-import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
 import { atOnce, type Steps } from "../../shared/steps.js";
 
 const FORMAT_VERSION = 2;
@@ -39,7 +39,7 @@ export function unframe(key: string, value: Uint8Array): Uint8Array {
   const expected = new DataView(value.buffer, value.byteOffset, value.byteLength);
   if (value.length < HEADER_BYTES || expected.getUint32(1, true) !== crc32(body)) {
     throw storageError(
-      `journal entry ${key} is damaged (checksum differs, ${value.length} bytes): resume from the last checkpoint in a new run directory`,
+      `journal entry ${key} is damaged (checksum differs, ${value.length} bytes): ${AFTER_DAMAGE}`,
     );
   }
   return body;
@@ -146,6 +146,8 @@ function parseText(key: string, text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged`, { cause: error });
+    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged; ${AFTER_DAMAGE}`, {
+      cause: error,
+    });
   }
 }

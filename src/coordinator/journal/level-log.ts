@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
-import { storageError, TroupeError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices } from "../../shared/steps.js";
 import { makeSyncedFolder } from "../../shared/synced-files.js";
 import {
@@ -236,7 +236,7 @@ class LevelLog implements DurableLog {
 
   private hole(expected: number, found: string): TroupeError {
     return storageError(
-      `journal ${this.directory} lacks entry ${recordKey(expected)} (found ${found}): it is damaged; resume from the last checkpoint in a new run directory`,
+      `journal ${this.directory} lacks entry ${recordKey(expected)} (found ${found}): it is damaged; ${AFTER_DAMAGE}`,
     );
   }
 

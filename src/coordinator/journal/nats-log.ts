@@ -10,7 +10,7 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
-import { storageError, TroupeError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
 import {
   DEFAULT_COMPACT_EVERY_RECORDS,
   type CompactionOptions,
@@ -131,7 +131,7 @@ class NatsLog implements DurableLog {
     if (value === undefined) {
       if (!this.places.has(id)) return undefined; // deleted while it was read
       throw storageError(
-        `journal payload p${id} is gone from ${this.payloads.name} (messages ${sequences.join(", ")}): resume from the last checkpoint as a new run`,
+        `journal payload p${id} is gone from ${this.payloads.name} (messages ${sequences.join(", ")}): ${AFTER_DAMAGE}`,
       );
     }
     return unframe(`p${id}`, value);
@@ -235,7 +235,7 @@ class NatsLog implements DurableLog {
     for (const { first, records } of tail) {
       if (first !== expected) {
         throw storageError(
-          `journal ${this.log.name} lacks entry ${recordKey(expected)} (found ${recordKey(first)}): it is damaged; resume from the last checkpoint as a new run`,
+          `journal ${this.log.name} lacks entry ${recordKey(expected)} (found ${recordKey(first)}): it is damaged; ${AFTER_DAMAGE}`,
         );
       }
       expected += records.length;
@@ -290,6 +290,8 @@ function parse(key: string, value: Uint8Array): LogValue {
   try {
     return JSON.parse(Buffer.from(body).toString("utf8")) as LogValue;
   } catch (cause) {
-    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged`, { cause });
+    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged; ${AFTER_DAMAGE}`, {
+      cause,
+    });
   }
 }

@@ -1,5 +1,5 @@
 /** Log entries that say which payloads a chunk of a payload file holds: JSON in the frame of every journal value. */
-import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
 import { frame, unframe } from "./encoding.js";
 import type { Chunk } from "./payload-files.js";
 
@@ -16,6 +16,8 @@ export function decodeChunk(key: string, value: Uint8Array): Chunk {
   try {
     return JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("utf8")) as Chunk;
   } catch (cause) {
-    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged`, { cause });
+    throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged; ${AFTER_DAMAGE}`, {
+      cause,
+    });
   }
 }

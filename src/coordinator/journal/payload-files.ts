@@ -9,7 +9,7 @@ import { open, readdir, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import type { ExperienceId } from "../../rl/types.js";
-import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
 import { makeSyncedFolder, syncFolder } from "../../shared/synced-files.js";
 
 /** A file that has grown to this gets no more payloads. */
@@ -137,7 +137,7 @@ export class PayloadFiles {
       throw error;
     }
     throw storageError(
-      `journal entry p${id} is damaged (checksum differs in ${file.path} at ${at}, ${bytes.length} bytes): resume from the last checkpoint in a new run directory`,
+      `journal entry p${id} is damaged (checksum differs in ${file.path} at ${at}, ${bytes.length} bytes): ${AFTER_DAMAGE}`,
     );
   }
 
