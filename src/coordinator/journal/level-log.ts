@@ -28,6 +28,7 @@ import {
 } from "./encoding.js";
 import { chunkKey, decodeChunk, encodeChunk } from "./payload-chunks.js";
 import { PayloadFiles, type Chunk } from "./payload-files.js";
+import { checkWriteAheadLog } from "./write-ahead-log.js";
 
 type Database = ClassicLevel<string, Uint8Array>;
 
@@ -35,6 +36,8 @@ const PAYLOAD_FOLDER = "payloads";
 const SNAPSHOT_KEY = "s";
 /** Records of so many bytes are folded as well, however few they are. */
 const COMPACT_BYTES = 4 << 20;
+/** Records deleted in one batch. */
+const DELETED_AT_ONCE = 1000;
 /** Records read in one turn of the event loop. */
 const RECORDS_A_TURN = 32;
 
@@ -46,6 +49,7 @@ export async function openLevelLog(directory: string, options: CompactionOptions
   await makeSyncedFolder(directory).catch((error: unknown) => {
     throw translate(error, directory);
   }); // LevelDB syncs what is in it, not its name
+  await checkWriteAheadLog(directory);
   const database: Database = new ClassicLevel(directory, {
     keyEncoding: "utf8",
     valueEncoding: "view",
@@ -92,7 +96,7 @@ class LevelLog implements DurableLog {
       Math.max(this.snapshotSequence, last === undefined ? 0 : parseInt(last.slice(1), 16)) + 1;
     this.syncedSequence = this.nextSequence - 1;
     const chunks: Chunk[] = [];
-    for await (const [key, value] of this.database.iterator({ gte: "p", lt: "q" }))
+    for (const [key, value] of await this.guard(this.database.iterator({ gte: "p", lt: "q" }).all()))
       chunks.push(decodeChunk(key, value));
     this.payloads = await this.guard(PayloadFiles.open(join(this.directory, PAYLOAD_FOLDER), chunks));
   }
@@ -190,7 +194,20 @@ class LevelLog implements DurableLog {
     this.snapshotBytes = value.length;
     this.recordBytes -= recordBytes;
     // Records below the snapshot are ignored by recovery, so a crash in here loses nothing.
-    await this.guard(this.database.clear({ gte: "r", lte: recordKey(sequence) }));
+    await this.guard(this.deleteRecords(sequence));
+  }
+
+  /** Synced like everything else that is written: see write-ahead-log.ts. */
+  private async deleteRecords(upTo: number): Promise<void> {
+    const range = { gte: "r", lte: recordKey(upTo), limit: DELETED_AT_ONCE };
+    for (;;) {
+      const keys = await this.database.keys(range).all();
+      if (keys.length === 0) return;
+      await this.database.batch(
+        keys.map((key) => ({ type: "del", key })),
+        { sync: true },
+      );
+    }
   }
 
   private async fold(upTo: number): Promise<Snapshot> {
