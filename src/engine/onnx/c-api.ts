@@ -30,7 +30,10 @@ const POSITION = {
   releaseValue: 96,
   releaseSessionOptions: 100,
   addSessionConfigEntry: 130,
+  createAndRegisterAllocator: 144,
   addInitializer: 150,
+  createArenaCfg: 156,
+  releaseArenaCfg: 157,
   createPrepackedWeightsContainer: 166,
   releasePrepackedWeightsContainer: 167,
   createSessionFromArrayWithPrepackedWeights: 169,
@@ -130,7 +133,28 @@ export class OrtCApi {
     this.#run = at("run", runParameters) as RunFunction;
 
     this.#environment = this.#out(at("createEnv", ["int", "str", out]), LOG_ERRORS, "troupe");
-    this.#cpuMemory = this.#out(at("createCpuMemoryInfo", ["int", "int", out]), 0, 0);
+    const memoryInfo = at("createCpuMemoryInfo", ["int", "int", out]);
+    this.#cpuMemory = this.#out(memoryInfo, 0, 0);
+    this.#shareMemory(
+      this.#out(memoryInfo, ARENA_ALLOCATOR, 0),
+      at("createArenaCfg", ["size_t", "int", "int", "int", out]),
+      at("createAndRegisterAllocator", ["void *", "void *", "void *"]),
+      at("releaseArenaCfg", ["void *"], "void"),
+    );
+  }
+
+  /**
+   * One pool of memory for all sessions of the process that say so. The environment is the process's: another thread may
+   * have registered the pool already, which the library answers with an error that changes nothing.
+   */
+  #shareMemory(memory: Pointer, createConfig: Callable, register: Callable, releaseConfig: Callable): void {
+    const config = this.#out(createConfig, 0, -1, -1, -1);
+    try {
+      const status = register(this.#environment, memory, config);
+      if (status !== null) this.#releaseStatus(status);
+    } finally {
+      releaseConfig(config);
+    }
   }
 
   /** A tensor over memory that the caller keeps alive and in place. */
@@ -156,6 +180,7 @@ export class OrtCApi {
   /**
    * @param options.constants values of the model's external tensors, alive until the session is released
    * @param options.packed    keeps what sessions make of shared constants, once for all of them
+   * @param options.ownsMemory what its runs need stays with the session, instead of being left to the next run of any
    */
   createSession(
     model: Uint8Array,
@@ -163,7 +188,13 @@ export class OrtCApi {
       threads,
       constants = [],
       packed = null,
-    }: { threads: number; constants?: readonly SessionConstant[]; packed?: Pointer | null },
+      ownsMemory = false,
+    }: {
+      threads: number;
+      constants?: readonly SessionConstant[];
+      packed?: Pointer | null;
+      ownsMemory?: boolean;
+    },
   ): Pointer {
     const options = this.#out(this.#createSessionOptions);
     try {
@@ -173,6 +204,9 @@ export class OrtCApi {
       this.#check(this.#setInterOpNumThreads(options, 1));
       // Pool threads stop spinning when a run ends: several processes share the cores.
       this.#check(this.#addSessionConfigEntry(options, "session.force_spinning_stop", "1"));
+      if (!ownsMemory) {
+        this.#check(this.#addSessionConfigEntry(options, "session.use_env_allocators", "1"));
+      }
       if (constants.length > 0) {
         const names = constants.map(({ name }) => name);
         const values = constants.map(({ value }) => value);
@@ -236,6 +270,8 @@ function functionAt(address: Pointer, result: string, parameters: ParameterType[
 
 /** OrtLoggingLevel ORT_LOGGING_LEVEL_ERROR */
 const LOG_ERRORS = 3;
+/** OrtAllocatorType OrtArenaAllocator */
+const ARENA_ALLOCATOR = 1;
 
 /** A model's tensor whose values are in the caller's memory. */
 export interface SessionConstant {

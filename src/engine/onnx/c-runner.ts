@@ -33,11 +33,14 @@ export class CRunner implements Runner {
       value: api!.createTensor(frozen[i], dims, ONNX_TYPE_CODE[dtype]),
       memory: frozen[i],
     }));
+    const isPackedForItself = constants.some(({ isShared }) => !isShared);
     if (constants.some(({ isShared }) => isShared)) this.#packed ??= api!.createPackedContainer();
     const session = api!.createSession(model, {
       threads: this.options.threads,
       constants,
       packed: this.#packed,
+      // The session of decoding: packs its weights for every version, and is run so often that its memory is never idle.
+      ownsMemory: isPackedForItself,
     });
     const { leavesCaller = false } = this.options;
     return new CSession(api!, session, graph, constants, leavesCaller || isMainThread);

@@ -26,7 +26,8 @@ export class OnnxExecutable implements Executable {
   /** Those not in use, by last use. */
   readonly #bindings: Binding[] = [];
   readonly #traced: TracedProgram;
-  readonly #model: Uint8Array;
+  /** Until it is loaded for good. */
+  #model: Uint8Array | null;
   #session: Session | null = null;
   /** Which values of which arenas the session was loaded with. */
   #frozenKey = "";
@@ -45,8 +46,13 @@ export class OnnxExecutable implements Executable {
 
   /** Loads the session, unless that takes frozen values, which the first run brings. */
   async load(): Promise<void> {
-    if (this.#traced.frozen.length === 0)
-      this.#session = await this.runner.load(this.#model, this.#traced.graph);
+    const { frozen, graph } = this.#traced;
+    if (frozen.length > 0) return;
+    this.#session = await this.runner.load(this.#model!, graph);
+    // The session has them now, and a run may have many sessions.
+    this.#model = null;
+    graph.nodes = [];
+    graph.initializers = [];
   }
 
   async run(
@@ -94,12 +100,13 @@ export class OnnxExecutable implements Executable {
   /** The session, loaded again when frozen values are not those it was loaded with. */
   async #freshSession(arenas: HostArenas): Promise<Session> {
     const { frozen, graph } = this.#traced;
+    if (frozen.length === 0) return this.#session!;
     const aliases = new Set(frozen.map(({ alias }) => alias));
     const key = [...aliases].map((alias) => `${arenaId(arenas[alias])}@${arenas[alias].revision}`).join();
     if (this.#session === null || key !== this.#frozenKey) {
       await this.dispose(); // first: two copies of the weights need not fit
       const values = frozen.map(({ alias, tensorName, part }) => memoryOf(arenas[alias], tensorName, part));
-      this.#session = await this.runner.load(this.#model, graph, values);
+      this.#session = await this.runner.load(this.#model!, graph, values);
       this.#frozenKey = key;
     }
     return this.#session;
