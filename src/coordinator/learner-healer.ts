@@ -90,6 +90,7 @@ export class LearnerHealer {
               state: await this.stateFrom(effect, source, setup, signal),
               appliedStep: step,
               healId,
+              runShapes: [...setup.runShapes],
             },
           };
     if (this.isOvertaken(effect, setup))

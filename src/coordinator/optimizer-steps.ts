@@ -11,6 +11,7 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerFailure__Output } from "../rpc/generated/troupe/v1/LearnerFailure.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
+import type { RunShape } from "../rpc/generated/troupe/v1/RunShape.js";
 import type { RoundTrained__Output } from "../rpc/generated/troupe/v1/RoundTrained.js";
 import type { StepApplied__Output } from "../rpc/generated/troupe/v1/StepApplied.js";
 import type { StepComputed__Output } from "../rpc/generated/troupe/v1/StepComputed.js";
@@ -43,6 +44,8 @@ export interface StageSetup {
   readonly stage: string;
   readonly models: readonly ModelRef[];
   readonly tokenizer: TokenizerInfo;
+  /** Of program runs; a function of data and config alone, so that a run repeats its bits. */
+  readonly runShapes: readonly RunShape[];
   /**
    * Rebuilds a step's minibatch from its manifest; called again, with the same result, when a step is repeated.
    * @param shardCount into how many micro-shards it is cut: the settings may say another number by now

@@ -3,6 +3,7 @@ import type { Arena, Engine } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import { mapAhead } from "../shared/map-ahead.js";
 import { layPairs, layPpo, laySft, type TokenRun } from "./packed-rows.js";
+import type { RunShape } from "./packing.js";
 import { makeLogprobsProgram, makePairScoresProgram } from "./programs.js";
 import { layOptions, type StageSettings } from "./shard-tasks.js";
 import type { PpoRow, PreferencePair, SftRow, ShardRows } from "./shards.js";
@@ -17,6 +18,7 @@ export interface EvaluationContext {
   readonly settings: StageSettings;
   readonly padId: number;
   readonly microBatchTokens: number;
+  readonly runShapes: readonly RunShape[];
 }
 
 /**

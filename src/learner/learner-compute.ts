@@ -17,6 +17,7 @@ import { mapAhead } from "../shared/map-ahead.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
 import { GradientMemory } from "./gradient-memory.js";
+import type { RunShape } from "./packing.js";
 import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./parameter-round.js";
 import { tasksOf, type ShardDropout, type Denominators, type StageSettings } from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
@@ -30,6 +31,8 @@ export type LearnerSettings = StageSettings & {
   readonly padId: number;
   /** Tokens of one program run, see ./packing. @default 1024 */
   readonly microBatchTokens?: number;
+  /** Of the stage's program runs, see ./run-shapes. @default none: every micro-shard has a shape that suits it */
+  readonly runShapes?: readonly RunShape[];
   /** What gradients compute again instead of keeping it: less memory, more time, the same numbers. @default "none" */
   readonly recompute?: Recompute;
   readonly models: readonly ModelSettings[];
@@ -193,6 +196,7 @@ export class LearnerCompute {
       specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
       padId: settings.padId,
       microBatchTokens: this.microBatchTokens,
+      runShapes: settings.runShapes ?? [],
       recompute: settings.recompute,
       dropout: this.dropoutOf(index),
     });
@@ -307,6 +311,7 @@ export class LearnerCompute {
       settings: this.settings,
       padId: this.settings.padId,
       microBatchTokens: this.microBatchTokens,
+      runShapes: this.settings.runShapes ?? [],
     });
   }
 

@@ -31,13 +31,22 @@ export interface PairShape {
   readonly pairs: number;
 }
 
-export interface LayOptions extends PackingOptions {
+export interface LayOptions extends Omit<PackingOptions, "roundListed"> {
   readonly padId: number;
   readonly contextTokens: number;
 }
 
 /** Listed tokens of a run are rounded up to so many parts of its positions. */
 const TOKEN_PARTS = 4;
+
+/** Of a program over tokens. */
+export function roundTokens(count: number, positions: number): number {
+  const part = positions / TOKEN_PARTS;
+  return Math.max(1, Math.ceil(count / part)) * part;
+}
+
+/** Of a program over pairs: a power of two. */
+export const roundPairs = (count: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, count)));
 
 /** One run over sequences whose tokens are listed. */
 export interface TokenRun {
@@ -97,10 +106,16 @@ interface Sequence {
   readonly indexOf: (t: number) => number;
 }
 
+const countedOf = ({ ids, counted }: Sequence): number =>
+  ids.reduce((sum, _, t) => sum + (counted(t) ? 1 : 0), 0);
+
 function layTokens(sequences: readonly Sequence[], options: LayOptions): TokenRun[] {
-  const lengths = sequences.map(({ ids }) => ids.length);
-  checkLengths(lengths, options.contextTokens);
-  return packRuns(lengths, options).map((run): TokenRun => {
+  const items = sequences.map((one) => ({ length: one.ids.length, listed: countedOf(one) }));
+  checkLengths(
+    items.map(({ length }) => length),
+    options.contextTokens,
+  );
+  return packRuns(items, { ...options, roundListed: roundTokens }).map((run): TokenRun => {
     const grid = new Grid(run.rows, run.length, options.padId);
     const at: number[] = [];
     const labels: number[] = [];
@@ -115,8 +130,7 @@ function layTokens(sequences: readonly Sequence[], options: LayOptions): TokenRu
         sources.push({ item, index: indexOf(t) });
       }
     }
-    const part = (run.rows * run.length) / TOKEN_PARTS;
-    const tokens = Math.max(1, Math.ceil(at.length / part)) * part;
+    const tokens = run.listed;
     const padded = (values: readonly number[]) => {
       const array = new Int32Array(tokens);
       array.set(values);
@@ -167,20 +181,23 @@ export function layPairs(
 ): PairRun[] {
   const widths = pairs.map(lengthOf.reward);
   checkLengths(widths, options.contextTokens);
-  const budgetTokens = Math.max(1, Math.floor(options.budgetTokens / 2));
-  return packRuns(widths, { ...options, budgetTokens }).map((run) =>
+  const budgetTokens = pairBudget(options.budgetTokens);
+  const items = widths.map((length) => ({ length, listed: 1 }));
+  return packRuns(items, { ...options, budgetTokens, roundListed: roundPairs }).map((run) =>
     layPairRun(pairs, run, options.padId, endId),
   );
 }
 
+/** Tokens of a run's chosen answers: the rejected ones take as many. */
+export const pairBudget = (budgetTokens: number): number => Math.max(1, Math.floor(budgetTokens / 2));
+
 function layPairRun(
   pairs: readonly PreferencePair[],
-  { rows, length, places }: PackedRun,
+  { rows, length, listed, places }: PackedRun,
   padId: number,
   endId: number | null,
 ): PairRun {
   const grid = new Grid(2 * rows, length, padId);
-  const listed = 2 ** Math.ceil(Math.log2(Math.max(1, places.length)));
   const chosenAt = new Int32Array(listed);
   const rejectedAt = new Int32Array(listed);
   const pairMask = new Float32Array(listed).fill(1, 0, places.length);

@@ -13,6 +13,8 @@ import {
   type GradientProgram,
   type RewardLossKind,
 } from "./programs.js";
+import type { RunShape } from "./packing.js";
+import { layCosts } from "./run-shapes.js";
 import { columnOf, layPairs, layPpo, laySft, type LayOptions } from "./packed-rows.js";
 import { denominatorOf, type PpoRow, type SftRow, type ShardRows } from "./shards.js";
 
@@ -59,6 +61,8 @@ export interface TaskContext {
   readonly padId: number;
   /** Tokens of one program run; a larger micro-shard takes several, in order. */
   readonly microBatchTokens: number;
+  /** Of the runs; none: each micro-shard has a shape that suits it. */
+  readonly runShapes: readonly RunShape[];
   /** What gradients compute again instead of keeping it. @default "none" */
   readonly recompute?: Recompute;
   readonly denominators: Denominators;
@@ -206,9 +210,15 @@ function ppoTasks(
 }
 
 export const layOptions = (
-  { hidden, contextTokens }: ModelSpec,
-  { padId, microBatchTokens }: Pick<TaskContext, "padId" | "microBatchTokens">,
-): LayOptions => ({ hidden, contextTokens, padId, budgetTokens: microBatchTokens });
+  spec: ModelSpec,
+  { padId, microBatchTokens, runShapes }: Pick<TaskContext, "padId" | "microBatchTokens" | "runShapes">,
+): LayOptions => ({
+  ...layCosts(spec),
+  contextTokens: spec.contextTokens,
+  padId,
+  budgetTokens: microBatchTokens,
+  shapes: runShapes,
+});
 
 function specOf(role: string, { specs, settings }: TaskContext): ModelSpec {
   const spec = specs.get(role);

@@ -16,6 +16,7 @@ export function stageSettings(message: SetupStage__Output, config: Config) {
   const common = {
     engine: engineSettings(config),
     padId: message.tokenizer?.padId ?? 0,
+    runShapes: message.runShapes.map(({ rows, length, listed }) => ({ rows, length, listed })),
     lora: config.model.lora,
     wire: cluster.wire,
     microBatchTokens: config.engine.microBatchTokens,

@@ -11,6 +11,7 @@ import { PpoSchedule } from "./ppo-schedule.js";
 import { PpoTroupe } from "./ppo-troupe.js";
 import { ProximalPolicy } from "./proximal-policy.js";
 import type { RunContext } from "./run-context.js";
+import { ppoShapes } from "./run-shapes.js";
 
 export interface PpoResult {
   readonly before: PolicyEvaluation;
@@ -35,8 +36,10 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     score: true,
     stops: run.stops,
   };
+  const runShapes = await ppoShapes(run, models);
   learners.startStage({
     stage: "ppo",
+    runShapes,
     models: versions.trained,
     tokenizer: run.tokens,
     materialize: (...manifest) => minibatches.materialize(...manifest),

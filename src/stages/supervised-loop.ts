@@ -4,10 +4,13 @@ import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
 import type { StepInputs, StepRequest } from "../coordinator/optimizer-steps.js";
 import { roundRequest } from "../coordinator/round-manifest.js";
 import type { OptimizerConfig } from "../config/schema.js";
+import type { RunShape } from "../learner/packing.js";
+import { packablesOf } from "../learner/run-shapes.js";
 import { learningRateAt } from "../rl/schedule.js";
 import type { MicroShard, ShardRows } from "../rpc/codec/shard.js";
 import { cutMicroShards, shardCountOf } from "./micro-shards.js";
 import type { RunContext } from "./run-context.js";
+import { shapesOfStage, SAMPLED_SHARDS } from "./run-shapes.js";
 
 /** sft and reward checkpoints are counted in steps; one "iteration" of the checkpoint interval is this many. */
 const STEPS_PER_CHECKPOINT_UNIT = 100;
@@ -51,8 +54,10 @@ export async function runSupervisedStage<Row>(
   const { stage: name } = stage;
   const startedMs = performance.now();
   const steps = new SupervisedSteps(run, stage);
+  const runShapes = await steps.runShapes();
   learners.startStage({
     stage: name,
+    runShapes,
     models: [{ ...stage.model, role: "model", head: stage.head }],
     tokenizer: run.tokens,
     checkpointState: (checkpointId) => checkpointer.stateOf(checkpointId),
@@ -135,6 +140,23 @@ class SupervisedSteps<Row> {
       ptxDenominator: 0,
       learningRates: { model: this.learningRate(optimizerStep) },
     };
+  }
+
+  /** Shapes of program runs that suit minibatches from all over the first epoch, and what is held out. */
+  runShapes(): Promise<RunShape[]> {
+    const { stage, run } = this;
+    const count = Math.min(this.stepsPerEpoch, Math.ceil(SAMPLED_SHARDS / this.shardCount));
+    const trained = Array.from({ length: count }, (_, i) =>
+      this.inputsOf(1 + Math.floor((i * this.stepsPerEpoch) / count), this.shardCount),
+    ).flatMap(({ shards }) => shards.map(({ rows }) => rows));
+    const heldOut = groupsOf(stage.heldOut, EVAL_ROWS_PER_SHARD).map(stage.wrap);
+    const longest = [...stage.rows, ...stage.heldOut].reduce(
+      (most, row) => Math.max(most, stage.lengthOf(row)),
+      1,
+    );
+    const model = { ...stage.model, head: stage.head };
+    const sample = [...trained, ...heldOut.slice(0, SAMPLED_SHARDS)].map(packablesOf);
+    return shapesOfStage(run.config, stage.stage, model, sample, longest);
   }
 
   /** @param optimizerStep from 1 */

@@ -1,5 +1,11 @@
 /** A learner's optimizer step in stage sft: gradients of its micro-shards, clip, AdamW. */
 import { LearnerCompute } from "../../learner/learner-compute.js";
+import { roundTokens } from "../../learner/packed-rows.js";
+import type { RunShape } from "../../learner/packing.js";
+import { choosingRunShapes, layCosts } from "../../learner/run-shapes.js";
+import { parseModelConfig } from "../../models/model-spec.js";
+import { streamOf, uniformAt } from "../../shared/rng.js";
+import { atOnce } from "../../shared/steps.js";
 import { cutMicroShards } from "../../stages/micro-shards.js";
 import { BENCH_OPTIMIZER, benchConfigJson, benchIds, shardsFor } from "./bench-model.js";
 import type { ModelShape, Side } from "./side.js";
@@ -14,19 +20,41 @@ export interface TrainStepConfig extends ModelShape {
   readonly shards?: number;
 }
 
+const MICRO_BATCH_TOKENS = 1024;
+
+/** As a stage chooses them whose rows have these lengths, in any minibatch. */
+function runShapesFor(lengths: readonly number[], shards: number, shape: ModelShape): RunShape[] {
+  const stream = streamOf("run shapes");
+  const minibatches = Array.from({ length: 32 }, (_, batch) => {
+    const drawn = lengths.map((_, i) => {
+      const length = lengths[Math.floor(lengths.length * uniformAt(1, stream, batch * lengths.length + i))];
+      return { length, listed: length - 1 };
+    });
+    return cutMicroShards(drawn, shards, ({ length }) => length);
+  });
+  const costs = layCosts(parseModelConfig(JSON.parse(benchConfigJson(shape, "lm")), "lm"));
+  return atOnce(
+    choosingRunShapes(minibatches.flat(), Math.max(...lengths), {
+      ...{ ...costs, budgetTokens: MICRO_BATCH_TOKENS, roundListed: roundTokens },
+    }),
+  );
+}
+
 export async function open(config: TrainStepConfig): Promise<Side> {
   const { batch, length, vocabulary, threads, shards = shardsFor(config.threads, config.batch) } = config;
+  const lengths = config.lengths ?? new Array<number>(batch).fill(length);
   const compute = await LearnerCompute.open({
     stage: "sft",
     hyper: {},
     engine: { name: "onnx", threads },
     padId: 1,
+    microBatchTokens: MICRO_BATCH_TOKENS,
+    runShapes: runShapesFor(lengths, shards, config),
     models: [
       { role: "model", hfConfigJson: benchConfigJson(config, "lm"), head: "lm", file: null, initSeed: 1 },
     ],
     optimizers: { model: BENCH_OPTIMIZER },
   });
-  const lengths = config.lengths ?? new Array<number>(batch).fill(length);
   const rows = lengths.map((tokens, i) => ({
     ids: benchIds(tokens, vocabulary, i + 1),
     lossMask: new Uint8Array(tokens).fill(1),

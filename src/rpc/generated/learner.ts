@@ -29,6 +29,7 @@ import type { PublishState as _troupe_v1_PublishState, PublishState__Output as _
 import type { Reducer as _troupe_v1_Reducer, Reducer__Output as _troupe_v1_Reducer__Output } from './troupe/v1/Reducer.js';
 import type { RoundPart as _troupe_v1_RoundPart, RoundPart__Output as _troupe_v1_RoundPart__Output } from './troupe/v1/RoundPart.js';
 import type { RoundTrained as _troupe_v1_RoundTrained, RoundTrained__Output as _troupe_v1_RoundTrained__Output } from './troupe/v1/RoundTrained.js';
+import type { RunShape as _troupe_v1_RunShape, RunShape__Output as _troupe_v1_RunShape__Output } from './troupe/v1/RunShape.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
 import type { SetupDone as _troupe_v1_SetupDone, SetupDone__Output as _troupe_v1_SetupDone__Output } from './troupe/v1/SetupDone.js';
 import type { SetupStage as _troupe_v1_SetupStage, SetupStage__Output as _troupe_v1_SetupStage__Output } from './troupe/v1/SetupStage.js';
@@ -90,6 +91,7 @@ export interface ProtoGrpcType {
       Role: EnumTypeDefinition
       RoundPart: MessageTypeDefinition<_troupe_v1_RoundPart, _troupe_v1_RoundPart__Output>
       RoundTrained: MessageTypeDefinition<_troupe_v1_RoundTrained, _troupe_v1_RoundTrained__Output>
+      RunShape: MessageTypeDefinition<_troupe_v1_RunShape, _troupe_v1_RunShape__Output>
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
       SetupDone: MessageTypeDefinition<_troupe_v1_SetupDone, _troupe_v1_SetupDone__Output>
       SetupStage: MessageTypeDefinition<_troupe_v1_SetupStage, _troupe_v1_SetupStage__Output>

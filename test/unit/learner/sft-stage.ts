@@ -12,6 +12,7 @@ export const setup: StageSetup = {
   stage: "sft",
   models: [{ role: model.role, hfConfigJson: model.hfConfigJson, head: "lm", initSeed: model.initSeed }],
   tokenizer: { vocabularySize: VOCABULARY, eosIds: [0], padId: PAD },
+  runShapes: [{ rows: 2, length: 32, listed: 64 }],
   materialize: () =>
     Promise.resolve({
       shards: shardsOf(rows, SHARDS),

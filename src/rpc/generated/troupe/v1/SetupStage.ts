@@ -3,6 +3,7 @@
 import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_ModelRef__Output } from '../../troupe/v1/ModelRef.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from '../../troupe/v1/TokenizerInfo.js';
 import type { ArtifactRef as _troupe_v1_ArtifactRef, ArtifactRef__Output as _troupe_v1_ArtifactRef__Output } from '../../troupe/v1/ArtifactRef.js';
+import type { RunShape as _troupe_v1_RunShape, RunShape__Output as _troupe_v1_RunShape__Output } from '../../troupe/v1/RunShape.js';
 
 /**
  * Load models and optimizer settings of a stage.
@@ -20,6 +21,10 @@ export interface SetupStage {
    */
   'appliedStep'?: (number);
   'healId'?: (number);
+  /**
+   * Of program runs, the same for every learner; none: each micro-shard has a shape that suits it.
+   */
+  'runShapes'?: (_troupe_v1_RunShape)[];
 }
 
 /**
@@ -38,4 +43,8 @@ export interface SetupStage__Output {
    */
   'appliedStep': (number);
   'healId': (number);
+  /**
+   * Of program runs, the same for every learner; none: each micro-shard has a shape that suits it.
+   */
+  'runShapes': (_troupe_v1_RunShape__Output)[];
 }
