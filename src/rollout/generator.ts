@@ -12,10 +12,8 @@ import { logitRow } from "./logit-row.js";
 import { TokenSampler, type SamplingOptions } from "./sampling.js";
 import { StopDetector } from "./stop-strings.js";
 import { Sequence } from "./sequence.js";
-import { bucketOf } from "./token-buckets.js";
+import { bucketOf, promptStep } from "./token-buckets.js";
 
-/** Prompts are padded to a multiple of this many tokens. */
-const PROMPT_BUCKET = 16;
 const DEFAULT_SLOTS = 16;
 /** More of them would only take more memory: matrix products are at their fastest by then. */
 export const MAX_SLOTS = 64;
@@ -262,7 +260,8 @@ export class Generator {
   }
 
   private promptBucket({ promptIds }: Sequence): number {
-    return bucketOf(promptIds.length, PROMPT_BUCKET, this.shape.slotTokens);
+    const { slotTokens } = this.shape;
+    return bucketOf(promptIds.length, promptStep(slotTokens), slotTokens);
   }
 
   private start({ key, promptIds }: GenerationPrompt, sampling: SamplingOptions): Sequence {

@@ -68,7 +68,7 @@ export class RolloutCompute {
     readonly description: string,
     private readonly settings: RolloutSettings,
   ) {
-    this.scorer = new Scorer(engine);
+    this.scorer = new Scorer(engine, settings.maxSequenceTokens);
     this.weights = new ReplicaWeights(engine, settings.models, settings.frozenWeights);
   }
 

@@ -11,7 +11,7 @@ import {
   listedOf,
   PASS_TOKENS,
   rowsOfPass,
-  SEQUENCE_BUCKET,
+  sequenceStep,
   type RowGroup,
   type RowShape,
 } from "./token-buckets.js";
@@ -65,9 +65,13 @@ const ofLastToken: Pick<Reading, "of" | "listed"> = {
  * other.
  */
 export class Scorer {
-  /** @param passTokens tokens of one forward pass, padding included; a longer sequence has a pass of its own */
+  /**
+   * @param longest    tokens that a sequence may have; part of the compiled shapes: keep it equal wherever the same bits are wanted
+   * @param passTokens tokens of one forward pass, padding included; a longer sequence has a pass of its own
+   */
   constructor(
     private readonly engine: Engine,
+    private readonly longest = Infinity,
     private readonly passTokens = PASS_TOKENS,
   ) {}
 
@@ -115,14 +119,15 @@ export class Scorer {
   ): Promise<Float32Array[]> {
     const { spec, params, base } = replica;
     const arenas: Readonly<Record<string, Arena>> = base === undefined ? { params } : { params, base };
-    const limit = spec.contextTokens;
+    const limit = Math.min(spec.contextTokens, this.longest);
+    const step = sequenceStep(limit);
     const shapes = sequences.map((sequence): RowShape => {
       const length = lengthOf(sequence);
       if (length > limit)
         throw dataError(
-          `${reading.what}: a sequence of ${length} tokens exceeds the model's context of ${limit}`,
+          `${reading.what}: a sequence of ${length} tokens exceeds ${limit}, the model's context or what prompt and answer may have`,
         );
-      const tokens = bucketOf(length, SEQUENCE_BUCKET, limit);
+      const tokens = bucketOf(length, step, limit);
       return { tokens, listed: reading.listed(reading.of(sequence).count, tokens) };
     });
     const results = new Array<Float32Array>(sequences.length);

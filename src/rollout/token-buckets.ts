@@ -1,6 +1,19 @@
 /** Tokens of a scoring pass: enough for full-speed matrix products, and few enough to waste little on a short group. */
 export const PASS_TOKENS = 256;
 
+/** Lengths that programs are compiled for, whatever the longest is. */
+const MOST_LENGTHS = 8;
+/** Tokens between two of them at least. */
+const LEAST_STEP = 16;
+
+/**
+ * Tokens from one bucket to the next: sequences of up to `longest` tokens get one of at most eight lengths.
+ * @param least smaller steps would save too little to be worth their programs
+ */
+export function bucketStep(longest: number, least: number): number {
+  return Math.max(least, LEAST_STEP * Math.ceil(longest / MOST_LENGTHS / LEAST_STEP));
+}
+
 /**
  * Sequences are padded to a multiple of a bucket, so that a handful of compiled programs serves every length. The
  * bucket follows from the sequence's own length only: which program runs it, and so the bits of its numbers, do not
@@ -10,10 +23,12 @@ export function bucketOf(tokens: number, bucket: number, limit: number): number 
   return Math.min(Math.ceil(tokens / bucket) * bucket, limit);
 }
 
-/** Sequences are padded to a multiple of this many tokens. */
-export const SEQUENCE_BUCKET = 32;
+/** Sequences to be scored are padded to a multiple of so many tokens. */
+export const sequenceStep = (longest: number): number => bucketStep(longest, 32);
+/** Prompts that are read into a cache of `slotTokens` a slot: about half of them are the answer's. */
+export const promptStep = (slotTokens: number): number => bucketStep(slotTokens / 2, 16);
 /** The positions read of a row are rounded up to so many parts of it. */
-const LISTED_PARTS = 4;
+const LISTED_PARTS = 2;
 
 /** Positions read of a row of `tokens` where an answer has `count`. */
 export const listedOf = (count: number, tokens: number): number =>
@@ -65,8 +80,9 @@ export function scoringRows(
   tokens: number,
   answer: number,
 ): { readonly rows: number; readonly tokens: number; readonly listed: readonly number[] }[] {
-  return Array.from({ length: Math.ceil(tokens / SEQUENCE_BUCKET) }, (_, i) => {
-    const length = Math.min((i + 1) * SEQUENCE_BUCKET, tokens);
+  const step = sequenceStep(tokens);
+  return Array.from({ length: Math.ceil(tokens / step) }, (_, i) => {
+    const length = Math.min((i + 1) * step, tokens);
     const parts = Math.ceil((Math.min(answer, length) * LISTED_PARTS) / length);
     const listed = Array.from({ length: parts }, (_, part) =>
       listedOf(((part + 1) * length) / LISTED_PARTS, length),

@@ -70,7 +70,7 @@ describe("scorer", () => {
   it("bits do not depend on how many passes run side by side", async () => {
     const scoresWith = async (threads: number) => {
       const onnx = await createOnnxEngine({ threads });
-      const scorer = new Scorer(onnx, 64);
+      const scorer = new Scorer(onnx, Infinity, 64);
       const logprobs = await scorer.logprobs(
         { spec: lm, params: tinyArena(onnx, lm, 3) },
         [...sequences, ...sequences],
@@ -85,7 +85,7 @@ describe("scorer", () => {
   it("refuses a sequence longer than the context", async () => {
     const long = { promptIds: new Int32Array(60), responseIds: new Int32Array(5) };
     await expect(new Scorer(engine).values({ spec: scalar, params: judge }, [long])).rejects.toThrow(
-      /a sequence of 65 tokens exceeds the model's context of 64/,
+      /a sequence of 65 tokens exceeds 64, the model's context/,
     );
   });
 
