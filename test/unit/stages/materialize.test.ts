@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { configSchema } from "../../../src/config/schema.js";
 import type { StageSetup } from "../../../src/coordinator/optimizer-steps.js";
+import { freshGpt2Spec, toHfConfig } from "../../../src/models/model-spec.js";
 import type { Experience } from "../../../src/rl/types.js";
 import { PpoMinibatches } from "../../../src/stages/ppo-minibatches.js";
 import type { PpoSchedule } from "../../../src/stages/ppo-schedule.js";
@@ -10,6 +11,11 @@ import type { RunContext } from "../../../src/stages/run-context.js";
 import { runSupervisedStage, type SupervisedStage } from "../../../src/stages/supervised-loop.js";
 
 const config = configSchema.parse({ data: { path: "rows.jsonl" }, cluster: { microShards: 8 } });
+
+const spec = freshGpt2Spec({
+  ...{ head: "lm", layers: 1, hidden: 8, heads: 1, contextTokens: 8, vocabularySize: 8 },
+  ...{ eosTokenId: 0, padTokenId: 1 },
+});
 
 const experiences = Array.from({ length: 16 }, (_, i) => ({
   experienceId: `0/${i}/0`,
@@ -49,10 +55,13 @@ it("a supervised minibatch is cut into the micro-shards of its manifest, all of 
   const stage = {
     ...{ stage: "sft", rows, heldOut: [], epochs: 1, batchSize: 16, optimizer: config.sft.optimizer },
     ...{
-      model: {},
+      model: { hfConfigJson: JSON.stringify(toHfConfig(spec)) },
       head: "lm",
       lengthOf: () => 1,
-      wrap: (part: readonly number[]) => ({ part }),
+      wrap: (part: readonly number[]) => ({
+        ...{ kind: "sft", part },
+        rows: part.map(() => ({ ids: Int32Array.of(1), lossMask: Uint8Array.of(0) })),
+      }),
       denominatorOf: () => 1,
     },
   } as unknown as SupervisedStage<number>;
