@@ -22,6 +22,9 @@ type Handler<T extends EffectType> = (effect: EffectOf<T>) => void;
 /** How late a deadline may be noticed; the shortest are seconds. */
 const SCHEDULE_MS = 10;
 
+/** Effects are carried out for so long at a stretch: an event that gives thousands of workers a task has thousands. */
+const STRETCH_MS = 8;
+
 /** Experiences as they came over the wire, by id. */
 export type Payloads = ReadonlyMap<ExperienceId, Uint8Array>;
 
@@ -123,8 +126,14 @@ export class CoreHost {
           await this.log.append(records);
           this.onAppended(performance.now() - startedMs);
         }
+        let stretchMs = performance.now();
         for (const { effects, done } of batches) {
-          for (const effect of effects) this.execute(effect);
+          for (const effect of effects) {
+            this.execute(effect);
+            if (performance.now() - stretchMs < STRETCH_MS) continue;
+            await new Promise(setImmediate);
+            stretchMs = performance.now();
+          }
           done?.();
         }
       }
