@@ -10,7 +10,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { Channel, type ChannelOptions } from "@grpc/grpc-js";
+import { Channel, status, type ChannelOptions, type ServiceError } from "@grpc/grpc-js";
 import { configSchema, type Config } from "../config/schema.js";
 import type { Logger } from "../observability/logger.js";
 import { CONTROL_DEADLINE_MS, RECONNECT_BUDGET_MS, deadlineIn } from "../rpc/deadlines.js";
@@ -236,8 +236,12 @@ async function register(
       const doing = `joining the coordinator at ${reach.address ?? options.coordinator}`;
       const error = fromServiceError(cause, doing);
       if (!isRetryable(error)) throw error;
+      // A coordinator that is busy speaks the same as before: asking it that too would only add to its work.
+      const isBusy = (cause as Partial<ServiceError>).code === status.DEADLINE_EXCEEDED;
       const refused =
-        reach.address === undefined ? undefined : await explainTlsFailure(reach.address, options.access.tls);
+        reach.address === undefined || isBusy
+          ? undefined
+          : await explainTlsFailure(reach.address, options.access.tls);
       if (refused !== undefined) throw refused;
       // A process that was stopped for a minute has not waited a minute: only what an attempt may take counts.
       waitedMs += Math.min(performance.now() - startedMs, reach.patienceMs) + delayMs;
@@ -248,10 +252,13 @@ async function register(
           `no coordinator answered at ${options.coordinator} for ${RECONNECT_BUDGET_MS / 1000} s (${reason}); start it, or give the address it listens at (grpcAddress in coordinator.json of its run directory)`,
         );
       }
-      await sleep(delayMs, options.signal);
+      await sleep(spread(delayMs), options.signal);
     }
   }
 }
+
+/** A fleet whose coordinator came back must not knock as one. */
+const spread = (delayMs: number): number => delayMs * (0.5 + Math.random());
 
 /** How a session ended: for good (drained or told to stop), with the stream, or in silence. */
 type SessionEnd = "over" | "broken" | "silent";
