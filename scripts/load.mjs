@@ -75,15 +75,22 @@ const plan = values.growth
   : [[numbers.rollouts, numbers.learners]];
 
 const results = [];
+let isWhole = true;
 for (const [rollouts, learners] of plan) {
-  const result = await measureLoad(optionsOf(rollouts, learners), {
-    onNote: (text) => console.error(text),
-    runDir: values["run-dir"],
-    nodeFlags: values.profile === undefined ? [] : ["--cpu-prof", "--cpu-prof-dir", values.profile],
-  });
-  results.push(result);
-  if (values.growth) console.error(rowOfLoad(result));
+  try {
+    const result = await measureLoad(optionsOf(rollouts, learners), {
+      onNote: (text) => console.error(text),
+      runDir: values["run-dir"],
+      nodeFlags: values.profile === undefined ? [] : ["--cpu-prof", "--cpu-prof-dir", values.profile],
+    });
+    results.push(result);
+    if (values.growth) console.error(rowOfLoad(result));
+  } catch (error) {
+    isWhole = false;
+    console.error(`${rollouts} rollouts, ${learners} learners: ${error.message}`);
+  }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
 }
 console.log(tableOfLoads(results));
-if (!values.growth) console.log(JSON.stringify(results[0], null, 2));
+if (!values.growth && results.length > 0) console.log(JSON.stringify(results[0], null, 2));
+process.exit(isWhole ? 0 : 1);

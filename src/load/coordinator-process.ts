@@ -85,16 +85,15 @@ export class CoordinatorProcess {
     return (await this.metrics()).get("process_resident_memory_bytes") ?? NaN;
   }
 
+  /** Records and the experiences beside them. */
   async journalBytes(): Promise<number> {
     const folder = join(this.runDir, "journal");
+    const names = await readdir(folder, { recursive: true }).catch(() => []);
     const sizes = await Promise.all(
-      (await readdir(folder).catch(() => [])).map(
-        (name) =>
-          stat(join(folder, name)).then(
-            ({ size }) => size,
-            () => 0,
-          ), // compacted away meanwhile
-      ),
+      names.map(async (name) => {
+        const found = await stat(join(folder, name)).catch(() => undefined); // compacted away meanwhile
+        return found?.isFile() === true ? found.size : 0;
+      }),
     );
     return sizes.reduce((sum, size) => sum + size, 0);
   }

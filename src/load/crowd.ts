@@ -9,7 +9,8 @@ import { LearnerState } from "../learner/learner-state.js";
 import { createLogger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
 import { RolloutSession, type RolloutState } from "../rollout/rollout-session.js";
-import { sleep } from "../shared/abort.js";
+import { makeDeferred } from "../shared/abort.js";
+import { errorCodeOf } from "../shared/errors.js";
 import { serveCoordinator, type LinkOptions, type Session } from "../worker/coordinator-link.js";
 import { fakeLearnerCompute, fakeRolloutCompute } from "./fake-compute.js";
 import { flood } from "./flooder.js";
@@ -25,14 +26,23 @@ export interface CrowdOptions extends LoadOptions {
   readonly firstFlooder: number;
 }
 
-/** Time between two joins: registrations of thousands must not be what is measured. */
-const JOIN_GAP_MS = 2;
+/** Joins under way at a time: a storm of thousands would be what is measured. */
+const MOST_JOINING = 32;
 
-/** Plays the workers until `signal` aborts. @param onHeartbeat told every heartbeat's round trip */
+/** What happens to the workers of a crowd. */
+export interface CrowdHooks {
+  readonly onHeartbeat: (roundTripMs: number) => void;
+  /** A worker has joined for the first time. */
+  readonly onJoined: () => void;
+  /** A worker found no coordinator for as long as workers wait, and starts again, as a supervisor would have it do. */
+  readonly onGaveUp: () => void;
+}
+
+/** Plays the workers until `signal` aborts. */
 export async function playCrowd(
   options: CrowdOptions,
   signal: AbortSignal,
-  onHeartbeat: (role: WorkerRole, roundTripMs: number) => void,
+  { onHeartbeat, onJoined, onGaveUp }: CrowdHooks,
 ): Promise<void> {
   setMaxListeners(0, signal); // every worker listens
   const scratchDir = await mkdtemp(join(tmpdir(), "troupe-load-"));
@@ -43,7 +53,8 @@ export async function playCrowd(
   const rolloutCompute = fakeRolloutCompute(responseTokens, options.taskMs);
   const learnerCompute = fakeLearnerCompute(options.gradientElements, options.stepMs);
 
-  const play = (role: WorkerRole, number: number, isFlooder = false) => {
+  /** @param whenJoined called once */
+  const play = async (role: WorkerRole, number: number, whenJoined: () => void, isFlooder = false) => {
     const workerId = `${isFlooder ? "flooder" : role}-${number}`;
     const link: LinkOptions = {
       role,
@@ -56,7 +67,7 @@ export async function playCrowd(
       signal,
       holdings: () => (role === "learner" ? learner.holdings() : { policyVersion: rollout.policyVersion }),
       onOtherRun: () => undefined,
-      onHeartbeat: (roundTripMs) => onHeartbeat(role, roundTripMs),
+      onHeartbeat,
       onReconnect: () => logger.error({ worker_id: workerId }, "joined again"),
     };
     const rollout: RolloutState = {
@@ -66,22 +77,44 @@ export async function playCrowd(
       policyVersion: undefined,
     };
     const learner = new LearnerState(learnerCompute as LearnerState["compute"], scratchDir);
+    let isNew = true;
     const perform = async (session: Session) => {
+      if (isNew) {
+        isNew = false;
+        onJoined();
+        whenJoined();
+      }
       if (isFlooder) return flood(session, responseTokens, options.floodPerSecond);
       if (role === "rollout")
         return new RolloutSession(rollout, session, { logger, metrics: rolloutMetrics }).run();
       return (await LearnerSession.start(learner, session, { logger, metrics: learnerMetrics })).run();
     };
-    return serveCoordinator(link, perform);
+    while (!signal.aborted) {
+      try {
+        return await serveCoordinator(link, perform);
+      } catch (error) {
+        if (errorCodeOf(error) !== "UNREACHABLE") throw error;
+        onGaveUp();
+      }
+    }
   };
 
+  const parts = [
+    ...range(options.learners).map((i) => ["learner", options.firstLearner + i, false] as const),
+    ...range(options.flooders).map((i) => ["rollout", options.firstFlooder + i, true] as const),
+    ...range(options.rollouts).map((i) => ["rollout", options.firstRollout + i, false] as const),
+  ];
   const playing: Promise<void>[] = [];
+  const joining = new Set<Promise<void>>();
   try {
-    for (let i = 0; i < options.learners; i++) playing.push(play("learner", options.firstLearner + i));
-    for (let i = 0; i < options.flooders; i++) playing.push(play("rollout", options.firstFlooder + i, true));
-    for (let i = 0; i < options.rollouts && !signal.aborted; i++) {
-      playing.push(play("rollout", options.firstRollout + i));
-      await sleep(JOIN_GAP_MS, signal);
+    for (const [role, number, isFlooder] of parts) {
+      while (joining.size >= MOST_JOINING) await Promise.race(joining);
+      if (signal.aborted) break;
+      const joined = makeDeferred<void>();
+      joining.add(joined.promise);
+      void joined.promise.then(() => joining.delete(joined.promise));
+      // Who ends before it has joined is not waited for either; why it did is told below.
+      playing.push(play(role, number, joined.resolve, isFlooder).finally(joined.resolve));
     }
     await Promise.all(playing);
   } finally {
@@ -89,3 +122,5 @@ export async function playCrowd(
     await rm(scratchDir, { recursive: true, force: true });
   }
 }
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);

@@ -27,7 +27,9 @@ export function fakeRolloutCompute(responseTokens: number, taskMs: number): Fake
   return {
     async run(name, argument) {
       if (name !== "perform") return undefined;
+      // Never without a turn of the loop: a thousand of them in one process must not keep its sockets waiting.
       if (taskMs > 0) await sleep(taskMs);
+      else await new Promise(setImmediate);
       const { prompts, policyVersion } = argument as RolloutTask;
       const rollouts = prompts.map((prompt): ScoredRollout => ({
         ...prompt,

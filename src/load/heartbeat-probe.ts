@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { deadlineIn } from "../rpc/deadlines.js";
 import { PROTOCOL_VERSION } from "../rpc/load-proto.js";
+import type { HeartbeatReply__Output } from "../rpc/generated/troupe/v1/HeartbeatReply.js";
 import type { RegisterReply__Output } from "../rpc/generated/troupe/v1/RegisterReply.js";
 import { sleep } from "../shared/abort.js";
 import { openClients, type Clients } from "../worker/coordinator-link.js";
@@ -23,23 +24,7 @@ export class HeartbeatProbe {
   static async start(address: string, token: string): Promise<HeartbeatProbe> {
     const clients = openClients(address, { token });
     const probe = new HeartbeatProbe(clients);
-    const reply = await new Promise<RegisterReply__Output>((resolve, reject) =>
-      clients.membership.register(
-        {
-          role: "ROLE_ROLLOUT",
-          workerId: "probe",
-          host: "probe",
-          pid: process.pid,
-          metricsAddress: "127.0.0.1:1",
-          protocolVersion: PROTOCOL_VERSION,
-          requestId: randomUUID(),
-          position: null,
-        },
-        { deadline: deadlineIn(PATIENCE_MS) },
-        (error, answer) => (error ? reject(error) : resolve(answer as RegisterReply__Output)),
-      ),
-    );
-    probe.beating = probe.beat(reply);
+    probe.beating = probe.beat(await probe.register());
     return probe;
   }
 
@@ -55,19 +40,41 @@ export class HeartbeatProbe {
     for (const client of Object.values(this.clients)) (client as { close(): void }).close();
   }
 
+  private register(): Promise<RegisterReply__Output> {
+    return new Promise((resolve, reject) =>
+      this.clients.membership.register(
+        {
+          role: "ROLE_ROLLOUT",
+          workerId: "probe",
+          host: "probe",
+          pid: process.pid,
+          metricsAddress: "127.0.0.1:1",
+          protocolVersion: PROTOCOL_VERSION,
+          requestId: randomUUID(),
+          position: null,
+        },
+        { deadline: deadlineIn(PATIENCE_MS) },
+        (error, answer) => (error ? reject(error) : resolve(answer as RegisterReply__Output)),
+      ),
+    );
+  }
+
   private async beat({ sender }: RegisterReply__Output): Promise<void> {
     const { signal } = this.stopping;
+    let known = sender;
     while (!signal.aborted) {
       const sentMs = performance.now();
-      const isAnswered = await new Promise<boolean>((resolve) =>
+      const answer = await new Promise<HeartbeatReply__Output | null>((resolve) =>
         this.clients.membership.heartbeat(
-          { sender, progress: 0 },
+          { sender: known, progress: 0 },
           { deadline: deadlineIn(PATIENCE_MS) },
-          (error) => resolve(error === null),
+          (error, reply) => resolve(error === null ? (reply as HeartbeatReply__Output) : null),
         ),
       );
       // One that was never answered counts as long as it took to find out.
-      if (isAnswered || !signal.aborted) this.roundTrips.push(performance.now() - sentMs);
+      if (answer !== null || !signal.aborted) this.roundTrips.push(performance.now() - sentMs);
+      // Refusals are no heartbeats: who was given up joins again.
+      if (answer?.directive === "REGISTER_AGAIN" && !signal.aborted) known = (await this.register()).sender;
       await sleep(EVERY_MS, signal);
     }
   }

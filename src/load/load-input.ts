@@ -11,6 +11,8 @@ import { microShardsFor, responseTokensFor, type LoadOptions } from "./load-opti
 /** Of the data set, at least; and for every micro-shard, so that a batch has a row for each. */
 const ROWS = 144;
 const ROWS_PER_SHARD = 9;
+/** Thousands of workers on a few cores take their time; a task that is taken back is not what is measured. */
+const TASK_TIMEOUT_MS = 600_000;
 /** All workers have one address here. */
 const MAX_CONNECTIONS = 65_536;
 
@@ -51,6 +53,7 @@ export async function writeLoadInput(folder: string, options: LoadOptions): Prom
       learners: options.learners,
       microShards,
       promptsPerTask: options.promptsPerTask,
+      taskTimeoutMs: TASK_TIMEOUT_MS,
       maxConnectionsPerAddress: MAX_CONNECTIONS,
       maxConnections: MAX_CONNECTIONS,
       heartbeatIntervalMs: options.heartbeatMs,

@@ -46,7 +46,11 @@ export function microShardsFor({
   return Math.min(wanted, 2 ** Math.floor(Math.log2(collection)));
 }
 
-/** Two tasks for every worker, so that nobody waits for another before the collection ends; at least 4096 experiences. */
+/** One optimizer step holds all of a collection: more would measure how large a minibatch gets. */
+const MOST_COLLECTED = 32_768;
+
+/** Two tasks for every worker, so that nobody waits for another before the collection ends; 4,096 to 32,768 experiences. */
 export function defaultCollection(rollouts: number, promptsPerTask: number): number {
-  return Math.max(4096, 2 ** Math.ceil(Math.log2(2 * rollouts * promptsPerTask)));
+  const wanted = 2 ** Math.ceil(Math.log2(2 * rollouts * promptsPerTask));
+  return Math.min(MOST_COLLECTED, Math.max(4096, wanted));
 }

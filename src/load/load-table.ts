@@ -21,6 +21,7 @@ const COLUMNS: readonly (readonly [string, (result: LoadResult) => string])[] = 
   ["journal MB", ({ journalMb }) => journalMb.toFixed(1)],
   ["steps", ({ steps }) => String(steps)],
   ["join s", ({ joinSeconds }) => joinSeconds.toFixed(1)],
+  ["gave up", ({ gaveUp }) => String(gaveUp)],
   ["CPU ms/join", ({ cpuMillisPerJoin }) => cpuMillisPerJoin.toFixed(2)],
 ];
 

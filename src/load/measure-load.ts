@@ -45,6 +45,8 @@ export interface LoadResult {
   readonly intakeBytesMax: number;
   /** Refused: not asked for, or come twice. */
   readonly rejected: number;
+  /** Times that a worker found no coordinator for a minute and started again. */
+  readonly gaveUp: number;
   readonly joinSeconds: number;
   /** Of the coordinator, from the first worker's join to the last one's. */
   readonly cpuMillisPerJoin: number;
@@ -90,16 +92,14 @@ export async function measureLoad(options: LoadOptions, hooks: MeasureHooks = {}
       coordinator: grpcAddress,
       tokens: { rollout: tokens.forRole("rollout"), learner: tokens.forRole("learner") },
     });
-    const joined = (series: ReadonlyMap<string, number>) =>
-      sumOf(series, "troupe_worker_registrations_total") >
-      options.rollouts + options.learners + options.flooders;
+    const workers = options.rollouts + options.learners + options.flooders;
     let joinSeconds = NaN;
     let cpuMillisPerJoin = NaN;
     await until(coordinator, crowd, (series) => {
-      if (!joined(series)) return false;
+      if (crowd.joined < workers) return false;
       if (Number.isNaN(joinSeconds)) {
         joinSeconds = (performance.now() - startedMs) / 1000;
-        cpuMillisPerJoin = ((cpuOf(series) - cpuBefore) * 1000) / (options.rollouts + options.learners);
+        cpuMillisPerJoin = ((cpuOf(series) - cpuBefore) * 1000) / workers;
         hooks.onNote?.(
           `${options.rollouts} rollouts and ${options.learners} learners joined in ${joinSeconds.toFixed(1)} s, ` +
             `${cpuMillisPerJoin.toFixed(2)} ms of the coordinator's CPU each, ${crowd.cpuSeconds.toFixed(1)} s of theirs in all`,
@@ -204,6 +204,7 @@ async function watch(
     journalMbPerSecond: (journalBytes - journalBefore) / 1e6 / seconds,
     bufferBytesMax: Math.max(bufferBytesMax, after.get("troupe_buffer_bytes") ?? 0),
     intakeBytesMax: Math.max(intakeBytesMax, after.get("troupe_intake_bytes") ?? 0),
+    gaveUp: crowd.gaveUp,
     rejected:
       sumOf(after, "troupe_experiences_rejected_total") - sumOf(before, "troupe_experiences_rejected_total"),
     heartbeats: heartbeats.length + crowdRoundTrips.length,
@@ -246,7 +247,7 @@ const sumOf = (series: ReadonlyMap<string, number>, name: string): number => {
 /** The processes that play the workers. */
 class Crowd {
   private readonly children: ChildProcess[] = [];
-  private readonly cpu: number[] = [];
+  private readonly last: CrowdReport[] = [];
   private roundTrips: number[] = [];
   private failure: string | undefined;
 
@@ -259,9 +260,9 @@ class Crowd {
       this.children.push(child);
       child.stderr!.on("data", (text: Buffer) => process.stderr.write(text));
       child.once("exit", (code) => (this.failure ??= `a process that plays workers ended with ${code}`));
-      child.on("message", ({ roundTrips, cpuSeconds }: CrowdReport) => {
-        for (const one of roundTrips) this.roundTrips.push(one);
-        this.cpu[i] = cpuSeconds;
+      child.on("message", (report: CrowdReport) => {
+        for (const one of report.roundTrips) this.roundTrips.push(one);
+        this.last[i] = report;
       });
       child.send({
         ...options,
@@ -281,7 +282,19 @@ class Crowd {
   }
 
   get cpuSeconds(): number {
-    return this.cpu.reduce((sum, one) => sum + one, 0);
+    return this.total("cpuSeconds");
+  }
+
+  get joined(): number {
+    return this.total("joined");
+  }
+
+  get gaveUp(): number {
+    return this.total("gaveUp");
+  }
+
+  private total(of: "cpuSeconds" | "joined" | "gaveUp"): number {
+    return this.last.reduce((sum, report) => sum + report[of], 0);
   }
 
   takeRoundTrips(): number[] {
