@@ -9,6 +9,7 @@ import type { ChatMessage } from "../data/types.js";
 import { readSpec } from "../models/checkpoint-dir.js";
 import { readGenerationDefaults } from "../models/generation-defaults.js";
 import { weightFiles } from "../models/model-files.js";
+import { headOf } from "../models/model-head.js";
 import type { EngineName } from "../engine/engine.js";
 import { RolloutCompute } from "../rollout/rollout-compute.js";
 import type { SamplingOptions } from "../rollout/sampling.js";
@@ -57,8 +58,12 @@ export class LocalModel {
         },
       );
     });
-    refuseRewardModel(directory, hfConfigJson);
     await readSpec(directory, "lm"); // what is wrong with config.json is said with its folder
+    if ((await headOf(directory)) === "scalar") {
+      throw dataError(
+        `${directory} is a reward model: it scores answers and writes none; expected a language model, such as RUN_DIR/models/ppo`,
+      );
+    }
     const weights = await weightFiles(directory);
     const template = new PromptTemplate(
       options.promptTemplate ?? (await trainedTemplate(directory)) ?? "{prompt}",
@@ -125,21 +130,6 @@ export class LocalModel {
       finishReason,
     }));
   }
-}
-
-/** @throws {TroupeError} DATA for a model with a score head in place of the head that predicts tokens */
-function refuseRewardModel(directory: string, hfConfigJson: string): void {
-  let architectures: unknown;
-  try {
-    ({ architectures } = JSON.parse(hfConfigJson) as { architectures?: unknown });
-  } catch (cause) {
-    throw dataError(`${join(directory, "config.json")} is not valid JSON`, { cause });
-  }
-  const [name] = Array.isArray(architectures) ? (architectures as unknown[]) : [];
-  if (typeof name !== "string" || !name.endsWith("ForSequenceClassification")) return;
-  throw dataError(
-    `${directory} is a reward model (${name}): it scores answers and writes none; expected a language model, such as RUN_DIR/models/ppo`,
-  );
 }
 
 /** The prompt template of the run a model lies in: its config.yaml is one of the folders above. */

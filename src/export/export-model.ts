@@ -10,7 +10,8 @@ import {
 } from "../models/generation-defaults.js";
 import { mergeAdapterDir } from "../models/lora-files.js";
 import { readFolderJson } from "../models/model-files.js";
-import { layoutOf, toHfConfig, type Head, type ModelSpec } from "../models/model-spec.js";
+import { headOf } from "../models/model-head.js";
+import { layoutOf, toHfConfig, type ModelSpec } from "../models/model-spec.js";
 import { configError, storageError } from "../shared/errors.js";
 import { portableConfig } from "../shared/portable-config.js";
 import { isJsonObject } from "../shared/strict-json.js";
@@ -67,14 +68,6 @@ export async function exportModel({
     await saveModelDir(out, spec, values, { tokenizerDir: model, hfConfig, generation });
   } else await saveOnnxDir(out, model, { spec, values, generation, maxFileBytes });
   return { spec, parameters: layoutOf(spec).size, warnings };
-}
-
-/** A folder says by its architecture which head its model has. */
-async function headOf(model: string): Promise<Head> {
-  const config = await readFolderJson(model, "config.json");
-  const architectures = isJsonObject(config) ? config.architectures : undefined;
-  const [name] = Array.isArray(architectures) ? architectures : [];
-  return typeof name === "string" && name.endsWith("ForSequenceClassification") ? "scalar" : "lm";
 }
 
 /** The model's own config.json, which may say more than a spec holds, such as a sliding window. */

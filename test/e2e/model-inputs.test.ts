@@ -111,6 +111,9 @@ describe("a run", { timeout: 180_000 }, () => {
       ...["--repetition-penalty", "100", "--greedy"],
     ]);
     expect(answer).toMatchObject({ code: 0, stderr: "" });
+    const scorer = await user.troupe(["chat", "--model", join(runDir, "models", "reward")]);
+    expect(scorer.code).toBe(65);
+    expect(scorer.stderr).toMatch(/reward is a reward model: it scores answers and writes none/);
     const { answer: text, tokens } = JSON.parse(answer.stdout.trim()) as { answer: string; tokens: number };
     expect(tokens).toBe(7);
     const words = text.trim().split(/\s+/);

@@ -240,6 +240,22 @@ describe("an exported folder", () => {
 });
 
 describe("an exported hf folder", () => {
+  it.each([undefined, ["GPT2Model"]])(
+    "keeps the score of a reward model whose config names architectures %j",
+    async (architectures) => {
+      const spec = parseModelConfig(CONFIGS.gpt2, "scalar");
+      const [model, out] = ["unnamed", "unnamed-out"].map((name) =>
+        join(folder, `${name}-${architectures?.length}`),
+      );
+      const values = initParams(spec, 8);
+      await saveModelDir(model, spec, values, { hfConfig: { ...toHfConfig(spec), architectures } });
+      const { warnings } = await exportModel({ model, format: "hf", out });
+      expect(warnings).toEqual([]);
+      expect((await loadModelDir(out, "scalar")).values).toEqual(values);
+      expect((await json(out, "config.json")).architectures).toEqual(["GPT2ForSequenceClassification"]);
+    },
+  );
+
   it("keeps the model's own config, in float32", async () => {
     const out = join(folder, "window-out");
     await exportModel({ model: await windowed("window-from"), format: "hf", out });
