@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
@@ -25,5 +25,23 @@ describe("a run of three stages with adapters", { timeout: 2 * PATIENCE_MS }, ()
     }
     const one = await start("one", 1);
     expect((await one.finish()).stateSha256).toBe(stateSha256);
+  });
+
+  it("names the base of each adapter also when the stages are commands of their own", async () => {
+    const set = ["--set", "model.lora={rank: 2}", "--set", "ppo.iterations=1"];
+    const sft = await folder.start("apart", [...set, "--set", "stages=[sft]"]);
+    await sft.finish();
+    const rest = await folder.start("apart", [...set, "--set", "stages=[reward, ppo]", "--resume", "auto"]);
+    await rest.finish();
+    const baseOf = async (stage: string) => {
+      const path = join(rest.runDir, "models", `${stage}-adapter`, "adapter_config.json");
+      return (JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>).base_model_name_or_path;
+    };
+    const sftModel = join(rest.runDir, "models", "sft");
+    expect([await baseOf("sft"), await baseOf("reward"), await baseOf("ppo")]).toEqual([
+      null,
+      sftModel,
+      sftModel,
+    ]);
   });
 });
