@@ -2,6 +2,7 @@
 import type { ExperienceId, ScoredRollout } from "../rl/types.js";
 import { decodeExperience } from "../rpc/codec/experience-bytes.js";
 import { storageError } from "../shared/errors.js";
+import { iterationOf } from "./core/index.js";
 import type { DurableLog } from "./journal/index.js";
 
 export class ExperienceStore {
@@ -20,9 +21,12 @@ export class ExperienceStore {
     return found as ScoredRollout[];
   }
 
-  /** Frees memory; the journal keeps what a repeated step would need. */
-  release(ids: Iterable<ExperienceId>): void {
-    for (const id of ids) this.experiences.delete(id);
+  /**
+   * Frees memory, also that of experiences which were dropped before any step listed them; the journal keeps what a
+   * repeated step would need.
+   */
+  releaseUpTo(iteration: number): void {
+    for (const id of this.experiences.keys()) if (iterationOf(id) <= iteration) this.experiences.delete(id);
   }
 
   private async read(id: ExperienceId): Promise<ScoredRollout> {

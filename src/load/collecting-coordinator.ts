@@ -130,7 +130,7 @@ export async function startCollecting(options: CollectingOptions): Promise<Colle
       }));
       host.dispatch({ type: "IterationStarted", iteration, promptCursor: 0 });
       const collected = await dispatcher.collect(iteration, prompts, 0, BRIEF, failing.signal);
-      store.release(collected.map(({ experienceId }) => experienceId));
+      store.releaseUpTo(iteration);
       host.dispatch({ type: "IterationCommitted", iteration, promptCursor: 0, resume: null });
       iteration += 1;
       return collected.length;

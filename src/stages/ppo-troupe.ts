@@ -129,7 +129,7 @@ export class PpoTroupe implements Troupe {
     const { config, host, store, checkpointer } = this.run;
     const { iteration, promptCursor, optimizerSteps } = state;
     const resume = state as unknown as JsonValue;
-    store.release(host.experienceIdsOf(iteration - 1));
+    store.releaseUpTo(iteration - 1);
     host.dispatch({ type: "IterationCommitted", iteration: iteration - 1, promptCursor, resume });
     const { everyIterations } = config.checkpoint;
     const isDue = everyIterations > 0 && iteration % everyIterations === 0;
