@@ -6,7 +6,6 @@
  * Kept on disk from before the first step until a checkpoint covers the iteration: learners restored from an older
  * state repeat its steps when that policy is long gone, and must do so to the bit.
  */
-import { iterationOf } from "../coordinator/core/index.js";
 import { groupsOf } from "../data/batches.js";
 import type { Experience, ScoredRollout } from "../rl/types.js";
 import type { MicroShard } from "../rpc/codec/shard.js";
@@ -49,7 +48,7 @@ export class ProximalPolicy {
   async prune(): Promise<void> {
     const { results, host } = this.run;
     const { retained, committedIteration } = host.state.durable;
-    const repeated = new Set([...retained].map(iterationOf));
+    const repeated = new Set(retained.iterations());
     for (const name of await results.namesIn(FOLDER)) {
       const iteration = Number(name);
       if (iteration <= committedIteration && !repeated.has(iteration))

@@ -10,6 +10,7 @@
  */
 import type { ExperienceId } from "../../rl/types.js";
 import type { JsonValue, TaskRequest } from "./events.js";
+import { RetainedIds } from "./retained-ids.js";
 import type { WorkerRole } from "../../shared/roles.js";
 
 export type ExperienceStatus = "open" | "buffered" | "trained" | "dropped" | "abandoned";
@@ -101,7 +102,7 @@ export interface DurableState {
   collections: Map<number, Collection>;
   experiences: Map<ExperienceId, ExperienceEntry>;
   /** Trained or dropped ids whose payload may still be read (retention.ts). */
-  retained: Set<ExperienceId>;
+  retained: RetainedIds;
   counts: LedgerCounts;
   /** The stage's newest; null before the first. */
   checkpoint: SavedCheckpoint | null;
@@ -135,7 +136,7 @@ export function emptyDurableState(): DurableState {
     resume: null,
     collections: new Map(),
     experiences: new Map(),
-    retained: new Set(),
+    retained: new RetainedIds(),
     counts: {
       requested: 0,
       open: 0,

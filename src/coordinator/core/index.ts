@@ -23,6 +23,7 @@ export {
 } from "./durable.js";
 export type { LedgerCounts } from "./durable.js";
 export { compareExperienceIds, iterationOf } from "./experience-id.js";
+export { RetainedIds } from "./retained-ids.js";
 export { collectedIds, livePayloadIds } from "./retention.js";
 export { makeState, type CoordinatorState } from "./state.js";
 export { LEASE_EXPIRED } from "./lifecycle.js";

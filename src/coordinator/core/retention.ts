@@ -15,21 +15,31 @@ import { compareExperienceIds, iterationOf } from "./experience-id.js";
 /** Whether the payload outlives the buffer. */
 export const isListed = (entry: ExperienceEntry): boolean => entry.listings > 0;
 
-/** Retained ids nobody can ask for once `committedIteration` is committed and everything up to step `keptFrom` is kept. */
+/**
+ * Retained ids nobody can ask for once `committedIteration` is committed and everything up to step `keptFrom` is kept.
+ * Without checkpoints a stage retains all it has trained: a commit looks only at the iterations that it commits, which
+ * the newest steps are of. Those before were looked at when they were committed, and the steps that repeat them stay.
+ */
 export function releasable(
   durable: DurableState,
   { committedIteration = durable.committedIteration, keptFrom = durable.keptFrom },
 ): ExperienceId[] {
-  if (durable.retained.size === 0) return [];
-  const repeated = new Set<number>();
-  for (const { step, outcome, experienceIds } of durable.manifests) {
-    if (step > keptFrom && outcome === "committed")
-      for (const id of experienceIds) repeated.add(iterationOf(id));
+  const { retained } = durable;
+  const isNew = (iteration: number): boolean =>
+    keptFrom > durable.keptFrom || iteration > durable.committedIteration;
+  return [...retained.iterations()]
+    .filter((iteration) => iteration <= committedIteration && isNew(iteration))
+    .filter((iteration) => !isRepeated(durable, iteration, keptFrom))
+    .flatMap((iteration) => [...retained.of(iteration)]);
+}
+
+/** Would a state that stands at `keptFrom` have a step of the iteration done again? */
+function isRepeated({ manifests }: DurableState, iteration: number, keptFrom: number): boolean {
+  for (let at = manifests.length - 1; at >= 0 && manifests[at].step > keptFrom; at--) {
+    const { outcome, experienceIds } = manifests[at];
+    if (outcome === "committed" && experienceIds.some((id) => iterationOf(id) === iteration)) return true;
   }
-  return [...durable.retained].filter((id) => {
-    const iteration = iterationOf(id);
-    return iteration <= committedIteration && !repeated.has(iteration);
-  });
+  return false;
 }
 
 /** The iteration's experiences, as the train loop got them, in id order; as long as a step may still need them. */
@@ -37,7 +47,7 @@ export function collectedIds({ experiences, retained }: DurableState, iteration:
   const ids = new Set<ExperienceId>();
   for (const [id, entry] of experiences)
     if (entry.iteration === iteration && (entry.status === "buffered" || isListed(entry))) ids.add(id);
-  for (const id of retained) if (iterationOf(id) === iteration) ids.add(id);
+  for (const id of retained.of(iteration)) ids.add(id);
   return [...ids].sort(compareExperienceIds);
 }
 

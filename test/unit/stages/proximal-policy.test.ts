@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { RetainedIds } from "../../../src/coordinator/core/index.js";
 import { makeExperience } from "../../../src/rl/make-experience.js";
 import type { Experience, ScoredRollout } from "../../../src/rl/types.js";
 import type { MicroShard } from "../../../src/rpc/codec/shard.js";
@@ -12,7 +13,7 @@ const CURRENT = Math.log(0.5);
 class Recorder {
   readonly stored = new Map<string, unknown>();
   readonly asked: string[][] = [];
-  readonly durable = { retained: new Set<string>(), committedIteration: -1 };
+  readonly durable = { retained: new RetainedIds(), committedIteration: -1 };
   readonly host = { state: { durable: this.durable } };
   readonly signal = new AbortController().signal;
   readonly learners = {

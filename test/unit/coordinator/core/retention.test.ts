@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { collectedIds, livePayloadIds, status } from "../../../../src/coordinator/core/index.js";
+import { collectedIds, iterationOf, livePayloadIds, status } from "../../../../src/coordinator/core/index.js";
+import { releasable } from "../../../../src/coordinator/core/retention.js";
 import { CoreDriver } from "./core-driver.js";
 
 const deleted = (core: CoreDriver): string[] =>
@@ -67,6 +68,29 @@ describe("payloads", () => {
       expect(deleted(core).sort()).toEqual(ids);
       expect(live(core)).toEqual([]);
     }
+  });
+
+  it("cost a commit no more when the stage keeps all that it has trained", () => {
+    const core = new CoreDriver();
+    for (let iteration = 0; iteration < 6; iteration++) {
+      skipThenCommit(core, iteration, 2 * iteration + 1);
+      if (iteration < 5) commit(core, iteration);
+    }
+    const { durable } = core.state;
+    let looks = 0;
+    durable.manifests = durable.manifests.map(({ experienceIds, ...manifest }) =>
+      Object.defineProperty({ ...manifest, experienceIds }, "experienceIds", {
+        get: () => {
+          looks += 1;
+          return experienceIds;
+        },
+      }),
+    );
+    expect(releasable(durable, { committedIteration: 5 })).toEqual([]);
+    expect(looks).toBeLessThanOrEqual(2);
+    // A checkpoint after the fourth iteration frees those before it, all at once.
+    const freed = releasable(durable, { keptFrom: 8 });
+    expect([...new Set(freed.map(iterationOf))]).toEqual([0, 1, 2, 3]);
   });
 
   it("that no step listed go as soon as they are dropped", () => {
