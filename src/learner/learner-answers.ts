@@ -45,12 +45,41 @@ export class LearnerAnswers {
     return this.artifacts.close();
   }
 
-  /** Models of a stage, from files or from a seed; and the state of a peer or a checkpoint, when one is named. */
+  /**
+   * Models of a stage, from files or from a seed; and the state of a peer or a checkpoint, when one is named. A copy that
+   * came too late is made again: then only the state is new.
+   */
   private async setup(message: SetupStage__Output): Promise<Answer> {
-    const { compute } = this.state;
-    this.state.forget();
     const startedMs = performance.now();
+    const { stage, appliedStep } = message;
+    const before = this.state.modelsSetUp;
+    this.state.forget();
     const settings = stageSettings(message, this.session.config);
+    const key = JSON.stringify([settings, message.models]);
+    // Without a state the models themselves are what is wanted; a round may have begun to train them.
+    const isSetUp = message.state !== null && settings.round === null && before?.key === key;
+    const models = isSetUp ? before : { key, parameterCount: await this.openModels(message, settings) };
+    let digest = initialDigest(stage);
+    if (message.state !== null) {
+      const loaded = await this.state.compute.run("loadState", await this.artifacts.fetch(message.state));
+      digest = loaded.digest;
+      await this.artifacts.forget(message.state.sha256);
+    }
+    this.state.moveTo({ stage, step: appliedStep, digest }, models);
+    const { parameterCount } = models;
+    this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
+    this.context.logger.info(
+      { stage, applied_step: appliedStep, parameters: parameterCount },
+      "stage set up",
+    );
+    return { setupDone: { healId: message.healId, appliedStep, parameterCount, digest } };
+  }
+
+  /** @returns how many parameters are trained */
+  private async openModels(
+    message: SetupStage__Output,
+    settings: ReturnType<typeof stageSettings>,
+  ): Promise<number> {
     const models = await Promise.all(
       message.models.map(async (model) => ({
         role: model.role,
@@ -60,21 +89,8 @@ export class LearnerAnswers {
         initSeed: model.initSeed,
       })),
     );
-    const { parameterCount } = await compute.run("configure", { ...settings, models });
-    const { stage, appliedStep } = message;
-    let digest = initialDigest(stage);
-    if (message.state !== null) {
-      const loaded = await compute.run("loadState", await this.artifacts.fetch(message.state));
-      digest = loaded.digest;
-      await this.artifacts.forget(message.state.sha256);
-    }
-    this.state.moveTo({ stage, step: appliedStep, digest });
-    this.context.metrics.weightTransferDuration.observe((performance.now() - startedMs) / 1000);
-    this.context.logger.info(
-      { stage, applied_step: appliedStep, parameters: parameterCount },
-      "stage set up",
-    );
-    return { setupDone: { healId: message.healId, appliedStep, parameterCount, digest } };
+    const { parameterCount } = await this.state.compute.run("configure", { ...settings, models });
+    return parameterCount;
   }
 
   /** The commit that this learner could not hear. */

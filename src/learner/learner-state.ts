@@ -14,6 +14,12 @@ export interface LearnerPosition {
   readonly digest: string;
 }
 
+/** Equal keys are equal models with equal settings. */
+export interface ModelsSetUp {
+  readonly key: string;
+  readonly parameterCount: number;
+}
+
 interface HeldVote {
   readonly about: { readonly step: number; readonly digest: string };
   readonly update: HeldUpdate;
@@ -29,6 +35,7 @@ export class LearnerState {
    * may have been made while nobody could tell it.
    */
   private voted: HeldVote | null = null;
+  private models: ModelsSetUp | null = null;
 
   readonly shardGradients: ShardGradients;
 
@@ -53,10 +60,18 @@ export class LearnerState {
   forget(): void {
     this.where = null;
     this.voted = null;
+    this.models = null;
   }
 
-  moveTo(position: LearnerPosition): void {
+  /** @param models what the compute thread was just set up with; a step makes it something else */
+  moveTo(position: LearnerPosition, models: ModelsSetUp | null = null): void {
     this.where = position;
+    this.models = models;
+  }
+
+  /** What the compute thread was set up with, when nothing was trained since. */
+  get modelsSetUp(): ModelsSetUp | null {
+    return this.models;
   }
 
   keepVote(about: HeldVote["about"], update: HeldUpdate): void {
