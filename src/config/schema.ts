@@ -400,6 +400,11 @@ const clusterSchema = z.strictObject({
     .describe(
       "an optimizer step that takes longer is aborted and done again (a round may take `syncEvery` times this), with up to 8 times as long when no learner was in time; longer than leaseTtlMs",
     ),
+  healTimeoutMs: durationMs
+    .default(600_000)
+    .describe(
+      "a learner that takes longer to load or copy parameters, or to hand them over, is given up and may join again. The others wait for it for `stepTimeoutMs` (twice as long each time it comes too late), then train on without it",
+    ),
   drainTimeoutMs: durationMs
     .default(20_000)
     .describe(

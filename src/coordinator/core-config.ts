@@ -12,6 +12,8 @@ export function coreConfigOf({ cluster, ppo, checkpoint }: Config): CoreConfig {
     round: cluster.sync === "parameters" ? { timeoutMs: cluster.stepTimeoutMs * cluster.syncEvery } : null,
     maxTaskAttempts: cluster.maxTaskAttempts,
     hedgeFactor: cluster.hedgeFactor,
+    healTimeoutMs: cluster.healTimeoutMs,
+    healPatienceMs: cluster.stepTimeoutMs,
     drainTimeoutMs: cluster.drainTimeoutMs,
     minLearners: cluster.minLearners,
     maxStalenessVersions: ppo.staleness,

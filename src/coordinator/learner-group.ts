@@ -2,6 +2,7 @@
  * The learners as one: the stages ask for a step, an evaluation, a publication; which processes do it, what happens
  * when one dies, and when a step counts is decided by the core and carried out here.
  */
+import type { Config } from "../config/schema.js";
 import { float64Column } from "../rpc/codec/columns.js";
 import { toShard, type MicroShard } from "../rpc/codec/shard.js";
 import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef.js";
@@ -12,7 +13,7 @@ import { abortable, sleep } from "../shared/abort.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { LearnerHealer } from "./learner-healer.js";
-import { LearnerRequests } from "./learner-requests.js";
+import { LearnerRequests, type SilentLearner } from "./learner-requests.js";
 import {
   OptimizerSteps,
   type OptimizerStepsOptions,
@@ -25,11 +26,14 @@ import type { WorkerDirectory } from "./worker-directory.js";
 import { serveWorkerStream } from "./worker-stream.js";
 
 const READY_POLL_MS = 20;
+/** Most step timeouts that a learner may take for the forward passes of one micro-shard. */
+const MAX_PATIENCE = 8;
 
 export interface LearnerGroupOptions extends Omit<
   OptimizerStepsOptions,
-  "streams" | "bulkAddressOf" | "fail"
+  "cluster" | "streams" | "bulkAddressOf" | "fail"
 > {
+  readonly cluster: OptimizerStepsOptions["cluster"] & Pick<Config["cluster"], "healTimeoutMs">;
   readonly directory: WorkerDirectory;
   readonly artifacts: ArtifactStore;
 }
@@ -38,10 +42,12 @@ export class LearnerGroup {
   private readonly streams = new StreamRegistry<LearnerDirective>();
   /** Of learners that take connections of others. */
   private readonly bulkAddresses = new Map<string, { readonly host: string; readonly port: number }>();
-  private readonly requests = new LearnerRequests(this.streams);
+  private readonly requests = new LearnerRequests(this.streams, (silent) => this.giveUp(silent));
   private readonly steps: OptimizerSteps;
   private readonly healer: LearnerHealer;
   private setup: StageSetup | undefined;
+  /** How many wait for a learner that is ready. */
+  private waiting = 0;
 
   constructor(private readonly options: LearnerGroupOptions) {
     const { host, logger, artifacts } = options;
@@ -54,7 +60,9 @@ export class LearnerGroup {
       fail,
     });
     const { averagesParameters } = this.steps;
-    this.healer = new LearnerHealer({ host, logger, artifacts, streams, requests, averagesParameters, fail });
+    const limitMs = options.cluster.healTimeoutMs;
+    const shared = { host, logger, artifacts, streams, requests };
+    this.healer = new LearnerHealer({ ...shared, limitMs, averagesParameters, fail });
     host.on("HealLearner", (effect) => void this.healer.heal(effect));
     host.on("PauseLearning", ({ readyLearners, minLearners }) =>
       logger.warn(
@@ -115,17 +123,22 @@ export class LearnerGroup {
     return this.steps.request(this.currentSetup().stage, request, signal);
   }
 
-  /** Forward passes over held-out rows, shared among the learners. @returns sums per row, in row order, by quantity */
+  /**
+   * Forward passes over held-out rows, shared among the learners. One that takes longer for a micro-shard than for a step
+   * is given up; what nobody was in time for gets twice the time.
+   * @returns sums per row, in row order, by quantity
+   */
   async evaluate(shards: readonly MicroShard[], signal: AbortSignal): Promise<Record<string, Float64Array>> {
+    const { stepTimeoutMs } = this.options.cluster;
     const results = new Array<Record<string, Float64Array> | undefined>(shards.length);
     const open = shards.map((_, i) => i);
-    const run = async (workerId: string) => {
+    const run = async (workerId: string, limitMs: number) => {
       for (let i = open.shift(); i !== undefined; i = open.shift()) {
         try {
           const { evaluated } = await this.requests.ask(
             workerId,
             { evaluate: { shards: [toShard(shards[i])] } },
-            signal,
+            { limitMs, signal },
           );
           if (!evaluated) throw protocolError("expected EvaluateDone");
           results[i] = Object.fromEntries(
@@ -138,15 +151,15 @@ export class LearnerGroup {
         }
       }
     };
-    while (open.length > 0) {
+    for (let patience = 1; open.length > 0; patience = Math.min(2 * patience, MAX_PATIENCE)) {
       const learners = await this.readyLearners(signal);
-      await Promise.all(learners.map(run));
+      await Promise.all(learners.map((workerId) => run(workerId, patience * stepTimeoutMs)));
     }
     return concatenate(results as Record<string, Float64Array>[]);
   }
 
   /**
-   * Asks one learner to write models or state as artifacts; another one if it dies meanwhile. `stateSha256` is empty
+   * Asks one learner to write models or state as artifacts; another one if it dies or is stuck meanwhile. `stateSha256` is empty
    * unless it is wanted: it takes a pass over parameters and optimizer state. Before the whole training
    * state is kept all learners fingerprint theirs, and the one that wrote it must be among those that agree.
    */
@@ -158,6 +171,7 @@ export class LearnerGroup {
     const isKept = items.some(({ what }) => what === "state");
     const fingerprint = isKept || isFingerprinted;
     const handoverDir = await this.options.artifacts.handoverDir();
+    const limitMs = this.options.cluster.healTimeoutMs;
     for (let isAgain = false; ; isAgain = true) {
       const learners = await this.readyLearners(signal);
       // What a learner published that does not count must not keep the right one from its name.
@@ -169,7 +183,7 @@ export class LearnerGroup {
           this.requests.ask(
             workerId,
             { publish: { items: i === 0 ? [...items] : [], fingerprint, handoverDir } },
-            signal,
+            { limitMs, signal },
           ),
         ),
       );
@@ -229,25 +243,52 @@ export class LearnerGroup {
     else if (message.draining) host.dispatch({ type: "WorkerDraining", ...from });
   }
 
-  /** Learners that hold the state after the last finished step, have been told so, and can be reached. */
+  /** Learners that hold the state after the last finished step, have been told so, and can be reached; at least one. */
   private async readyLearners(signal: AbortSignal): Promise<string[]> {
+    const ready = await this.readyNow(signal);
+    if (ready.length > 0) return ready;
+    // The core says that training is paused, and ends the run when nobody comes.
+    this.awaitLearners(1);
+    try {
+      for (;;) {
+        await abortable(sleep(READY_POLL_MS, signal), signal);
+        const ready = await this.readyNow(signal);
+        if (ready.length > 0) return ready;
+      }
+    } finally {
+      this.awaitLearners(-1);
+    }
+  }
+
+  private awaitLearners(change: 1 | -1): void {
+    this.waiting += change;
+    this.options.host.dispatch({ type: "LearnersAwaited", isAwaited: this.waiting > 0 });
+  }
+
+  private async readyNow(signal: AbortSignal): Promise<string[]> {
     const { host } = this.options;
-    for (;;) {
-      // Until then a commit may be decided but not sent yet, and what is asked now would overtake it.
-      await abortable(host.settled(), signal);
-      const { durable, volatile } = host.state;
-      const learners = [...volatile.members.values()].filter(
+    // Until then a commit may be decided but not sent yet, and what is asked now would overtake it.
+    await abortable(host.settled(), signal);
+    const { durable, volatile } = host.state;
+    if (volatile.activeStep !== null) return [];
+    return [...volatile.members.values()]
+      .filter(
         ({ role, state, step, heal, workerId, incarnation }) =>
           role === "learner" &&
           state === "ready" &&
           heal === null &&
           step === durable.finishedStep &&
           this.streams.isBound(workerId, incarnation),
-      );
-      if (learners.length > 0 && volatile.activeStep === null)
-        return learners.map(({ workerId }) => workerId).sort();
-      await abortable(sleep(READY_POLL_MS, signal), signal);
-    }
+      )
+      .map(({ workerId }) => workerId)
+      .sort();
+  }
+
+  /** It is connected and does nothing: others do without it, and it may join again. */
+  private giveUp(silent: SilentLearner): void {
+    const { host, logger } = this.options;
+    logger.warn({ worker_id: silent.workerId }, `learner is given up: ${silent.reason}`);
+    host.dispatch({ type: "LearnerSilent", ...silent });
   }
 
   private fail(error: unknown): void {

@@ -12,8 +12,6 @@ import type { StageSetup } from "./optimizer-steps.js";
 import type { LearnerRequests } from "./learner-requests.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
 
-/** Models are files of any size. */
-const HEAL_LIMIT_MS = 10 * 60_000;
 /** Between a failed copy of parameters and the next try. */
 const RETRY_MS = 200;
 
@@ -23,6 +21,8 @@ export interface LearnerHealerOptions {
   readonly artifacts: ArtifactStore;
   readonly streams: StreamRegistry<LearnerDirective>;
   readonly requests: LearnerRequests;
+  /** For a peer to hand over its state, and for a learner to load one: models are files of any size. */
+  readonly limitMs: number;
   /** A repeated round may come out differently: the journal cannot tell the history of a state. */
   readonly averagesParameters: boolean;
   /** For what no other learner and no restart can cure, such as a model that does not load. */
@@ -75,7 +75,7 @@ export class LearnerHealer {
   }
 
   private async bring(effect: HealLearner, setup: StageSetup): Promise<SetupDone__Output> {
-    const signal = AbortSignal.timeout(HEAL_LIMIT_MS);
+    const { requests, limitMs } = this.options;
     await this.connected(effect);
     const { source, step, healId } = effect;
     const { stage } = setup;
@@ -87,7 +87,7 @@ export class LearnerHealer {
               stage,
               models: [...setup.models],
               tokenizer: setup.tokenizer,
-              state: await this.stateFrom(effect, source, setup, signal),
+              state: await this.stateFrom(effect, source, setup),
               appliedStep: step,
               healId,
               runShapes: [...setup.runShapes],
@@ -95,7 +95,7 @@ export class LearnerHealer {
           };
     if (this.isOvertaken(effect, setup))
       throw new TroupeError("CANCELLED", `${effect.workerId} is wanted in another state by now`);
-    const { setupDone } = await this.options.requests.ask(effect.workerId, directive, signal);
+    const { setupDone } = await requests.ask(effect.workerId, directive, { limitMs });
     if (!setupDone) throw protocolError("expected SetupDone");
     return setupDone;
   }
@@ -109,7 +109,6 @@ export class LearnerHealer {
     effect: HealLearner,
     source: Exclude<HealSource, { kind: "vote" }>,
     setup: StageSetup,
-    signal: AbortSignal,
   ): Promise<ArtifactRef__Output | null> {
     switch (source.kind) {
       case "initial":
@@ -120,7 +119,8 @@ export class LearnerHealer {
         await this.connected(source);
         const items = [{ what: "state", artifactName: copyName(effect) }];
         const directive = { publish: { items, handoverDir: await this.options.artifacts.handoverDir() } };
-        const { published } = await this.options.requests.ask(source.workerId, directive, signal);
+        const { requests, limitMs } = this.options;
+        const { published } = await requests.ask(source.workerId, directive, { limitMs });
         if (!published) throw protocolError("expected PublishDone");
         const { workerId, incarnation, healId } = effect;
         if (!this.isOvertaken(effect, setup))

@@ -1,4 +1,4 @@
-/** Questions to one learner over its stream, each answered once; a learner that is gone answers none of them. */
+/** Questions to one learner over its stream, each answered once and in time; one that is gone answers none of them. */
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
@@ -8,32 +8,59 @@ import type { StreamPeer } from "./worker-stream.js";
 
 interface Request {
   readonly workerId: string;
-  /** Of the stream that carried the question. */
-  readonly incarnation: number;
+  /** Of the stream that carried the question; undefined without one. */
+  readonly incarnation: number | undefined;
   readonly reply: Deferred<LearnerMessage__Output>;
+}
+
+export interface SilentLearner {
+  readonly workerId: string;
+  readonly incarnation: number;
+  readonly reason: string;
+}
+
+export interface Patience {
+  readonly limitMs: number;
+  readonly signal?: AbortSignal;
 }
 
 export class LearnerRequests {
   private readonly open = new Map<number, Request>();
   private nextId = 1;
 
-  constructor(private readonly streams: StreamRegistry<LearnerDirective>) {}
+  /** @param onSilent told of a learner that is connected and did not answer in time */
+  constructor(
+    private readonly streams: StreamRegistry<LearnerDirective>,
+    private readonly onSilent: (learner: SilentLearner) => void,
+  ) {}
 
   /**
-   * @throws {TroupeError} UNREACHABLE when the learner is not connected or leaves before it answers; the error the
-   *   learner answers with
+   * @throws {TroupeError} UNREACHABLE when the learner is not connected, leaves before it answers, or does not answer
+   *   within `limitMs`; the error the learner answers with
    */
   ask(
     workerId: string,
     directive: Omit<LearnerDirective, "requestId">,
-    signal: AbortSignal,
+    { limitMs, signal }: Patience,
   ): Promise<LearnerMessage__Output> {
     const requestId = this.nextId++;
     const reply = makeDeferred<LearnerMessage__Output>();
-    this.open.set(requestId, { workerId, incarnation: this.streams.incarnationOf(workerId) ?? 0, reply });
-    if (!this.streams.send(workerId, { ...directive, requestId }))
+    const incarnation = this.streams.incarnationOf(workerId);
+    this.open.set(requestId, { workerId, incarnation, reply });
+    if (incarnation === undefined || !this.streams.send(workerId, { ...directive, requestId }))
       this.reject(requestId, `${workerId} is not connected`);
-    return abortable(reply.promise, signal).finally(() => this.open.delete(requestId));
+    const timer = setTimeout(() => {
+      if (incarnation === undefined || !this.open.has(requestId)) return;
+      const asked = Object.keys(directive).join(", ");
+      const reason = `no answer to "${asked}" within ${limitMs / 1000} s`;
+      this.reject(requestId, `${workerId}: ${reason}`);
+      this.onSilent({ workerId, incarnation, reason });
+    }, limitMs);
+    const answer = signal === undefined ? reply.promise : abortable(reply.promise, signal);
+    return answer.finally(() => {
+      clearTimeout(timer);
+      this.open.delete(requestId);
+    });
   }
 
   /** @returns whether the message claims to answer a question; it counts only from the process that was asked */

@@ -95,7 +95,7 @@ export class StreamRegistry<D> {
   }
 
   isBound(workerId: string, incarnation: number): boolean {
-    return this.streams.get(workerId)?.incarnation === incarnation;
+    return this.incarnationOf(workerId) === incarnation;
   }
 
   /** Ends the stream of exactly this incarnation, with an error when `reason` is given. @returns whether there was one */

@@ -15,8 +15,13 @@ export interface CoreConfig {
     /** A round whose members train for longer is aborted and done again. */
     readonly timeoutMs: number;
   } | null;
-  /** A learner that takes longer to copy parameters is fenced, so that it cannot hold up the others. */
+  /** A learner that takes longer to load or copy parameters is fenced. */
   readonly healTimeoutMs: number;
+  /**
+   * How long learners that are ready wait for one that copies before they train on without it; twice as long after each
+   * copy that came too late for it.
+   */
+  readonly healPatienceMs: number;
   /**
    * How long a learner that was told to leave stays while it holds the newest state alone and another learner is there,
    * or was there as long ago, that could copy it.
@@ -55,7 +60,8 @@ export const DEFAULT_CORE_CONFIG: CoreConfig = {
   taskTimeoutMs: 120_000,
   stepTimeoutMs: 60_000,
   round: null,
-  healTimeoutMs: 60_000,
+  healTimeoutMs: 600_000,
+  healPatienceMs: 60_000,
   drainTimeoutMs: 20_000,
   regroupMs: 2_000,
   waitForWorkersMs: 600_000,

@@ -185,6 +185,19 @@ export interface ReduceFailed {
   readonly reason: string;
 }
 
+/** A learner did not answer what it was asked between steps, within the time for it. */
+export interface LearnerSilent {
+  readonly type: "LearnerSilent";
+  readonly workerId: string;
+  readonly incarnation: number;
+  readonly reason: string;
+}
+/** Between steps the train loop wants something of a learner and finds none that is ready, or does so no more. */
+export interface LearnersAwaited {
+  readonly type: "LearnersAwaited";
+  readonly isAwaited: boolean;
+}
+
 /** Learners that stand after the same step fingerprinted their whole states, and not all are equal. */
 export interface StatesDiffer {
   readonly type: "StatesDiffer";
@@ -354,6 +367,8 @@ export type CoordinatorEvent =
   | WorkerEvent
   | PolicyHeld
   | ReduceFailed
+  | LearnerSilent
+  | LearnersAwaited
   | StatesDiffer
   | RoundTrained
   | TrainLoopEvent;

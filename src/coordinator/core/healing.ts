@@ -2,7 +2,7 @@
  * Keeps the learners in step. The *group* is the learners at `groupStep`, and only they take part in a step. Between
  * steps every other learner is healed: from a member of the group, or, when the group is lost, from the newest
  * checkpoint (the stage's starting model before the first), after which the journalled steps since are done again.
- * While a learner is copying no step starts, for at most `healTimeoutMs`.
+ * Learners that are ready wait for one that is copying, up to a point, and then train on without it (heals.ts).
  *
  * A finished step is repeated only when nobody is left who holds its result: whoever is known to have voted for it is
  * waited for, for a lease, and a learner that voted but never heard the commit applies what it voted for. A learner that
@@ -11,8 +11,8 @@
 import { learnersInService } from "./blame.js";
 import { hashAfter } from "./durable.js";
 import type { HealSource } from "./effects.js";
-import type { LearnerHealed, LearnerHealFailed, StatesDiffer } from "./events.js";
-import { fence, removeMember, usableStep } from "./members.js";
+import type { StatesDiffer } from "./events.js";
+import { holdsUp, startHeal } from "./heals.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
 import { abort, startReplay, startRequestedStep } from "./steps.js";
@@ -26,11 +26,14 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   if (!formGroup(state, learners)) healFromStorage(state, learners, out);
   else healFromGroup(state, learners, out);
 
-  const isDue = volatile.stepRequest !== null;
   const group = learners.filter((learner) => isInGroup(state, learner));
-  for (const learner of learners) learner.state = isInGroup(state, learner) ? "ready" : "joining";
-  pauseOrResume(state, group.length, isDue, out);
-  if (learners.some((learner) => learner.heal !== null)) return;
+  for (const learner of learners) learner.state = "joining";
+  for (const learner of group) {
+    learner.state = "ready";
+    learner.lateHeals = 0;
+  }
+  pauseOrResume(state, group.length, out);
+  if (learners.some((learner) => holdsUp(state, learner))) return;
   if (volatile.groupStep < 0 || group.length < config.minLearners || group.length === 0) return;
 
   while (volatile.groupStep < durable.finishedStep) {
@@ -133,35 +136,34 @@ function healFromGroup(state: CoordinatorState, learners: readonly Member[], out
   }
 }
 
-function startHeal(
-  state: CoordinatorState,
-  learner: Member,
-  source: HealSource,
-  step: number,
-  out: Outbox,
-): void {
-  const { volatile, durable, config } = state;
-  const healId = volatile.nextHealId++;
-  learner.step = -1;
-  learner.heal = { healId, source, step, isLent: false, deadlineMs: volatile.nowMs + config.healTimeoutMs };
-  volatile.counters.heals += 1;
-  const { workerId, incarnation } = learner;
-  out.send({ type: "HealLearner", workerId, incarnation, healId, stage: durable.stage ?? "", step, source });
-}
-
-function pauseOrResume(state: CoordinatorState, readyLearners: number, isDue: boolean, out: Outbox): void {
+function pauseOrResume(state: CoordinatorState, readyLearners: number, out: Outbox): void {
   const { volatile, config } = state;
-  const { minLearners } = config;
-  const isShort = readyLearners < minLearners;
-  if (!isShort) {
+  const isStepDue = volatile.stepRequest !== null;
+  // One is enough for what is asked between steps.
+  const minLearners = volatile.isLearnerAwaited && !isStepDue ? 1 : config.minLearners;
+  if (readyLearners >= minLearners) {
     volatile.noLearnersSinceMs = null;
     if (volatile.isPaused) out.send({ type: "ResumeLearning", readyLearners });
     volatile.isPaused = false;
-  } else if (isDue) {
-    volatile.noLearnersSinceMs ??= volatile.nowMs;
-    if (!volatile.isPaused) out.send({ type: "PauseLearning", readyLearners, minLearners });
-    volatile.isPaused = true;
+    return;
   }
+  if (!isStepDue && !volatile.isLearnerAwaited) {
+    volatile.noLearnersSinceMs = null;
+    return;
+  }
+  volatile.noLearnersSinceMs ??= volatile.nowMs;
+  if (volatile.isPaused || volatile.nowMs < pauseDueMs(state)) return;
+  out.send({ type: "PauseLearning", readyLearners, minLearners });
+  volatile.isPaused = true;
+}
+
+/**
+ * From when on it is said that learners are missing. As a stage begins they are asked before they have loaded its models,
+ * and between steps one may be restarting: neither is worth a word for a lease.
+ */
+export function pauseDueMs({ volatile, config }: CoordinatorState): number {
+  if (volatile.noLearnersSinceMs === null || volatile.isPaused) return Infinity;
+  return volatile.noLearnersSinceMs + (volatile.stepRequest === null ? config.leaseTtlMs : 0);
 }
 
 /** A step that was skipped is skipped again without computing it. */
@@ -178,45 +180,6 @@ function skipAgain(state: CoordinatorState, step: number, group: readonly Member
   out.send({ type: "SkipStep", stage: durable.stage ?? "", generation, step, reason: "nonfinite", members });
   for (const learner of group) learner.step = step;
   volatile.groupStep = step;
-}
-
-export function receiveHealed(state: CoordinatorState, member: Member, event: LearnerHealed): void {
-  if (member.heal?.healId !== event.healId) return;
-  const step = usableStep(state, event.position);
-  if (step !== member.heal.step) {
-    const { source, step: expectedStep } = member.heal;
-    failHeal(state, member);
-    if (source.kind !== "peer" || event.position.step !== expectedStep) return;
-    // The copy is not what was voted for, so the original is damaged as well.
-    const peer = state.volatile.members.get(source.workerId);
-    if (peer?.incarnation === source.incarnation) peer.step = -1;
-    return;
-  }
-  member.heal = null;
-  member.step = step;
-  member.differsSinceMs = null;
-  state.volatile.healFailures = 0;
-}
-
-export function receiveHealFailed(
-  state: CoordinatorState,
-  member: Member,
-  event: LearnerHealFailed,
-  out: Outbox,
-): void {
-  if (member.heal?.healId !== event.healId) return;
-  failHeal(state, member);
-  if (state.volatile.healFailures < state.config.maxStepAttempts) return;
-  out.stop(
-    "DATA",
-    `learners failed ${state.volatile.healFailures} times in a row to load parameters (last: ${member.workerId}: ${event.reason}); check the checkpoint and the stage's starting model`,
-  );
-}
-
-function failHeal(state: CoordinatorState, member: Member): void {
-  member.heal = null;
-  member.step = -1;
-  state.volatile.healFailures += 1;
 }
 
 /**
@@ -241,17 +204,6 @@ export function receiveDifference(state: CoordinatorState, event: StatesDiffer, 
   for (const { workerId, sha256 } of event.states) {
     const member = volatile.members.get(workerId);
     if (sha256 !== majority && member?.role === "learner" && member.step === event.step) member.step = -1;
-  }
-}
-
-/** A learner that copies for too long holds up the others: it is fenced and may join again. */
-export function expireHeals(state: CoordinatorState, out: Outbox): void {
-  const { volatile } = state;
-  for (const member of [...volatile.members.values()]) {
-    if (member.heal === null || volatile.nowMs < member.heal.deadlineMs) continue;
-    fence(member.workerId, member.incarnation, "took too long to copy parameters", out);
-    removeMember(state, member);
-    volatile.counters.membersLost += 1;
   }
 }
 

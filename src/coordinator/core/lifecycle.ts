@@ -1,7 +1,7 @@
 /** Workers coming and going, and everything that happens because time passed. */
 import { expireStep } from "./attempts.js";
-import type { WorkerRegistered } from "./events.js";
-import { expireHeals } from "./healing.js";
+import type { LearnerSilent, WorkerRegistered } from "./events.js";
+import { expireHeals } from "./heals.js";
 import { acceptMember, addMember, fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
@@ -38,6 +38,14 @@ export function loseMember(
   abortIfMember(state, member, isBlamed, out);
 }
 
+/** It lives, and does not do what it was asked: others are asked, and it may join again. */
+export function giveUpLearner(state: CoordinatorState, event: LearnerSilent, out: Outbox): void {
+  const member = state.volatile.members.get(event.workerId);
+  if (member?.incarnation !== event.incarnation) return;
+  fence(event.workerId, event.incarnation, event.reason, out);
+  loseMember(state, member, "fenced", out);
+}
+
 /** Lets draining workers go that hold nothing: no task, no part in the step under way, no state that would be lost. */
 export function releaseDrained(state: CoordinatorState, out: Outbox): void {
   const { draining, activeStep } = state.volatile;
@@ -67,7 +75,7 @@ function isKept(state: CoordinatorState, member: Member): boolean {
     return false;
   const { learnerLeftMs } = volatile;
   const isOneBack = learnerLeftMs !== null && volatile.nowMs - learnerLeftMs < config.drainTimeoutMs;
-  return isOneBack || others.some((other) => other.state !== "draining");
+  return isOneBack || others.length > 0; // one that leaves as well may be back as well
 }
 
 /** The step whose result it holds, or is about to apply from its vote; -1 for none. */
@@ -90,13 +98,16 @@ export function expireAll(state: CoordinatorState, out: Outbox): void {
   stopIfNobodyCame(state, out);
 }
 
-/** Keeps `noRolloutsSinceMs`: since when tasks wait and no rollout worker is a member. */
+/** Keeps `noRolloutsSinceMs`: since when tasks wait and no rollout worker would take one. */
 export function noteMissingRollouts(state: CoordinatorState): void {
   const { volatile } = state;
-  const hasRollouts = volatile.members.size > volatile.learners.size;
-  if (volatile.tasks.size > 0 && !hasRollouts) volatile.noRolloutsSinceMs ??= volatile.nowMs;
+  if (volatile.tasks.size > 0 && volatile.takers.size === 0) volatile.noRolloutsSinceMs ??= volatile.nowMs;
   else volatile.noRolloutsSinceMs = null;
 }
+
+/** Whoever copies parameters may be ready soon, and is given up when it is not. */
+export const isHealing = ({ volatile }: CoordinatorState): boolean =>
+  [...volatile.learners].some(({ heal }) => heal !== null);
 
 function stopIfNobodyCame(state: CoordinatorState, out: Outbox): void {
   const { volatile, config } = state;
@@ -105,13 +116,14 @@ function stopIfNobodyCame(state: CoordinatorState, out: Outbox): void {
   if (isOver(volatile.noRolloutsSinceMs)) {
     out.stop(
       "UNREACHABLE",
-      `no rollout worker for ${config.waitForWorkersMs} ms; start one, or see the launcher's log`,
+      `no rollout worker that takes tasks for ${config.waitForWorkersMs} ms; start one, or see the workers' logs`,
     );
   }
-  if (isOver(volatile.noLearnersSinceMs)) {
+  if (isOver(volatile.noLearnersSinceMs) && !isHealing(state)) {
+    const last = volatile.lastLateHeal === "" ? "" : ` (last: ${volatile.lastLateHeal})`;
     out.stop(
       "UNREACHABLE",
-      `fewer than ${config.minLearners} ready learners for ${config.waitForWorkersMs} ms; start more, or lower cluster.minLearners`,
+      `fewer than ${config.minLearners} ready learners for ${config.waitForWorkersMs} ms${last}; start more, or lower cluster.minLearners`,
     );
   }
 }

@@ -42,6 +42,7 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     step: event.role === "learner" ? usableStep(state, event.position) : -1,
     voted: event.position?.stage === durable.stage ? (event.position?.voted ?? null) : null,
     differsSinceMs: null,
+    lateHeals: 0,
     heal: null,
   };
   volatile.members.set(member.workerId, member);
@@ -86,6 +87,8 @@ export function setCredits(state: CoordinatorState, member: Member, event: Worke
   member.credits = Math.max(0, Math.floor(event.credits));
   member.policyVersion = event.policyVersion;
   state.volatile.freeWorkers.update(member);
+  if (member.credits > 0 && member.state === "ready") state.volatile.takers.add(member);
+  else state.volatile.takers.delete(member);
 }
 
 /** The member takes nothing new; it is released once it holds nothing that would be lost with it. */
@@ -93,6 +96,7 @@ export function startDraining(state: CoordinatorState, member: Member): void {
   member.state = "draining";
   member.drainUntilMs ??= state.volatile.nowMs + state.config.drainTimeoutMs;
   state.volatile.draining.add(member);
+  state.volatile.takers.delete(member);
   state.volatile.freeWorkers.update(member);
 }
 
@@ -112,10 +116,11 @@ export function fence(workerId: string, incarnation: number, reason: string, out
 
 /** Forgets the member; learners that were copying its state need another source. */
 export function removeMember(state: CoordinatorState, member: Member): void {
-  const { members, learners, draining, freeWorkers } = state.volatile;
+  const { members, learners, draining, freeWorkers, takers } = state.volatile;
   if (members.get(member.workerId) === member) members.delete(member.workerId);
   learners.delete(member);
   draining.delete(member);
+  takers.delete(member);
   freeWorkers.delete(member);
   if (member.role !== "learner") return;
   state.volatile.learnerLeftMs = state.volatile.nowMs;

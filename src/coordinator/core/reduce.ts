@@ -15,13 +15,8 @@ import { noteComputed, receiveApplyFailure, receiveBehind, receiveReduceFailure 
 import type { Effect } from "./effects.js";
 import { receiveEvaluation, requestEvaluation } from "./evaluations.js";
 import type { CoordinatorEvent, WorkerEvent } from "./events.js";
-import {
-  advanceLearning,
-  noteAppliedStep,
-  receiveDifference,
-  receiveHealed,
-  receiveHealFailed,
-} from "./healing.js";
+import { advanceLearning, noteAppliedStep, receiveDifference } from "./healing.js";
+import { receiveHealed, receiveHealFailed, receiveLent } from "./heals.js";
 import {
   addCollectionTasks,
   cancelCollections,
@@ -30,7 +25,14 @@ import {
   receiveExperiences,
   requestCollection,
 } from "./ledger.js";
-import { expireAll, loseMember, noteMissingRollouts, registerWorker, releaseDrained } from "./lifecycle.js";
+import {
+  expireAll,
+  giveUpLearner,
+  loseMember,
+  noteMissingRollouts,
+  registerWorker,
+  releaseDrained,
+} from "./lifecycle.js";
 import { fence, notePolicyHeld, renewMember, setCredits, signer, startDraining } from "./members.js";
 import { Outbox } from "./outbox.js";
 import {
@@ -107,6 +109,11 @@ function handle(state: CoordinatorState, event: CoordinatorEvent, out: Outbox): 
       return requestStep(state, event, out);
     case "ReduceFailed":
       return receiveReduceFailure(state, event, out);
+    case "LearnerSilent":
+      return giveUpLearner(state, event, out);
+    case "LearnersAwaited":
+      volatile.isLearnerAwaited = event.isAwaited;
+      return;
     case "StatesDiffer":
       return receiveDifference(state, event, out);
     case "RoundTrained":
@@ -177,10 +184,9 @@ function handleWorker(state: CoordinatorState, event: WorkerEvent, out: Outbox):
     case "LearnerBehind":
       return receiveBehind(state, member, event, out);
     case "StateLent":
-      if (member.heal?.healId === event.healId) member.heal.isLent = true;
-      return;
+      return receiveLent(member, event);
     case "LearnerHealed":
-      return receiveHealed(state, member, event);
+      return receiveHealed(state, member, event, out);
     case "LearnerHealFailed":
       return receiveHealFailed(state, member, event, out);
     default:

@@ -36,12 +36,16 @@ export interface Member {
   voted: NonNullable<LearnerPosition["voted"]> | null;
   /** Learners: since when its own word differs from `step`; null when it does not. */
   differsSinceMs: number | null;
+  /** Learners: consecutive copies that came too late: the others had trained on. */
+  lateHeals: number;
   heal: {
     readonly healId: number;
     readonly source: HealSource;
     readonly step: number;
     /** The peer's state is with the coordinator: the copy does not need the peer any more. */
     isLent: boolean;
+    /** Learners that are ready wait until then. */
+    readonly holdsUpUntilMs: number;
     readonly deadlineMs: number;
   } | null;
 }
@@ -146,6 +150,8 @@ export interface VolatileState {
   // What follows is derived from members and tasks and kept up where they change (members.ts, tasks.ts).
   readonly freeWorkers: FreeWorkers;
   readonly learners: Set<Member>;
+  /** Rollout workers that have said that they take tasks, and are not leaving. */
+  readonly takers: Set<Member>;
   readonly draining: Set<Member>;
   readonly waitingTasks: WaitingTasks;
   /** Tasks by owner; an owner without one is complete. */
@@ -179,11 +185,15 @@ export interface VolatileState {
   learnerLeftMs: number | null;
   /** The run is over: nobody is kept from leaving. */
   isClosing: boolean;
-  /** Since when a step is due with too few learners, or tasks without any rollout worker; null when not so. */
+  /** Somebody waits for a learner to evaluate or to hand over what it holds. */
+  isLearnerAwaited: boolean;
+  /** Since when a step or such a request is due with too few learners, or tasks without any rollout worker; null when not so. */
   noLearnersSinceMs: number | null;
   noRolloutsSinceMs: number | null;
   /** Consecutive failures to copy parameters, over all learners. */
   healFailures: number;
+  /** Who was last given up while it loaded or copied parameters, and why; "" for nobody. */
+  lastLateHeal: string;
   isPaused: boolean;
   /** Running mean of how long a finished experience task took, and of how many (hedging.ts). */
   taskMs: { mean: number; count: number };
@@ -215,6 +225,7 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       nextTaskOrder: 1,
       freeWorkers: new FreeWorkers(),
       learners: new Set(),
+      takers: new Set(),
       draining: new Set(),
       waitingTasks: new WaitingTasks(),
       openTasks: new Map(),
@@ -235,9 +246,11 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       lastAbort: "",
       learnerLeftMs: null,
       isClosing: false,
+      isLearnerAwaited: false,
       noLearnersSinceMs: null,
       noRolloutsSinceMs: null,
       healFailures: 0,
+      lastLateHeal: "",
       isPaused: false,
       taskMs: { mean: 0, count: 0 },
       nextHedgeLookMs: 0,

@@ -51,6 +51,7 @@ beforeEach(() => {
         return answer.promise;
       },
     } as unknown as LearnerRequests,
+    limitMs: 1_000,
     averagesParameters: false,
     fail: (error) => {
       throw error;

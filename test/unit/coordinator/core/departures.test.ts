@@ -69,6 +69,19 @@ describe("a learner that was told to leave", () => {
     expect(core.takeOne("HealLearner").source).toMatchObject({ kind: "peer", workerId: "l2" });
   });
 
+  it("waits for one that was told to leave as well, while it was still copying", () => {
+    const { core, incarnations, drain } = afterStep1();
+    core.do({ type: "WorkerLeft", workerId: "l1", incarnation: incarnations.l1 });
+    core.wait(8_000);
+    const joiner = core.register("l1", "learner", null, -1);
+    core.take("HealLearner");
+    drain("l2");
+    drain("l1", joiner);
+    expect(released(core)).toEqual(["l1"]);
+    core.register("l1", "learner", null, -1);
+    expect(core.takeOne("HealLearner").source).toMatchObject({ kind: "peer", workerId: "l2" });
+  });
+
   it("waits no longer than drainTimeoutMs; a copy that is on its way by then does not need it", () => {
     const { core, drain } = afterStep1();
     drain("l1");

@@ -402,16 +402,6 @@ describe("healing", () => {
     expect(core.take("HealLearner").map(({ source }) => source.kind)).toEqual(["initial", "initial"]);
   });
 
-  it("fences a joiner that holds up the others for healTimeoutMs", () => {
-    const core = stageWith(1, { healTimeoutMs: 1_000, leaseTtlMs: 100_000 });
-    const incarnation = core.register("l2", "learner", null, -1);
-    core.requestStep(1);
-    expect(core.take("StartStep")).toEqual([]);
-    core.wait(1_000);
-    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l2", incarnation });
-    expect(core.takeOne("StartStep").members.map((member) => member.workerId)).toEqual(["l1"]);
-  });
-
   it("starts no step below minLearners, says so once, and goes on by itself", () => {
     const core = stageWith(1, { minLearners: 2 });
     core.requestStep(1);
