@@ -48,8 +48,8 @@ export function expireStep(state: CoordinatorState, out: Outbox): void {
 }
 
 /**
- * Nobody can vote before the last part is there. Nobody is late as long as nobody else is through with as much to do:
- * the time was too short for all of them.
+ * Nobody can vote before the last part is there. Nobody is late as long as nobody with something to do is through: the
+ * time was too short for all of them.
  */
 function lateMembers({ members, votes, computed }: ActiveStep): {
   readonly late: readonly StepMember[];
@@ -57,10 +57,9 @@ function lateMembers({ members, votes, computed }: ActiveStep): {
 } {
   if (votes.size > 0)
     return { late: members.filter(({ workerId }) => !votes.has(workerId)), missing: "vote" };
-  const busy = members.filter(({ shardCount }) => shardCount > 0);
-  const late = busy.filter(({ workerId }) => !computed.has(workerId));
-  if (late.length === 0 || late.length === busy.length) return { late: [], missing: "vote" };
-  return { late, missing: "gradients" };
+  const isTimeEnough = members.some(({ workerId, shardCount }) => shardCount > 0 && computed.has(workerId));
+  const late = members.filter(({ workerId }) => !computed.has(workerId));
+  return isTimeEnough && late.length > 0 ? { late, missing: "gradients" } : { late: [], missing: "vote" };
 }
 
 /** A member has missed a commit: it is brought to the group's step before the generation is formed again. */

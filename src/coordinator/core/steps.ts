@@ -86,7 +86,10 @@ function openGeneration(
   out: Outbox,
 ): void {
   const { volatile, durable, config } = state;
-  const members = shareShards(learners, manifest.shardCount);
+  const members = shareShards(
+    inTurn(learners, manifest.shardCount, volatile.stepAborts),
+    manifest.shardCount,
+  );
   const isTraining = config.round !== null;
   const limitMs = attemptLimitMs(state, isTraining);
   volatile.activeStep = {
@@ -112,6 +115,13 @@ function openGeneration(
     isReplay,
     limitMs,
   });
+}
+
+/** Where some have nothing to do, it is others with every attempt: nobody else would show that it can. */
+function inTurn(learners: readonly Member[], shardCount: number, attempt: number): readonly Member[] {
+  if (learners.length <= shardCount) return learners;
+  const first = attempt % learners.length;
+  return [...learners.slice(first), ...learners.slice(0, first)];
 }
 
 /** Contiguous ranges in join order, as even as possible: the first `shardCount mod n` learners take one more. */
