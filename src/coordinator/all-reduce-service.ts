@@ -22,11 +22,10 @@ import { asServiceError, toServiceError } from "../rpc/status.js";
 import type { BulkServer } from "../reduce/bulk-server.js";
 import { Reduction, type Contribution, type MemberPort, type ReductionFailure } from "../reduce/reduction.js";
 import { TroupeError, protocolError } from "../shared/errors.js";
+import { BrokenLinks, COORDINATOR } from "./broken-links.js";
 import type { StepMember } from "./core/index.js";
 import { checkSender } from "./sender.js";
 
-/** Incarnations are greater. */
-const COORDINATOR = -1;
 /** As long as a TLS 1.3 key of SHA-256. */
 const SECRET_BYTES = 32;
 
@@ -54,8 +53,7 @@ export interface AllReduceOptions {
 
 export class AllReduceService {
   private reduction: Reduction | undefined;
-  /** Pairs, by incarnation, that failed to sum with each other; the coordinator is `COORDINATOR`. */
-  private readonly brokenLinks: (readonly [number, number])[] = [];
+  private readonly brokenLinks = new BrokenLinks();
   /** Of the attempt that is open. */
   private members: readonly StepMember[] = [];
 
@@ -86,8 +84,8 @@ export class AllReduceService {
       onBytes: (direction, bytes) => metrics.allreduceBytes.inc({ direction }, bytes),
       onComplete: (elapsedMs) => metrics.allreduceDuration.observe(elapsedMs / 1000),
     });
-    const ends = new Set([COORDINATOR, ...members.map(({ incarnation }) => incarnation)]);
-    if (bulk === undefined || route === "call" || this.hasBrokenLink(ends, COORDINATOR)) return undefined;
+    if (bulk === undefined || route === "call") return undefined;
+    if (this.brokenLinks.among(incarnationsOf(members), COORDINATOR)) return undefined;
     bulk.open({ reduction: this.reduction, secret });
     return { reducers: [{ workerId: "", host: "", port: bulk.port }], secret, isEncrypted };
   }
@@ -104,28 +102,19 @@ export class AllReduceService {
     const [a, b] = [incarnationOf(workerId), incarnationOf(otherId)];
     if (a === undefined || b === undefined || (b === COORDINATOR && this.options.bulk === undefined))
       return false;
-    if (this.brokenLinks.some((pair) => pair.includes(a) && pair.includes(b))) return false;
-    this.brokenLinks.push([a, b]);
-    return true;
+    return this.brokenLinks.note(a, b);
   }
 
   /** Every member as a reducer of its part; undefined when the coordinator has to reduce. */
   private peersOf(members: readonly StepMember[]): Reducer[] | undefined {
     const { topology = "star", bulkAddressOf } = this.options;
     if (topology === "star") return undefined;
-    const ends = new Set(members.map(({ incarnation }) => incarnation));
-    if (this.hasBrokenLink(ends)) return undefined;
+    if (this.brokenLinks.among(incarnationsOf(members))) return undefined;
     const reducers = members.map(({ workerId }) => {
       const address = bulkAddressOf?.(workerId);
       return address === undefined ? undefined : { workerId, ...address };
     });
     return reducers.every((reducer) => reducer !== undefined) ? reducers : undefined;
-  }
-
-  private hasBrokenLink(ends: ReadonlySet<number>, to?: number): boolean {
-    return this.brokenLinks.some(
-      (pair) => pair.every((end) => ends.has(end)) && (to === undefined || pair.includes(to)),
-    );
   }
 
   /** Ends the reduction; members still waiting for totals get an error. Idempotent. */
@@ -201,6 +190,9 @@ export class AllReduceService {
     throw new TroupeError("CANCELLED", `all-reduce of generation ${generation}, step ${step} is not open`);
   }
 }
+
+const incarnationsOf = (members: readonly StepMember[]): number[] =>
+  members.map(({ incarnation }) => incarnation);
 
 function decodeChunk(bytes: Buffer): GradientChunk__Output {
   try {

@@ -19,6 +19,12 @@ export class Network {
     if (direction !== "out") this.cuts.set(`>${workerId}`, untilMs);
   }
 
+  /** Between two learners only: both still reach the coordinator. */
+  cutPair(a: string, b: string, durationMs: number): void {
+    const untilMs = this.scheduler.nowMs + durationMs;
+    this.cuts.set(`${a}|${b}`, untilMs).set(`${b}|${a}`, untilMs);
+  }
+
   isCut(workerId: string): boolean {
     return this.isCutNow(`${workerId}>`) || this.isCutNow(`>${workerId}`);
   }
@@ -36,6 +42,11 @@ export class Network {
   /** Worker to worker. */
   between(from: string, to: string, deliver: () => void): void {
     if (!this.isCutNow(`${from}>`) && !this.isCutNow(`>${to}`)) this.transmit(deliver);
+  }
+
+  /** The same, over connections that learners open to each other. */
+  amongPeers(from: string, to: string, deliver: () => void): void {
+    if (!this.isCutNow(`${from}|${to}`)) this.between(from, to, deliver);
   }
 
   private isCutNow(link: string): boolean {

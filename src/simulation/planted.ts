@@ -20,6 +20,7 @@ export const PLANTED_BUGS = [
   "forget-skipped",
   "forget-left-out",
   "count-departed",
+  "blame-nobody",
 ] as const;
 export type Planted = "none" | (typeof PLANTED_BUGS)[number];
 
@@ -44,6 +45,8 @@ export function reduceWith(
       return reduce(state, event.type === "RoundTrained" ? { ...event, leftOut: [] } : event, nowMs);
     case "count-departed":
       return reduce(state, asIfPresent(state, event), nowMs).filter(({ type }) => type !== "LeaveRound");
+    case "blame-nobody":
+      return event.type === "StepComputed" ? [] : reduce(state, event, nowMs);
     case "no-staleness-bound":
       return reduce(unbounded(state), fromAnyPolicy(event), nowMs);
     case "none":

@@ -12,6 +12,12 @@ export type FaultKind =
   | "partitionLearner"
   | "slowRollout"
   | "slowLearner"
+  /** A computation takes longer than an attempt. */
+  | "crawlLearner"
+  /** No computation returns any more. */
+  | "hangLearner"
+  /** Two learners do not reach each other, and the coordinator reaches both. */
+  | "cutLearners"
   | "drainRollout"
   | "drainLearner"
   | "rollLearners"
@@ -71,6 +77,8 @@ export interface Scenario {
   readonly copyMs: number;
   /** Learners average parameters; null: they sum gradients. */
   readonly rounds: RoundScenario | null;
+  /** Learners sum gradients among themselves. */
+  readonly isSharded: boolean;
   readonly network: NetworkProfile;
   readonly faults: readonly Fault[];
 }
@@ -136,10 +144,27 @@ export function makeScenario(seed: number): Scenario {
     hedgeFactor: random.pick([0, 1, 2]),
     copyMs: random.pick([0, 0, 0, 200, 900]),
     rounds: null,
+    isSharded: false,
   };
+  const whole = isQuiet ? scenario : withLateLearners(scenario);
   // Averaging is refused with staleness; a lone learner averages with nobody.
-  return random.chance(0.3) ? withRounds(scenario, random) : scenario;
+  return random.chance(0.3) ? withRounds(whole, random) : whole;
 }
+
+/** Learners that the others wait for in vain. From numbers of its own: what else is drawn stays as it is. */
+function withLateLearners(scenario: Scenario): Scenario {
+  const random = new Random(scenario.seed ^ 0x5eed);
+  const isSharded = scenario.learners > 1 && random.chance(0.5);
+  const kinds: readonly FaultKind[] = ["crawlLearner", "hangLearner", ...(isSharded ? CUTS : [])];
+  const faults = Array.from({ length: random.chance(0.4) ? 1 : 0 }, (): Fault => {
+    const durationMs = random.pick([700, 1_500, 3_000]);
+    const atMs = random.between(1, 2_000);
+    return { kind: random.pick(kinds), atMs, target: random.between(0, 5), durationMs, point: "now" };
+  });
+  return { ...scenario, isSharded, faults: [...scenario.faults, ...faults].sort((a, b) => a.atMs - b.atMs) };
+}
+
+const CUTS: readonly FaultKind[] = ["cutLearners", "cutLearners"];
 
 /** With more faults of learners, while most rounds are trained. */
 function withRounds(scenario: Scenario, random: Random): Scenario {

@@ -11,6 +11,7 @@ import {
   type CoordinatorState,
   type Effect,
 } from "../coordinator/core/index.js";
+import { BrokenLinks } from "../coordinator/broken-links.js";
 import type { LogEntry } from "../coordinator/journal/durable-log.js";
 import { MemoryLog } from "../coordinator/journal/memory-log.js";
 import { reduceWith } from "./planted.js";
@@ -42,6 +43,7 @@ export class SimCoordinator {
   private isBusy = false;
   private tickAtMs = Infinity;
   private readonly reduction: SimReduction;
+  private brokenLinks = new BrokenLinks();
   private readonly rounds: SimRounds;
   private readonly witness: Witness;
   private dieAt: { point: Fault["point"]; downMs: number } | null = null;
@@ -59,6 +61,7 @@ export class SimCoordinator {
     this.queue = [];
     this.isBusy = false;
     this.tickAtMs = Infinity;
+    this.brokenLinks = new BrokenLinks();
     this.closeStep();
     this.state = makeState(this.world.config, this.log.recoverNow());
     this.trainLoop = new SimTrainLoop(this.world, this);
@@ -140,6 +143,19 @@ export class SimCoordinator {
 
   receiveContribution(...contribution: Parameters<SimReduction["receive"]>): void {
     if (this.isAlive) this.reduction.receive(...contribution);
+  }
+
+  /** What one learner says of another is no proof: their connection may be to blame. */
+  receiveBrokenLink(workerId: string, otherId: string, generation: number, step: number): void {
+    if (!this.isAlive || this.reduction.generation !== generation) return;
+    const { members } = this.reduction;
+    const [a, b] = [workerId, otherId].map(
+      (name) => members.find((member) => member.workerId === name)?.incarnation,
+    );
+    if (a === undefined || b === undefined) return;
+    this.brokenLinks.note(a, b);
+    const reason = `${workerId} cannot reach ${otherId}`;
+    this.dispatch({ type: "ReduceFailed", generation, step, workerId: null, reason });
   }
 
   /** A learner has trained its part of a round. */
@@ -309,7 +325,10 @@ export class SimCoordinator {
           isReplay,
           collections: this.collectionsOf(effect.experienceIds),
         });
-        for (const member of members) this.send(member.workerId, effect);
+        const ends = members.map(({ incarnation }) => incarnation);
+        const { scenario } = this.world;
+        const isSharded = scenario.isSharded && scenario.rounds === null && !this.brokenLinks.among(ends);
+        for (const member of members) this.send(member.workerId, { ...effect, isSharded });
         return this.world.scenario.rounds === null ? this.reduction.open(effect) : this.rounds.start(effect);
       }
       case "CommitStep":

@@ -1,6 +1,7 @@
 /** A simulated learner: computes its shards, votes, applies what is committed, copies state when told to. */
 import type { HealLearner, LearnerPosition, StartStep } from "../coordinator/core/index.js";
 import { updatesOf, type RoundUpdate } from "../coordinator/round-manifest.js";
+import { SimPeerSum } from "./sim-peer-sum.js";
 import { SimProcess, type ToWorker } from "./sim-process.js";
 import {
   applyGradient,
@@ -17,6 +18,7 @@ const COMPUTE_MS = 10;
 /** Of a round: most of a learner's time, so that faults find it there. */
 const LOCAL_STEP_MS = 40;
 const RESEND_MS = 120;
+const RESTART_MS = 300;
 const COPY_RETRY_MS = 150;
 const COPY_RETRIES = 4;
 
@@ -44,6 +46,9 @@ export class SimLearner extends SimProcess {
   /** The same when it lost the coordinator before it heard the decision. */
   private voted: { step: number; parameters: number } | null = null;
   private lastGeneration = 0;
+  readonly peerSum: SimPeerSum;
+  /** What it computes never comes, until another process takes its place. */
+  private isHung = false;
   private healing: HealLearner | null = null;
   private lastHealId = 0;
   /** The heal whose state has arrived and is being loaded. */
@@ -51,9 +56,24 @@ export class SimLearner extends SimProcess {
 
   constructor(world: World, workerId: string) {
     super(world, workerId, "learner");
+    this.peerSum = new SimPeerSum(world, this);
+  }
+
+  hang(): void {
+    this.isHung = this.isAlive;
+  }
+
+  /** A process whose computation does not return ends when it is put out; its supervisor starts another. */
+  protected override fenced(): void {
+    if (!this.isHung) return super.fenced();
+    this.kill(false);
+    this.world.scheduler.after(RESTART_MS, () => {
+      if (!this.isAlive) this.start();
+    });
   }
 
   protected reset(): void {
+    this.isHung = false;
     this.stage = "";
     this.step = -1;
     this.lastGeneration = 0;
@@ -68,6 +88,7 @@ export class SimLearner extends SimProcess {
     this.lastHealId = 0;
     this.computing = null;
     this.contribution = null;
+    this.peerSum.close();
     this.local = null;
     if (this.prepared?.isFinite) this.voted = this.prepared;
     this.prepared = null;
@@ -115,7 +136,7 @@ export class SimLearner extends SimProcess {
       case "Average":
         return this.average(message.generation, message.weight);
       case "Reduced":
-        return this.reduced(message.generation, message.step, message.gradient, message.isFinite);
+        return this.receiveSum(message.generation, message.step, message.gradient, message.isFinite);
       case "CommitStep":
         return this.commit(message.generation, message.step);
       case "SkipStep":
@@ -149,7 +170,7 @@ export class SimLearner extends SimProcess {
     }
   }
 
-  private startStep(message: StartStep): void {
+  private startStep(message: StartStep & { readonly isSharded?: boolean }): void {
     const me = message.members.find((member) => member.workerId === this.workerId);
     if (
       me?.incarnation !== this.incarnation ||
@@ -170,6 +191,7 @@ export class SimLearner extends SimProcess {
     }
     this.voted = null;
     this.computing = message;
+    if (message.isSharded) this.peerSum.open(message);
     this.fetchBatch(message);
   }
 
@@ -182,7 +204,7 @@ export class SimLearner extends SimProcess {
   private compute(message: StartStep, contents: readonly number[]): void {
     if (this.contribution !== null) return;
     this.later(COMPUTE_MS * this.slowness, () => {
-      if (this.computing !== message) return;
+      if (this.computing !== message || this.isHung) return;
       const me = message.members.find((member) => member.workerId === this.workerId)!;
       this.contribution = Array.from({ length: me.shardCount }, (_, i) =>
         shardGradient(this.parameters, message.step, contents, me.firstShard + i, message.shardCount),
@@ -213,7 +235,7 @@ export class SimLearner extends SimProcess {
       return this.reportTrained();
     }
     this.later(LOCAL_STEP_MS * this.slowness, () => {
-      if (this.local !== local) return;
+      if (this.local !== local || this.isHung) return;
       const { generation, step, shardCount } = message;
       const { scenario, history } = this.world;
       if (scenario.nonFiniteSteps.includes(step) && (scenario.seed + step) % 2 === 0) {
@@ -247,6 +269,7 @@ export class SimLearner extends SimProcess {
     const { computing, local, workerId } = this;
     if (computing === null || local === null) return;
     const { generation, step } = computing;
+    this.signed((me) => ({ type: "StepComputed", ...me, generation, step }));
     this.world.network.fromWorker(workerId, () =>
       this.world.coordinator.receiveTrained(workerId, generation, step, local.minibatches),
     );
@@ -262,6 +285,9 @@ export class SimLearner extends SimProcess {
   private contribute(): void {
     const { computing, contribution, workerId, incarnation } = this;
     if (computing === null || contribution === null || incarnation === null) return;
+    const { generation, step } = computing;
+    this.signed((me) => ({ type: "StepComputed", ...me, generation, step }));
+    if (this.peerSum.isOpen) return this.peerSum.contribute(contribution);
     this.world.network.fromWorker(workerId, () =>
       this.world.coordinator.receiveContribution(
         workerId,
@@ -273,7 +299,15 @@ export class SimLearner extends SimProcess {
     );
   }
 
-  private reduced(generation: number, step: number, gradient: number, isFinite: boolean): void {
+  /** A peer cannot be reached; the coordinator decides what becomes of the step. */
+  reportBrokenLink(generation: number, step: number, otherId: string): void {
+    const { workerId } = this;
+    this.world.network.fromWorker(workerId, () =>
+      this.world.coordinator.receiveBrokenLink(workerId, otherId, generation, step),
+    );
+  }
+
+  receiveSum(generation: number, step: number, gradient: number, isFinite: boolean): void {
     if (this.computing?.generation !== generation || this.computing.step !== step || this.prepared !== null)
       return;
     this.prepared = { generation, step, parameters: applyGradient(this.parameters, gradient), isFinite };
@@ -317,6 +351,7 @@ export class SimLearner extends SimProcess {
   private forgetStep(): void {
     this.computing = null;
     this.contribution = null;
+    this.peerSum.close();
     this.local = null;
     this.prepared = null;
   }

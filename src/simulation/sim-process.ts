@@ -1,5 +1,5 @@
 /** What every simulated worker process shares: dying, restarting, being stopped, and joining the coordinator. */
-import type { CoordinatorEvent, Effect, LearnerPosition } from "../coordinator/core/index.js";
+import type { CoordinatorEvent, Effect, LearnerPosition, StartStep } from "../coordinator/core/index.js";
 import type { World } from "./world.js";
 import type { WorkerRole } from "../shared/roles.js";
 
@@ -17,6 +17,8 @@ export type ToWorker =
       readonly gradient: number;
       readonly isFinite: boolean;
     }
+  /** Where all members of the step can reach each other, they sum among themselves. */
+  | (StartStep & { readonly isSharded: boolean })
   | { readonly type: "Average"; readonly generation: number; readonly weight: number }
   | { readonly type: "StopTraining"; readonly generation: number }
   | { readonly type: "ReadParameters"; readonly step: number }
@@ -145,6 +147,10 @@ export abstract class SimProcess {
     else this.heartbeat();
   }
 
+  protected fenced(): void {
+    this.rejoin();
+  }
+
   private rejoin(): void {
     this.incarnation = null;
     this.detached();
@@ -160,7 +166,7 @@ export abstract class SimProcess {
         this.heartbeat();
         return;
       case "FenceWorker":
-        if (message.incarnation === this.incarnation) this.rejoin();
+        if (message.incarnation === this.incarnation) this.fenced();
         return;
       case "ReleaseWorker":
         if (message.incarnation !== this.incarnation) return;

@@ -1,10 +1,11 @@
-/** The simulated bulk path of one step: gathers the members' gradients, adds them up, hands out the sum, or misses one. */
+/**
+ * The simulated bulk path of one step by way of the coordinator: gathers the members' gradients, adds them up, hands out
+ * the sum. It knows who is missing, not why, and blames nobody: whose gradients are late the core finds out.
+ */
 import type { StartStep, StepMember } from "../coordinator/core/index.js";
 import type { SimCoordinator } from "./sim-coordinator.js";
 import { reduceShards } from "./toy-model.js";
 import type { World } from "./world.js";
-
-const TIMEOUT_MS = 500;
 
 interface Sum {
   readonly generation: number;
@@ -27,9 +28,12 @@ export class SimReduction {
     return this.sum?.generation;
   }
 
+  get members(): readonly StepMember[] {
+    return this.sum?.members ?? [];
+  }
+
   open({ generation, step, members }: Pick<StartStep, "generation" | "step" | "members">): void {
     this.sum = { generation, step, members, gradients: members.map(() => null), result: null };
-    this.coordinator.later(TIMEOUT_MS, () => this.expire(generation));
   }
 
   close(): void {
@@ -60,20 +64,5 @@ export class SimReduction {
     if (result === null) return;
     const isFinite = !this.world.scenario.nonFiniteSteps.includes(step);
     this.coordinator.send(workerId, { type: "Reduced", generation, step, gradient: result, isFinite });
-  }
-
-  private expire(generation: number): void {
-    const { sum } = this;
-    if (sum?.generation !== generation || sum.result !== null) return;
-    const missing = sum.members[sum.gradients.findIndex((part) => part === null)];
-    const workerId = missing?.workerId ?? null;
-    const { step } = sum;
-    this.coordinator.dispatch({
-      type: "ReduceFailed",
-      generation,
-      step,
-      workerId,
-      reason: "no contribution in time",
-    });
   }
 }

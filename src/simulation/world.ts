@@ -1,5 +1,5 @@
 /** Everything of one simulated run: processes, network, stores that outlive processes, and the faults. */
-import type { CoreConfig } from "../coordinator/core/index.js";
+import { DEFAULT_CORE_CONFIG, type CoreConfig } from "../coordinator/core/index.js";
 import { makeHistory, type History } from "./history.js";
 import { Network } from "./network.js";
 import type { Planted } from "./planted.js";
@@ -109,6 +109,14 @@ export class World {
         return this.slow(rollout, fault);
       case "slowLearner":
         return this.slow(learner, fault);
+      case "crawlLearner":
+        return this.slow(learner, fault, CRAWL);
+      case "hangLearner":
+        return this.hang(learner, fault);
+      case "cutLearners": {
+        const other = this.learners[(fault.target + 1) % this.learners.length];
+        return this.network.cutPair(learner.workerId, other.workerId, fault.durationMs);
+      }
       case "drainRollout":
         return rollout.drain();
       case "drainLearner":
@@ -146,13 +154,22 @@ export class World {
     this.scheduler.after(fault.durationMs, () => process.resume());
   }
 
-  private slow(process: SimProcess, fault: Fault): void {
-    process.slowness = 20;
+  /** With others that go on it is for the coordinator to notice; a lone one is restarted by whoever looks after the run. */
+  private hang(learner: SimLearner, fault: Fault): void {
+    learner.hang();
+    if (this.learners.length === 1)
+      this.scheduler.after(fault.durationMs, () => this.restart(learner, fault));
+  }
+
+  private slow(process: SimProcess, fault: Fault, slowness = 20): void {
+    process.slowness = slowness;
     this.scheduler.after(Math.min(fault.durationMs, FAULTS_END_MS), () => (process.slowness = 1));
   }
 }
 
 const STEP_TIMEOUT_MS = 900;
+/** Times as slow: a computation takes longer than STEP_TIMEOUT_MS. */
+const CRAWL = 150;
 
 /** Real proportions, shorter times. */
 function coreConfig(scenario: Scenario): CoreConfig {
@@ -168,7 +185,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     waitForWorkersMs: 60_000,
     maxTaskAttempts: 8,
     hedgeFactor: scenario.hedgeFactor,
-    maxStepAttempts: 100,
+    maxStepAttempts: DEFAULT_CORE_CONFIG.maxStepAttempts,
     maxSkippedSteps: 3,
     minLearners: scenario.minLearners,
     maxStalenessVersions: scenario.maxStalenessVersions,

@@ -45,8 +45,11 @@ describe("simulation", () => {
       [
         "clockJump",
         "corruptLearner",
+        "crawlLearner",
+        "cutLearners",
         "drainLearner",
         "drainRollout",
+        "hangLearner",
         "killAll",
         "killCoordinator",
         "killLearner",
