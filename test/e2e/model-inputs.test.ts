@@ -196,9 +196,12 @@ describe("a run", { timeout: 180_000 }, () => {
     // The conversation grows from turn to turn.
     const chat = await user.troupe(
       ["chat", "--model", model, "--min-new-tokens", "2", "--max-new-tokens", "3", "--greedy"],
-      "Hello\nHello\n/clear\nHello\n/quit\n",
+      `Hello\nHello\n${"Hello ".repeat(60)}\n/clear\nHello\n/quit\n`,
     );
-    expect(chat).toMatchObject({ code: 0, stderr: "" });
+    expect(chat.code).toBe(0);
+    expect(chat.stderr).toMatch(
+      /^error: .* tokens leave no room for a response in 48; this is all the model can read.*\/clear starts over/,
+    );
     const [, mode, first, , again] = chat.stdout.trim().split("\n");
     expect(mode).toBe("The model sees the whole conversation.");
     expect(first).not.toBe("");

@@ -1,6 +1,7 @@
 /** `troupe chat`: talk to a model in the terminal. */
 import type { Command } from "commander";
 import type { ChatMessage } from "../../data/types.js";
+import { describeError, errorCodeOf } from "../../shared/errors.js";
 import type { Lifetime } from "../lifetime.js";
 import { addModelOptions, samplingOf, type ModelCommandOptions } from "../sampling-options.js";
 
@@ -36,7 +37,7 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
         const text = line.trim();
         if (text === "/quit" || text === "/exit") break;
         if (text === "/clear") messages.length = 0;
-        else if (text !== "") console.log(escapeControlLines(await respond(text)));
+        else if (text !== "") await answer(text);
         prompt();
       }
     } finally {
@@ -44,11 +45,21 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
       await model.close();
     }
 
+    /** What one line is wrong with, such as a conversation longer than the model can read, does not end the others. */
+    async function answer(text: string): Promise<void> {
+      try {
+        console.log(escapeControlLines(await respond(text)));
+      } catch (error) {
+        if (errorCodeOf(error) !== "DATA") throw error;
+        console.error(escapeControlLines(`error: ${describeError(error)} (/clear starts over)`));
+      }
+    }
+
     async function respond(text: string): Promise<string> {
       if (!isChatModel) return (await model.answer([text], sampling))[0].text.trim();
-      messages.push({ role: "user", content: text });
-      const { text: reply } = await model.reply(messages, sampling);
-      messages.push({ role: "assistant", content: reply });
+      const asked: ChatMessage = { role: "user", content: text };
+      const { text: reply } = await model.reply([...messages, asked], sampling);
+      messages.push(asked, { role: "assistant", content: reply });
       return reply.trim();
     }
   });
