@@ -96,8 +96,6 @@ export async function prepareTraining(options: TrainingOptions): Promise<Trainin
         promptsPerTask: 2,
         heartbeatIntervalMs: 500,
         leaseTtlMs: options.leaseTtlMs ?? 10_000,
-        // Workers that are killed from outside are not their tasks' fault: no prompt may be given up as poison.
-        maxTaskAttempts: 100,
       },
       checkpoint: { everyIterations: 1 },
       eval: { prompts: 8, samples: 1 },

@@ -394,7 +394,9 @@ const clusterSchema = z.strictObject({
     .describe("a worker silent for this long is lost; at least 4 heartbeats"),
   taskTimeoutMs: durationMs
     .default(120_000)
-    .describe("a rollout task held longer is given to another worker; longer than leaseTtlMs"),
+    .describe(
+      "a rollout task whose worker makes no progress with it for this long is given to another; longer than leaseTtlMs",
+    ),
   stepTimeoutMs: durationMs
     .default(60_000)
     .describe(
@@ -419,7 +421,7 @@ const clusterSchema = z.strictObject({
   maxTaskAttempts: positiveInt
     .default(3)
     .describe(
-      "after this many failures a task's prompts are tried one by one; what fails alone is dropped as poison",
+      "after this many failures a task's prompts are tried one by one, each by a worker with nothing else to do; what two workers fail with then is dropped as poison",
     ),
   hedgeFactor: z
     .number()

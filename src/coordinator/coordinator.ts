@@ -19,6 +19,7 @@ import { coreConfigOf } from "./core-config.js";
 import { makeState } from "./core/index.js";
 import { CoreHost } from "./core-host.js";
 import { Dispatcher } from "./dispatcher.js";
+import { DroppedPrompts } from "./dropped-prompts.js";
 import { ExperienceStore } from "./experience-store.js";
 import { LearnerGroup } from "./learner-group.js";
 import { RunClock } from "./run-clock.js";
@@ -99,7 +100,9 @@ export async function openCoordinator(settings: CoordinatorSettings): Promise<Co
   await artifacts.clean();
   const store = new ExperienceStore(log);
   const shared = { host, directory, metrics, logger, runId };
-  const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask: config.cluster.promptsPerTask });
+  const dropped = await DroppedPrompts.open(runDir);
+  const { promptsPerTask } = config.cluster;
+  const dispatcher = new Dispatcher({ ...shared, store, promptsPerTask, dropped });
   const isEncrypted = tls !== undefined;
   const bulk = hasBulkChannel(config)
     ? await BulkServer.listen({ host: config.cluster.host, port: config.cluster.bulkPort, isEncrypted })
@@ -115,6 +118,7 @@ export async function openCoordinator(settings: CoordinatorSettings): Promise<Co
     files.close();
     await leadership?.resign(end.outcome(reason));
     await runFiles.close();
+    await dropped.close();
     await logger.close();
   };
   return {

@@ -6,7 +6,7 @@
  */
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
-import type { Prompt, ScoredRollout } from "../rl/types.js";
+import type { ExperienceId, Prompt, ScoredRollout } from "../rl/types.js";
 import { toPromptRow } from "../rpc/codec/prompt-row.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import type { RolloutDirective } from "../rpc/generated/troupe/v1/RolloutDirective.js";
@@ -17,9 +17,11 @@ import type { Sampling } from "../rpc/generated/troupe/v1/Sampling.js";
 import type { TokenizerInfo } from "../rpc/generated/troupe/v1/TokenizerInfo.js";
 import { abortable, makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError } from "../shared/errors.js";
-import type { AssignTask } from "./core/index.js";
+import type { AckEvaluation, AssignTask, TaskRequest } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
+import type { DroppedPrompts } from "./dropped-prompts.js";
 import { ExperienceIntake } from "./experience-intake.js";
+import type { AskedFor } from "./asked-for.js";
 import type { ExperienceStore } from "./experience-store.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
@@ -31,6 +33,8 @@ export interface PerformanceBrief {
   readonly tokenizer: TokenizerInfo;
   readonly sampling: Sampling;
   readonly score: boolean;
+  /** Token ids of answers lie below it: the actor's, which may have more than its tokenizer. */
+  readonly vocabularySize: number;
   /** What ends an answer besides the end token. @default nothing */
   readonly stops?: StopTable | null;
 }
@@ -40,6 +44,13 @@ interface Task {
   readonly prompts: readonly Prompt[];
   /** Who got it last. */
   workerId?: string;
+  /** What the last attempt that failed said. */
+  lastFailure?: string;
+}
+
+interface Evaluation {
+  readonly done: Deferred<void>;
+  readonly answers: Map<ExperienceId, ScoredRollout>;
 }
 
 export interface DispatcherOptions {
@@ -50,6 +61,8 @@ export interface DispatcherOptions {
   readonly logger: Logger;
   readonly runId: string;
   readonly promptsPerTask: number;
+  /** Told of every prompt that will not be answered, for people. @default nobody is */
+  readonly dropped?: Pick<DroppedPrompts, "note">;
 }
 
 export class Dispatcher {
@@ -62,16 +75,14 @@ export class Dispatcher {
     number,
     { readonly done: Deferred<readonly string[]>; readonly policyVersion: number }
   >();
-  private readonly evaluations = new Map<
-    string,
-    { readonly done: Deferred<void>; readonly results: Map<string, ScoredRollout[]> }
-  >();
+  private readonly evaluations = new Map<string, Evaluation>();
 
   constructor(private readonly options: DispatcherOptions) {
     const { host } = options;
     this.intake = new ExperienceIntake({
       ...options,
       isEvaluation: (taskId) => this.isEvaluation(taskId),
+      asked: (taskId, experienceId) => this.asked(taskId, experienceId),
       sendAcks: (workerId, acks) => void this.streams.send(workerId, { acks: { acks } }),
     });
     host.on("AssignTask", (effect) => this.assign(effect));
@@ -89,10 +100,9 @@ export class Dispatcher {
         host.dispatch({ type: "PolicyHeld", policyVersion, workers });
       });
     });
-    host.on("AckEvaluation", (effect) => {
-      const rollouts = this.intake.takeEvaluation(effect);
-      if (effect.outcome === "accepted")
-        this.evaluations.get(evaluationOf(effect.taskId))?.results.set(effect.taskId, rollouts);
+    host.on("AckEvaluation", (effect) => this.keepAnswers(effect));
+    host.on("ExperiencesGivenUp", ({ experienceIds, reason }) => {
+      for (const id of experienceIds) this.noteDropped(id, reason);
     });
     host.on("CollectCompleted", (effect) => {
       const waiting = this.collections.get(effect.iteration);
@@ -103,6 +113,13 @@ export class Dispatcher {
           { iteration: effect.iteration, abandoned: effect.abandoned },
           "some prompts will never be answered",
         );
+      if (effect.experienceIds.length === 0 && effect.abandoned > 0)
+        return waiting.done.reject(
+          new TroupeError(
+            (host.state.durable.counts.abandoned["nonfinite"] ?? 0) > 0 ? "NUMERIC" : "DATA",
+            `iteration ${effect.iteration}: none of its ${effect.abandoned} prompts was answered; dropped.jsonl says why`,
+          ),
+        );
       waiting.done.resolve(effect.experienceIds);
     });
     host.on("CollectRefused", (effect) =>
@@ -110,17 +127,7 @@ export class Dispatcher {
         .get(effect.iteration)
         ?.done.reject(new TroupeError("INTERNAL", `iteration ${effect.iteration}: ${effect.reason}`)),
     );
-    host.on("EvaluationCompleted", (effect) => {
-      const evaluation = this.evaluations.get(effect.evaluationId);
-      if (effect.failedTaskIds.length === 0) evaluation?.done.resolve();
-      else
-        evaluation?.done.reject(
-          new TroupeError(
-            "INTERNAL",
-            `evaluation ${effect.evaluationId}: ${effect.failedTaskIds.length} tasks failed on every worker; see the workers' logs`,
-          ),
-        );
-    });
+    host.on("EvaluationCompleted", ({ evaluationId }) => this.evaluations.get(evaluationId)?.done.resolve());
     host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
     host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
   }
@@ -142,11 +149,9 @@ export class Dispatcher {
       type: "CollectRequested",
       iteration,
       policyVersion: oldestVersion,
-      tasks: tasks.map(([taskId, task]) => ({
-        taskId,
-        experienceIds: task.prompts.map((prompt) => prompt.experienceId),
-      })),
+      tasks: requestsOf(tasks),
     });
+    this.intake.takeEarly();
     return tasks;
   }
 
@@ -174,37 +179,36 @@ export class Dispatcher {
     }
   }
 
-  /** Answers to evaluation prompts, in prompt order; they never enter the ledger. */
+  /**
+   * Answers to evaluation prompts, in prompt order; they never enter the ledger. null: the prompt was given up, or its
+   * answer is not finite.
+   * @throws {TroupeError} NUMERIC or DATA when no prompt was answered
+   */
   async evaluate(
     evaluationId: string,
     prompts: readonly Prompt[],
     policyVersion: number,
     brief: PerformanceBrief,
     signal: AbortSignal,
-  ): Promise<ScoredRollout[]> {
+  ): Promise<(ScoredRollout | null)[]> {
     const tasks = this.cut(evaluationId, prompts, brief);
-    const evaluation = { done: makeDeferred<void>(), results: new Map<string, ScoredRollout[]>() };
+    const evaluation: Evaluation = { done: makeDeferred<void>(), answers: new Map() };
     this.evaluations.set(evaluationId, evaluation);
     try {
       this.options.host.dispatch({
         type: "EvaluationRequested",
         evaluationId,
         policyVersion,
-        taskIds: tasks.map(([taskId]) => taskId),
+        tasks: requestsOf(tasks),
       });
       await abortable(evaluation.done.promise, signal);
-      const byId = new Map(
-        [...evaluation.results.values()].flat().map((rollout) => [rollout.experienceId, rollout]),
-      );
-      return prompts.map((prompt) => {
-        const rollout = byId.get(prompt.experienceId);
-        if (rollout === undefined)
-          throw new TroupeError(
-            "INTERNAL",
-            `evaluation ${evaluationId}: no answer for prompt ${prompt.experienceId}`,
-          );
-        return rollout;
-      });
+      const { answers } = evaluation;
+      if (answers.size === 0 && prompts.length > 0)
+        throw new TroupeError(
+          "NUMERIC",
+          `evaluation ${evaluationId}: none of its ${prompts.length} prompts has a usable answer; dropped.jsonl says why`,
+        );
+      return prompts.map(({ experienceId }) => answers.get(experienceId) ?? null);
     } finally {
       if (!signal.aborted) {
         this.evaluations.delete(evaluationId);
@@ -241,15 +245,13 @@ export class Dispatcher {
       this.intake.receive(message.experiences.experiences, from);
     } else if (message.done) {
       const { taskId, attempt } = message.done;
-      host.dispatch({
-        type: this.isEvaluation(taskId) ? "EvaluationReceived" : "TaskFinished",
-        ...from,
-        taskId,
-        attempt,
-      });
+      const type = this.hasEvaluated(taskId, attempt) ? "EvaluationReceived" : "TaskFinished";
+      host.dispatch({ type, ...from, taskId, attempt });
     } else if (message.failed) {
       const { taskId, attempt, errorCode, message: text } = message.failed;
       this.options.logger.error({ worker_id: workerId, task_id: taskId, code: errorCode }, text);
+      const task = this.tasks.get(taskId);
+      if (task !== undefined) task.lastFailure = `${workerId}: ${text}`;
       host.dispatch({ type: "TaskFailed", ...from, taskId, attempt, reason: text });
     } else if (message.draining) {
       host.dispatch({ type: "WorkerDraining", ...from });
@@ -264,10 +266,7 @@ export class Dispatcher {
       return;
     }
     const open = new Set(effect.experienceIds);
-    const prompts =
-      effect.kind === "evaluation"
-        ? task.prompts
-        : task.prompts.filter((prompt) => open.has(prompt.experienceId));
+    const prompts = task.prompts.filter((prompt) => open.has(prompt.experienceId));
     const card = directory.get(effect.workerId);
     if (card !== undefined)
       card.activity = `${effect.kind === "evaluation" ? "evaluating" : "generating"} ${prompts.length} prompts`;
@@ -328,6 +327,45 @@ export class Dispatcher {
   private isEvaluation(taskId: string): boolean {
     return this.evaluations.has(evaluationOf(taskId));
   }
+
+  /** Whether every answer that the attempt at an evaluation task owes is here. */
+  private hasEvaluated(taskId: string, attempt: number): boolean {
+    if (!this.isEvaluation(taskId)) return false;
+    const assigned = this.options.host.state.volatile.tasks.get(taskId)?.assigned.get(attempt);
+    // Of an attempt that is not known the core says so.
+    return (assigned?.experienceIds ?? []).every((id) => this.intake.hasEvaluated(taskId, attempt, id));
+  }
+
+  private keepAnswers(effect: AckEvaluation): void {
+    const { rollouts, nonFinite } = this.intake.takeEvaluation(effect);
+    const evaluation = this.evaluations.get(evaluationOf(effect.taskId));
+    if (effect.outcome !== "accepted" || evaluation === undefined) return;
+    for (const rollout of rollouts) evaluation.answers.set(rollout.experienceId, rollout);
+    for (const id of nonFinite) this.noteDropped(id, "nonfinite");
+  }
+
+  /** What a worker was asked for under an id; "early" when the core knows the task and the train loop has not come to it. */
+  private asked(taskId: string, experienceId: ExperienceId): AskedFor | "early" | undefined {
+    const task = this.tasks.get(taskId);
+    if (task === undefined) return this.options.host.state.volatile.tasks.has(taskId) ? "early" : undefined;
+    const prompt = task.prompts.find((one) => one.experienceId === experienceId);
+    return prompt && { prompt, brief: task.brief };
+  }
+
+  /** Rare: a look at every task costs nothing then. */
+  private noteDropped(experienceId: ExperienceId, reason: string): void {
+    for (const [, { prompts, lastFailure }] of this.tasks) {
+      const prompt = prompts.find((one) => one.experienceId === experienceId);
+      if (prompt !== undefined) return this.options.dropped?.note(prompt, reason, lastFailure);
+    }
+    this.options.dropped?.note({ experienceId }, reason);
+  }
 }
+
+const requestsOf = (tasks: readonly [string, Task][]): TaskRequest[] =>
+  tasks.map(([taskId, { prompts }]) => ({
+    taskId,
+    experienceIds: prompts.map(({ experienceId }) => experienceId),
+  }));
 
 const evaluationOf = (taskId: string): string => taskId.slice(0, taskId.lastIndexOf("#"));

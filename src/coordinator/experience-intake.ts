@@ -8,8 +8,10 @@
 import type { Logger } from "../observability/logger.js";
 import type { Metrics } from "../observability/metrics.js";
 import type { ExperienceId, ScoredRollout } from "../rl/types.js";
-import { decodeExperiences } from "../rpc/codec/experience-bytes.js";
+import { decodeExperiences, type TaskExperience } from "../rpc/codec/experience-bytes.js";
 import type { ExperienceAck } from "../rpc/generated/troupe/v1/ExperienceAck.js";
+import { describeError } from "../shared/errors.js";
+import { checkAnswer, type AskedFor } from "./asked-for.js";
 import type { AckEvaluation, AckExperiences, ReceivedExperience } from "./core/index.js";
 import type { CoreHost } from "./core-host.js";
 import type { ExperienceStore } from "./experience-store.js";
@@ -25,7 +27,19 @@ interface Arrival {
 
 interface Evaluated {
   readonly rollouts: ScoredRollout[];
+  readonly nonFinite: ExperienceId[];
   bytes: number;
+}
+
+interface From {
+  readonly workerId: string;
+  readonly incarnation: number;
+}
+
+/** One message of experiences. */
+interface Message {
+  readonly experiences: readonly Uint8Array[];
+  readonly from: From;
 }
 
 /** A stream that can be told to wait. */
@@ -41,6 +55,11 @@ export interface IntakeOptions {
   readonly metrics: Metrics<"coordinator">;
   readonly logger: Logger;
   readonly isEvaluation: (taskId: string) => boolean;
+  /**
+   * What was asked for; "early" when the task is open and nobody here has come to it yet: after a restart workers offer
+   * what they have made before the train loop asks for it again. undefined: nobody asked.
+   */
+  readonly asked: (taskId: string, experienceId: ExperienceId) => AskedFor | "early" | undefined;
   readonly sendAcks: (workerId: string, acks: ExperienceAck[]) => void;
   readonly maxUndecidedBytes?: number;
 }
@@ -50,6 +69,8 @@ export class ExperienceIntake {
   private readonly undecided = new Map<readonly ReceivedExperience[], Arrival>();
   /** By task, by attempt. */
   private readonly evaluated = new Map<string, Map<number, Evaluated>>();
+  /** Came before what they answer was asked for. */
+  private early: Message[] = [];
   private undecidedBytes = 0;
   private readonly waitingSources = new Set<Source>();
   /** By worker, by outcome. */
@@ -68,19 +89,15 @@ export class ExperienceIntake {
 
   /**
    * @param messages serialised Experiences that came together, signed by `from`
-   * @throws {TroupeError} PROTOCOL when one of them is none; then nothing of them is taken
+   * @throws {TroupeError} PROTOCOL when one of them is none, or no answer to what was asked; then nothing of them is taken
    */
-  receive(
-    messages: readonly Uint8Array[],
-    from: { readonly workerId: string; readonly incarnation: number },
-  ): void {
-    const { host, logger, metrics, isEvaluation } = this.options;
-    let arrived;
-    try {
-      arrived = decodeExperiences(messages);
-    } catch (error) {
-      metrics.experiencesRejected.inc({ reason: "invalid" });
-      throw error;
+  receive(messages: readonly Uint8Array[], from: From): void {
+    const { host, logger, isEvaluation } = this.options;
+    const arrived = this.check(messages);
+    if (arrived === "early") {
+      this.early.push({ experiences: messages, from });
+      this.undecidedBytes += bytesOf(messages);
+      return;
     }
     const experiences: ReceivedExperience[] = [];
     const rollouts: ScoredRollout[] = [];
@@ -89,13 +106,10 @@ export class ExperienceIntake {
     arrived.forEach(({ taskId, attempt, rollout, isFinite }, i) => {
       const { experienceId, policyVersion } = rollout;
       const { byteLength } = messages[i];
-      if (!isFinite)
-        logger.error(
-          `experience ${experienceId}: a log-probability, a value or the score is NaN or infinite`,
-        );
+      if (!isFinite) logger.error(`experience ${experienceId}: ${whatIsNotFinite(rollout)}`);
       if (isEvaluation(taskId)) {
         // Decided as a whole when its task is done.
-        this.keepEvaluated(taskId, attempt, isFinite ? rollout : null, byteLength);
+        this.keepEvaluated(taskId, attempt, rollout, isFinite, byteLength);
         return this.acknowledge(from.workerId, experienceId, "evaluation");
       }
       experiences.push({ taskId, attempt, experienceId, policyVersion, bytes: byteLength, isFinite });
@@ -110,6 +124,21 @@ export class ExperienceIntake {
     host.dispatch({ type: "ExperiencesReceived", ...from, experiences }, payloads);
   }
 
+  /** Decides on what came before it was asked for, as far as it is now. */
+  takeEarly(): void {
+    const { early } = this;
+    this.early = [];
+    for (const { experiences, from } of early) {
+      this.undecidedBytes -= bytesOf(experiences);
+      try {
+        this.receive(experiences, from);
+      } catch (error) {
+        this.options.logger.error({ worker_id: from.workerId }, describeError(error));
+      }
+    }
+    this.readOn();
+  }
+
   /** Reads no more from `source` until what waits has become durable, when too much does. */
   holdBack(source: Source): void {
     if (this.undecidedBytes < this.maxUndecidedBytes) return;
@@ -117,15 +146,22 @@ export class ExperienceIntake {
     this.waitingSources.add(source);
   }
 
-  /** The answers of an evaluation task; nothing of that attempt is kept. */
-  takeEvaluation({ taskId, attempt }: AckEvaluation): ScoredRollout[] {
+  /** Whether the answer of that attempt is here, finite or not. */
+  hasEvaluated(taskId: string, attempt: number, id: ExperienceId): boolean {
+    const found = this.evaluated.get(taskId)?.get(attempt);
+    if (found === undefined) return false;
+    return found.nonFinite.includes(id) || found.rollouts.some(({ experienceId }) => experienceId === id);
+  }
+
+  /** The answers of an evaluation task, and whose are not finite; nothing of that attempt is kept. */
+  takeEvaluation({ taskId, attempt }: AckEvaluation): Pick<Evaluated, "rollouts" | "nonFinite"> {
     const attempts = this.evaluated.get(taskId);
     const found = attempts?.get(attempt);
-    if (found === undefined) return [];
+    if (found === undefined) return { rollouts: [], nonFinite: [] };
     attempts!.delete(attempt);
     if (attempts!.size === 0) this.evaluated.delete(taskId);
     this.undecidedBytes -= found.bytes;
-    return found.rollouts;
+    return found;
   }
 
   /** Nobody waits for this task any more. */
@@ -181,14 +217,48 @@ export class ExperienceIntake {
     }
   }
 
-  /** @param rollout null when it holds a number that is not finite */
-  private keepEvaluated(taskId: string, attempt: number, rollout: ScoredRollout | null, bytes: number): void {
+  /** What came, or "early" when something of it answers a task that is not known here yet. */
+  private check(messages: readonly Uint8Array[]): readonly TaskExperience[] | "early" {
+    try {
+      const arrived = decodeExperiences(messages);
+      for (const { taskId, rollout } of arrived) {
+        const asked = this.options.asked(taskId, rollout.experienceId);
+        if (asked === "early") return asked;
+        if (asked !== undefined) checkAnswer(rollout, asked);
+      }
+      return arrived;
+    } catch (error) {
+      this.options.metrics.experiencesRejected.inc({ reason: "invalid" });
+      throw error;
+    }
+  }
+
+  private keepEvaluated(
+    taskId: string,
+    attempt: number,
+    rollout: ScoredRollout,
+    isFinite: boolean,
+    bytes: number,
+  ): void {
     let attempts = this.evaluated.get(taskId);
     if (attempts === undefined) this.evaluated.set(taskId, (attempts = new Map()));
     let kept = attempts.get(attempt);
-    if (kept === undefined) attempts.set(attempt, (kept = { rollouts: [], bytes: 0 }));
-    if (rollout !== null) kept.rollouts.push(rollout);
+    if (kept === undefined) attempts.set(attempt, (kept = { rollouts: [], nonFinite: [], bytes: 0 }));
+    if (isFinite) kept.rollouts.push(rollout);
+    else kept.nonFinite.push(rollout.experienceId);
     kept.bytes += bytes;
     this.undecidedBytes += bytes;
   }
+}
+
+const bytesOf = (messages: readonly Uint8Array[]): number =>
+  messages.reduce((sum, { byteLength }) => sum + byteLength, 0);
+
+/** The first number that is NaN or infinite. */
+function whatIsNotFinite({ logprobs, refLogprobs, values, score }: ScoredRollout): string {
+  for (const [name, column] of Object.entries({ logprobs, refLogprobs, values })) {
+    const at = column.findIndex((value) => !Number.isFinite(value));
+    if (at >= 0) return `${name}[${at}] is ${column[at]}; expected a finite number`;
+  }
+  return `score is ${score}; expected a finite number`;
 }

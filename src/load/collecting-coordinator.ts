@@ -56,8 +56,9 @@ export interface CollectingCoordinator {
 const BRIEF: PerformanceBrief = {
   models: () => [],
   tokenizer: { vocabularySize: 16, eosIds: [1], padId: 0 },
-  sampling: { seed: 1, temperature: 1, topP: 1, maxNewTokens: 1, repetitionPenalty: 1 },
+  sampling: { seed: 1, temperature: 1, topP: 1, maxNewTokens: 1 << 20, repetitionPenalty: 1 },
   score: true,
+  vocabularySize: 16,
 };
 
 /** @throws {TroupeError} STORAGE or CONFIG like a coordinator */

@@ -25,7 +25,7 @@ export async function flood(
   const cancel = () => call.cancel();
   signal.addEventListener("abort", cancel, { once: true });
   const column = new Float32Array(responseTokens);
-  const bytes = encodeExperience("collect/0#0", 1, {
+  const bytes = encodeExperience("flood#0", 1, {
     experienceId: "0/0/0",
     promptIndex: 0,
     sampleIndex: 0,

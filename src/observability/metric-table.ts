@@ -153,7 +153,7 @@ export const METRIC_TABLE = {
     type: "counter",
     roles: coordinator,
     labels: { reason: ["poison", "nonfinite", "overCapacity", "iterationEnd", "stageEnd"] },
-    help: "experiences asked for that will never come, by reason (poison: cluster.maxTaskAttempts workers failed on them)",
+    help: "experiences asked for that will never come, by reason (poison: workers failed with them, cluster.maxTaskAttempts times and then alone); RUN_DIR/dropped.jsonl names them, but for what an iteration or stage leaves open at its end",
     healthy: "0; a few poison prompts are survivable, a growing number is not",
   },
   experiencesGenerated: {

@@ -7,8 +7,9 @@
  *   I7 faults do not change the result     I8 staleness bounded              I9 buffer bounded
  *   I10 payloads stay while a step may be repeated, and a repeated step reads the same ones
  *   I11 nothing hangs                      I12 refusals change nothing       C1 leases follow true time
- *   I13 trained in its own iteration       W2 policy versions only grow
+ *   I13 trained in its own iteration       I15 no prompt is blamed for what killed its workers
  *   I14 learners that leave in turn take nothing along
+ *   W2 policy versions only grow
  */
 import type { History } from "./history.js";
 import type { Scenario } from "./scenario.js";

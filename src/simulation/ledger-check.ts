@@ -1,4 +1,4 @@
-/** I1, I2, I3, I8, I9, I12, I13: every experience, from the durable records alone. */
+/** I1, I2, I3, I8, I9, I12, I13, I15: every experience, from the durable records alone. */
 import type { Report } from "./checker.js";
 import type { DurableRecord } from "../coordinator/core/index.js";
 import type { History, HistoryEntry } from "./history.js";
@@ -84,6 +84,8 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
           const fate = fateOf(id, "given up");
           if (fate === undefined) continue;
           fate.abandoned += 1;
+          if (record.reason === "poison" && !scenario.poisonIds.includes(id))
+            report("I15", `${id} given up as poison, and nothing is wrong with it`);
           if (fate.admissions > 0) report("I3", `${id} given up after it was admitted`);
         }
         return;

@@ -355,6 +355,7 @@ export class SimCoordinator {
       case "CollectRefused":
       case "EvaluationCompleted":
       case "ExperiencesDropped":
+      case "ExperiencesGivenUp":
       case "StepFinished":
       case "StepRefused":
         return this.trainLoop.hear(effect);

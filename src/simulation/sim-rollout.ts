@@ -20,7 +20,7 @@ interface Result {
 interface HeldTask {
   readonly task: AssignTask;
   readonly left: string[];
-  /** Grows with every experience made. */
+  /** Experiences made. */
   tokens: number;
 }
 
@@ -63,10 +63,10 @@ export class SimRollout extends SimProcess {
   }
 
   protected heartbeat(): void {
-    const progress = this.tasks.map(({ task, tokens }) => ({
+    const progress = this.tasks.map(({ task, tokens }, place) => ({
       taskId: task.taskId,
       attempt: task.attempt,
-      tokens,
+      tokens: place === 0 ? tokens + 1 : 0,
     }));
     this.signed((me) => ({ type: "WorkerHeartbeat", ...me, policyVersion: this.policyVersion, progress }));
     this.signed((me) => ({

@@ -183,7 +183,7 @@ function coreConfig(scenario: Scenario): CoreConfig {
     drainTimeoutMs: 3_000,
     regroupMs: 200,
     waitForWorkersMs: 60_000,
-    maxTaskAttempts: 8,
+    maxTaskAttempts: DEFAULT_CORE_CONFIG.maxTaskAttempts,
     hedgeFactor: scenario.hedgeFactor,
     maxStepAttempts: DEFAULT_CORE_CONFIG.maxStepAttempts,
     maxSkippedSteps: 3,

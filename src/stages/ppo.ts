@@ -34,6 +34,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     tokenizer: run.tokens,
     sampling: { seed: config.seed, ...config.generation, greedy: false },
     score: true,
+    vocabularySize: (JSON.parse(models.policy.hfConfigJson!) as { vocab_size: number }).vocab_size,
     stops: run.stops,
   };
   const runShapes = await ppoShapes(run, models);
@@ -58,8 +59,9 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
   const before = await run.results.remember("ppo.before", () =>
     evaluatePolicy(run, "before", start.policyVersion, brief),
   );
-  const canNormalize = ppo.normalizeScores && before.scores.length > 1;
-  minibatches.normalizeScores(canNormalize ? fitScoreNormalizer(before.scores) : null);
+  const scores = before.scores.filter((score) => score !== null);
+  const canNormalize = ppo.normalizeScores && scores.length > 1;
+  minibatches.normalizeScores(canNormalize ? fitScoreNormalizer(scores) : null);
 
   const troupe = new PpoTroupe(run, { models, brief, versions, minibatches, schedule, proximal });
   const { iterations, staleness, generationBatches, minibatchSize, klBudget } = ppo;

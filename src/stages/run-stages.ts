@@ -129,19 +129,18 @@ async function runStage(
   }
 }
 
-/** DIR/eval-samples.jsonl: every held-out prompt with its answers and scores before and after. */
+/** DIR/eval-samples.jsonl: held-out prompts with their answers and scores before and after, where they have both. */
 async function writeSamples(run: RunContext, { before, after }: PpoResult): Promise<void> {
   const path = join(run.runDir, "eval-samples.jsonl");
-  const lines = before.prompts.map((prompt, i) =>
-    JSON.stringify({
-      prompt,
-      before: before.answers[i],
-      after: after.answers[i],
-      rewardBefore: before.scores[i],
-      rewardAfter: after.scores[i],
-    }),
-  );
-  await replaceSynced(path, lines.map((line) => line + "\n").join(""));
+  const lines = before.prompts.map((prompt, i) => ({
+    prompt,
+    before: before.answers[i],
+    after: after.answers[i],
+    rewardBefore: before.scores[i],
+    rewardAfter: after.scores[i],
+  }));
+  const whole = lines.filter((line) => line.before !== null && line.after !== null);
+  await replaceSynced(path, whole.map((line) => JSON.stringify(line) + "\n").join(""));
 }
 
 function fingerprint(outcomes: ReadonlyMap<StageName, StageOutcome>): string {

@@ -4,7 +4,7 @@ import { holdsUp } from "./heals.js";
 import { isHealing } from "./lifecycle.js";
 import type { CoordinatorState } from "./state.js";
 
-/** When the next Tick is due; Infinity while nothing can expire. Cheap enough to ask after every event. */
+/** When the next Tick is due; Infinity while nothing can expire. Looks at the learners, and at the first of all else. */
 export function nextDeadlineMs(state: CoordinatorState): number {
   const { volatile, config } = state;
   if (volatile.stopped !== null) return Infinity;
@@ -12,16 +12,25 @@ export function nextDeadlineMs(state: CoordinatorState): number {
   const consider = (deadlineMs: number | null | undefined): void => {
     if (deadlineMs !== null && deadlineMs !== undefined && deadlineMs < next) next = deadlineMs;
   };
-  for (const member of volatile.members.values()) {
-    consider(member.leaseExpiresAtMs);
-    consider(member.heal?.deadlineMs);
-    if (holdsUp(state, member)) consider(member.heal?.holdsUpUntilMs);
-    // Past, it waits for its step or its tasks, which have deadlines of their own.
-    if (member.drainUntilMs !== null && member.drainUntilMs > volatile.nowMs) consider(member.drainUntilMs);
+  // Past, it waits for its step or its tasks, which have deadlines of their own.
+  for (const { drainUntilMs } of volatile.draining)
+    if (drainUntilMs !== null && drainUntilMs > volatile.nowMs) consider(drainUntilMs);
+  for (const { leaseExpiresAtMs } of volatile.silent) {
+    consider(leaseExpiresAtMs);
+    break;
   }
-  for (const task of volatile.tasks.values()) {
-    for (const lease of task.leases) consider(lease.expiresAtMs);
-    if (task.leases.length === 0 && task.holdUntilMs > volatile.nowMs) consider(task.holdUntilMs);
+  for (const learner of volatile.learners) {
+    consider(learner.heal?.deadlineMs);
+    if (holdsUp(state, learner)) consider(learner.heal?.holdsUpUntilMs);
+  }
+  for (const { expiresAtMs } of volatile.running.keys()) {
+    consider(expiresAtMs);
+    break;
+  }
+  for (const { holdUntilMs } of volatile.heldBack) {
+    if (holdUntilMs <= volatile.nowMs) continue;
+    consider(holdUntilMs);
+    break;
   }
   consider(nextHedgeMs(state));
   consider(volatile.activeStep?.deadlineMs);

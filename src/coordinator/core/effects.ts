@@ -141,17 +141,24 @@ export interface CollectRefused {
   readonly iteration: number;
   readonly reason: string;
 }
-/** To the train loop: every evaluation task was accepted or failed for good. */
+/** To the train loop: every answer of the evaluation was accepted, or its prompt given up. */
 export interface EvaluationCompleted {
   readonly type: "EvaluationCompleted";
   readonly evaluationId: string;
-  readonly failedTaskIds: readonly string[];
+  readonly givenUp: readonly ExperienceId[];
 }
 /** To the train loop and the log: these experiences will not be trained (again). */
 export interface ExperiencesDropped {
   readonly type: "ExperiencesDropped";
   readonly experienceIds: readonly ExperienceId[];
   readonly reason: string;
+}
+
+/** To the log: these ids will never come, because of what is wrong with them. */
+export interface ExperiencesGivenUp {
+  readonly type: "ExperiencesGivenUp";
+  readonly experienceIds: readonly ExperienceId[];
+  readonly reason: "poison" | "nonfinite" | "overCapacity";
 }
 
 export interface StepMember {
@@ -313,6 +320,7 @@ export type Effect =
   | CollectRefused
   | EvaluationCompleted
   | ExperiencesDropped
+  | ExperiencesGivenUp
   | StartStep
   | LeaveRound
   | AverageRound

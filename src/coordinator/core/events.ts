@@ -269,12 +269,12 @@ export interface CollectRequested {
 export interface CollectionsCancelled {
   readonly type: "CollectionsCancelled";
 }
-/** The train loop wants evaluation tasks done; their results are completed once and never enter the ledger. */
+/** The train loop wants evaluation tasks done; their answers count once and never enter the ledger. */
 export interface EvaluationRequested {
   readonly type: "EvaluationRequested";
   readonly evaluationId: string;
   readonly policyVersion: number;
-  readonly taskIds: readonly string[];
+  readonly tasks: readonly TaskRequest[];
 }
 /** The train loop wants one optimizer step. A step that is already finished is answered from the journal. */
 export interface StepRequested {

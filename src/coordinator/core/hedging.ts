@@ -5,38 +5,66 @@
  *
  * A task is slow after `hedgeFactor` times the mean duration of the tasks finished so far, once there are MIN_SAMPLES.
  */
+import { OrderedList } from "./ordered-list.js";
 import type { Outbox } from "./outbox.js";
+import { failedBy } from "./poison.js";
 import type { CoordinatorState, Member, Task } from "./state.js";
 import { assign } from "./tasks.js";
 
 /** Finished tasks before a mean means anything. */
 const MIN_SAMPLES = 3;
-/** Time between two looks at all tasks: there is an occasion after every event, and thousands come a second. */
+/** Time between two looks: there is an occasion after every event, and thousands come a second. */
 const LOOK_EVERY_MS = 20;
+
+/** Experience tasks with one holder, who got it first in front. */
+export class SinglyHeld {
+  private readonly tasks = new OrderedList<Task>(
+    (a, b) => a.leases[0].startedAtMs - b.leases[0].startedAtMs || a.order - b.order,
+  );
+
+  /** To be called before its leases change, and `add` after it. */
+  delete(task: Task): void {
+    if (isSinglyHeld(task)) this.tasks.delete(task);
+  }
+
+  add(task: Task): void {
+    if (isSinglyHeld(task)) this.tasks.add(task);
+  }
+
+  [Symbol.iterator](): Iterator<Task> {
+    return this.tasks[Symbol.iterator]();
+  }
+}
+
+const isSinglyHeld = ({ kind, leases }: Task): boolean => kind === "experience" && leases.length === 1;
 
 /** Gives slow tasks, slowest first, to idle workers. */
 export function hedgeStragglers(state: CoordinatorState, out: Outbox): void {
   const { volatile } = state;
-  if (volatile.nowMs < volatile.nextHedgeLookMs) return;
+  if (volatile.nowMs < volatile.nextHedgeLookMs || !mayHedge(state)) return;
   volatile.nextHedgeLookMs = volatile.nowMs + LOOK_EVERY_MS;
-  const slow = stragglers(state).filter((task) => dueMs(state, task) <= state.volatile.nowMs);
-  if (slow.length === 0) return;
-  for (const task of slow.sort((a, b) => a.leases[0].startedAtMs - b.leases[0].startedAtMs)) {
+  const slow: Task[] = [];
+  for (const task of volatile.singlyHeld) {
+    if (dueMs(state, task) > volatile.nowMs) break;
+    slow.push(task);
+  }
+  for (const task of slow) {
     const helper = idleWorkerFor(state, task);
     if (helper === null) continue;
-    state.volatile.counters.tasksHedged += 1;
+    volatile.counters.tasksHedged += 1;
     assign(state, task, helper, "hedge", out);
   }
 }
 
 /** When the next task becomes slow while a worker is idle; Infinity when that cannot happen. */
 export function nextHedgeMs(state: CoordinatorState): number {
-  let next = Infinity;
-  for (const task of stragglers(state)) {
-    const atMs = Math.max(dueMs(state, task), state.volatile.nextHedgeLookMs);
-    if (atMs > state.volatile.nowMs && atMs < next && idleWorkerFor(state, task) !== null) next = atMs;
+  const { volatile } = state;
+  if (!mayHedge(state)) return Infinity;
+  for (const task of volatile.singlyHeld) {
+    const atMs = Math.max(dueMs(state, task), volatile.nextHedgeLookMs);
+    if (atMs > volatile.nowMs && idleWorkerFor(state, task) !== null) return atMs;
   }
-  return next;
+  return Infinity;
 }
 
 /** A task is done: how long its oldest holder took. */
@@ -48,13 +76,10 @@ export function noteDuration({ volatile }: CoordinatorState, task: Task): void {
   taskMs.mean += (volatile.nowMs - lease.startedAtMs - taskMs.mean) / taskMs.count;
 }
 
-/** Experience tasks with one holder, if no task waits for one and somebody is free. */
-function stragglers({ config, volatile }: CoordinatorState): Task[] {
-  if (config.hedgeFactor === 0 || volatile.taskMs.count < MIN_SAMPLES) return [];
-  if (volatile.waitingTasks.size > 0 || volatile.freeWorkers.size === 0) return [];
-  return [...volatile.tasks.values()].filter(
-    ({ kind, leases }) => kind === "experience" && leases.length === 1,
-  );
+/** No task waits for a worker, somebody is free, and there is a mean to compare with. */
+function mayHedge({ config, volatile }: CoordinatorState): boolean {
+  if (config.hedgeFactor === 0 || volatile.taskMs.count < MIN_SAMPLES) return false;
+  return volatile.waitingTasks.size === 0 && volatile.freeWorkers.size > 0;
 }
 
 const dueMs = ({ config, volatile }: CoordinatorState, task: Task): number =>
@@ -63,11 +88,8 @@ const dueMs = ({ config, volatile }: CoordinatorState, task: Task): number =>
 /** Holds nothing, has not failed the task, and samples with the policy the task is being sampled with. */
 function idleWorkerFor({ volatile }: CoordinatorState, task: Task): Member | null {
   const [{ workerId, policyVersion }] = task.leases;
-  for (const member of volatile.freeWorkers) {
-    // Fewest tasks first: nobody after this one is idle.
-    if (member.leases.size > 0) return null;
-    if (member.workerId === workerId || task.failedBy.has(member.workerId)) continue;
-    if (member.policyVersion === policyVersion) return member;
-  }
+  const failed = failedBy(task);
+  for (const member of volatile.freeWorkers.idle(policyVersion))
+    if (member.workerId !== workerId && !failed.has(member.workerId)) return member;
   return null;
 }

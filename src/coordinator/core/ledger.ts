@@ -10,6 +10,7 @@ import type { ExperienceId } from "../../rl/types.js";
 import type { ExperienceOutcome } from "./effects.js";
 import type { CollectRequested, ExperiencesReceived, ReceivedExperience } from "./events.js";
 import { iterationOf } from "./experience-id.js";
+import { giveUp } from "./given-up.js";
 import type { Outbox } from "./outbox.js";
 import type { AbandonReason, DropReason } from "./records.js";
 import { isListed } from "./retention.js";
@@ -22,6 +23,8 @@ import {
   oldestPolicyFor,
   releaseLease,
   reportCollection,
+  resolveId,
+  startClock,
 } from "./tasks.js";
 
 /** Asks for a collection, or waits again for one that a restart found in the journal. */
@@ -35,7 +38,8 @@ export function requestCollection(state: CoordinatorState, event: CollectRequest
   volatile.awaitedCollections.add(event.iteration);
   if (durable.collections.has(event.iteration)) reportCollection(state, event.iteration, out);
   else if (!volatile.waitingCollections.some((waiting) => waiting.iteration === event.iteration)) {
-    volatile.waitingCollections.push(event);
+    const size = event.tasks.reduce((sum, task) => sum + task.experienceIds.length, 0);
+    volatile.waitingCollections.push({ ...event, size });
   }
 }
 
@@ -63,8 +67,7 @@ function whyNotCollectable(state: CoordinatorState, event: CollectRequested): st
 export function openWaitingCollections(state: CoordinatorState, out: Outbox): void {
   const { durable, volatile, config } = state;
   for (let next = volatile.waitingCollections[0]; next !== undefined; next = volatile.waitingCollections[0]) {
-    const size = next.tasks.reduce((sum, task) => sum + task.experienceIds.length, 0);
-    if (durable.counts.open + durable.counts.buffered + size > config.capacityExperiences) return;
+    if (durable.counts.open + durable.counts.buffered + next.size > config.capacityExperiences) return;
     volatile.waitingCollections.shift();
     const { iteration, policyVersion } = next;
     out.record({ type: "CollectionOpened", iteration, policyVersion, tasks: next.tasks });
@@ -115,13 +118,13 @@ function receiveExperience(
       out.admit(id, policyVersion, bytes);
       volatile.largestExperienceBytes = Math.max(volatile.largestExperienceBytes, bytes);
       if (lease !== undefined) {
-        lease.expiresAtMs = volatile.nowMs + state.config.taskTimeoutMs;
         lease.progress = Math.max(lease.progress, 1);
+        startClock(state, task!, lease);
       }
       break;
     case "nonfinite":
       counters.rejectedExperiences += 1;
-      out.record({ type: "ExperiencesAbandoned", experienceIds: [id], reason: "nonfinite" });
+      giveUp(state, [id], "nonfinite", out);
       break;
     case "overCapacity":
       counters.rejectedExperiences += 1;
@@ -131,7 +134,7 @@ function receiveExperience(
         if (task !== undefined && lease !== undefined)
           releaseLease(state, task, lease, "capacity", false, out);
       } else {
-        out.record({ type: "ExperiencesAbandoned", experienceIds: [id], reason: "overCapacity" });
+        giveUp(state, [id], "overCapacity", out);
       }
       break;
     case "duplicate":
@@ -146,7 +149,7 @@ function receiveExperience(
       break;
   }
   if (task !== undefined && state.durable.experiences.get(id)?.status !== "open") {
-    if (task.openIds.delete(id) && task.leases.length > 0) volatile.leasedExperiences -= 1;
+    resolveId(state, task, id);
     if (task.openIds.size === 0) endTask(state, task, false, out);
   }
   return outcome;
@@ -166,8 +169,8 @@ function judge(
   const task = volatile.tasks.get(experience.taskId);
   if (task === undefined || !task.openIds.has(experience.experienceId)) return "unknown";
   // Attempts this epoch did not hand out come from before a restart: their content is the same function of the id.
-  const assignee = task.assignees.get(experience.attempt);
-  if (assignee !== undefined && assignee !== member.workerId) return "fenced";
+  const assigned = task.assigned.get(experience.attempt);
+  if (assigned !== undefined && assigned.workerId !== member.workerId) return "fenced";
   if (experience.policyVersion > durable.policyVersion) return "unknown";
   if (experience.policyVersion < oldestPolicyFor(state, task)) return "stale";
   if (!experience.isFinite) return "nonfinite";

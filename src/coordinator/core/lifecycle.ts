@@ -2,11 +2,11 @@
 import { expireStep } from "./attempts.js";
 import type { LearnerSilent, WorkerRegistered } from "./events.js";
 import { expireHeals } from "./heals.js";
-import { acceptMember, addMember, fence, removeMember } from "./members.js";
+import { acceptMember, addMember, fence, removeMember, renewLease } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { CoordinatorState, Member } from "./state.js";
+import { expireLeases, releaseMemberLeases } from "./tasks.js";
 import { abortIfMember } from "./steps.js";
-import { failAttempt, releaseMemberLeases } from "./tasks.js";
 
 /** Why a silent member is fenced. */
 export const LEASE_EXPIRED = "no heartbeat within the lease";
@@ -14,7 +14,7 @@ export const LEASE_EXPIRED = "no heartbeat within the lease";
 export function registerWorker(state: CoordinatorState, event: WorkerRegistered, out: Outbox): void {
   const older = state.volatile.members.get(event.workerId);
   if (older?.requestId === event.requestId) {
-    older.leaseExpiresAtMs = state.volatile.nowMs + state.config.leaseTtlMs;
+    renewLease(state, older);
     return acceptMember(state, older, out);
   }
   if (older !== undefined) {
@@ -32,7 +32,10 @@ export function loseMember(
   out: Outbox,
 ): void {
   const isBlamed = cause !== "drained";
-  if (isBlamed) state.volatile.counters.membersLost += 1;
+  if (isBlamed) {
+    state.volatile.counters.membersLost += 1;
+    if (member.role === "rollout") state.volatile.rolloutsLost += 1;
+  }
   removeMember(state, member);
   releaseMemberLeases(state, member, cause, isBlamed, out);
   abortIfMember(state, member, isBlamed, out);
@@ -84,15 +87,12 @@ const stepHeldBy = ({ step, heal }: Member): number =>
 
 export function expireAll(state: CoordinatorState, out: Outbox): void {
   const { volatile } = state;
-  for (const member of [...volatile.members.values()]) {
-    if (volatile.nowMs < member.leaseExpiresAtMs) continue;
+  for (const member of volatile.silent) {
+    if (volatile.nowMs < member.leaseExpiresAtMs) break;
     fence(member.workerId, member.incarnation, LEASE_EXPIRED, out);
     loseMember(state, member, "lease", out);
   }
-  for (const task of [...volatile.tasks.values()]) {
-    for (const lease of task.leases.filter(({ expiresAtMs }) => volatile.nowMs >= expiresAtMs))
-      failAttempt(state, task, lease, "timeout", true, out);
-  }
+  expireLeases(state, out);
   expireStep(state, out);
   expireHeals(state, out);
   stopIfNobodyCame(state, out);

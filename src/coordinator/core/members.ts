@@ -26,19 +26,20 @@ export function signer(state: CoordinatorState, event: WorkerEvent): Member | nu
 
 /** Admits a process under a new incarnation. The caller has already removed an older process of that id. */
 export function addMember(state: CoordinatorState, event: WorkerRegistered, out: Outbox): Member {
-  const { durable, volatile, config } = state;
+  const { durable, volatile } = state;
   const member: Member = {
     workerId: event.workerId,
     role: event.role,
     incarnation: durable.epoch * EPOCH_SPAN + volatile.nextIncarnation++,
     requestId: event.requestId,
     state: event.role === "learner" ? "joining" : "ready",
-    leaseExpiresAtMs: volatile.nowMs + config.leaseTtlMs,
+    leaseExpiresAtMs: 0,
     drainUntilMs: null,
     credits: 0,
     policyVersion: event.policyVersion,
     refreshedTo: -1,
     leases: new Set(),
+    isReserved: false,
     step: event.role === "learner" ? usableStep(state, event.position) : -1,
     voted: event.position?.stage === durable.stage ? (event.position?.voted ?? null) : null,
     differsSinceMs: null,
@@ -46,9 +47,17 @@ export function addMember(state: CoordinatorState, event: WorkerRegistered, out:
     heal: null,
   };
   volatile.members.set(member.workerId, member);
+  renewLease(state, member);
   if (member.role === "learner") volatile.learners.add(member);
   acceptMember(state, member, out);
   return member;
+}
+
+/** It was heard of. */
+export function renewLease({ volatile, config }: CoordinatorState, member: Member): void {
+  member.leaseExpiresAtMs = volatile.nowMs + config.leaseTtlMs;
+  volatile.silent.delete(member);
+  volatile.silent.add(member);
 }
 
 /** Tells a process its incarnation; also the answer to a registration that was already answered. */
@@ -69,9 +78,8 @@ export function renewMember(
   event: WorkerHeartbeat,
   out: Outbox,
 ): void {
-  member.leaseExpiresAtMs = state.volatile.nowMs + state.config.leaseTtlMs;
-  if (event.policyVersion !== undefined && member.role === "rollout")
-    member.policyVersion = event.policyVersion;
+  renewLease(state, member);
+  if (event.policyVersion !== undefined) holdPolicy(state, member, event.policyVersion);
   out.send({
     type: "AckHeartbeat",
     workerId: member.workerId,
@@ -91,6 +99,12 @@ export function setCredits(state: CoordinatorState, member: Member, event: Worke
   else state.volatile.takers.delete(member);
 }
 
+function holdPolicy({ volatile }: CoordinatorState, member: Member, policyVersion: number): void {
+  if (member.role !== "rollout") return;
+  member.policyVersion = policyVersion;
+  volatile.freeWorkers.update(member);
+}
+
 /** The member takes nothing new; it is released once it holds nothing that would be lost with it. */
 export function startDraining(state: CoordinatorState, member: Member): void {
   member.state = "draining";
@@ -104,8 +118,7 @@ export function startDraining(state: CoordinatorState, member: Member): void {
 export function notePolicyHeld(state: CoordinatorState, { workers, policyVersion }: PolicyHeld): void {
   for (const { workerId, incarnation } of workers) {
     const member = state.volatile.members.get(workerId);
-    if (member?.incarnation === incarnation && member.role === "rollout")
-      member.policyVersion = policyVersion;
+    if (member?.incarnation === incarnation) holdPolicy(state, member, policyVersion);
   }
 }
 
@@ -116,8 +129,9 @@ export function fence(workerId: string, incarnation: number, reason: string, out
 
 /** Forgets the member; learners that were copying its state need another source. */
 export function removeMember(state: CoordinatorState, member: Member): void {
-  const { members, learners, draining, freeWorkers, takers } = state.volatile;
+  const { members, silent, learners, draining, freeWorkers, takers } = state.volatile;
   if (members.get(member.workerId) === member) members.delete(member.workerId);
+  silent.delete(member);
   learners.delete(member);
   draining.delete(member);
   takers.delete(member);

@@ -13,6 +13,7 @@
  */
 import { noteComputed, receiveApplyFailure, receiveBehind, receiveReduceFailure } from "./attempts.js";
 import type { Effect } from "./effects.js";
+import { dispatchTasks } from "./dispatch.js";
 import { receiveEvaluation, requestEvaluation } from "./evaluations.js";
 import type { CoordinatorEvent, WorkerEvent } from "./events.js";
 import { advanceLearning, noteAppliedStep, receiveDifference } from "./healing.js";
@@ -35,6 +36,7 @@ import {
 } from "./lifecycle.js";
 import { fence, notePolicyHeld, renewMember, setCredits, signer, startDraining } from "./members.js";
 import { Outbox } from "./outbox.js";
+import { failAttempt } from "./poison.js";
 import {
   commitIteration,
   finishStage,
@@ -47,7 +49,7 @@ import {
 import type { CoordinatorState, Member } from "./state.js";
 import { closeRound } from "./rounds.js";
 import { receiveVote, requestStep } from "./steps.js";
-import { dispatchTasks, extendLeases, failAttempt, leaseOf } from "./tasks.js";
+import { extendLeases, leaseOf } from "./tasks.js";
 
 /** Mutates `state` (its only owner) and returns what the shell must do, in order. A stopped run ignores everything. */
 export function reduce(state: CoordinatorState, event: CoordinatorEvent, nowMs: number): Effect[] {

@@ -8,6 +8,7 @@ import type { CoreConfig } from "./config.js";
 import { emptyDurableState, type DurableState, type StepManifest } from "./durable.js";
 import type { HealSource, Redelivery, StepMember, TaskKind } from "./effects.js";
 import { FreeWorkers } from "./free-workers.js";
+import { SinglyHeld } from "./hedging.js";
 import { WaitingTasks } from "./waiting-tasks.js";
 import type { LearnerPosition, StepRequested, CollectRequested } from "./events.js";
 import type { WorkerRole } from "../../shared/roles.js";
@@ -30,6 +31,8 @@ export interface Member {
   refreshedTo: number;
   /** Rollouts: tasks it holds, oldest first. */
   readonly leases: Set<string>;
+  /** Rollouts: what it holds must stay the only thing. */
+  isReserved: boolean;
   /** Learners: last step of the stage it stands at; -1 when it holds no usable state. */
   step: number;
   /** Learners: the update it held when it registered, not looked at yet. */
@@ -55,11 +58,25 @@ export interface TaskLease {
   readonly incarnation: number;
   readonly attempt: number;
   readonly policyVersion: number;
-  /** Experience tasks: what this attempt was asked for. */
+  /** What this attempt was asked for. */
   readonly experienceIds: readonly ExperienceId[];
+  /** The holder was given nothing beside it. */
+  readonly isAlone: boolean;
+  /** When it was handed out. */
   readonly startedAtMs: number;
+  /** Infinity while it waits behind another task of its holder. */
   expiresAtMs: number;
   progress: number;
+}
+
+/** What speaks against one prompt: attempts that failed with nothing else in hand (poison.ts). */
+export interface Suspicion {
+  failures: number;
+  /** Of them: those in which the worker was lost. */
+  crashes: number;
+  readonly failedBy: Set<string>;
+  /** Rollout workers lost before the first of them. */
+  readonly lossesBefore: number;
 }
 
 export interface Task {
@@ -70,20 +87,22 @@ export interface Task {
   /** Collection (experience) or evaluation it belongs to. */
   readonly owner: string | number;
   readonly policyVersion: number;
-  /** Experience tasks: ids not resolved yet; the task is over when none is left. */
+  /** Ids not resolved yet; the task is over when none is left. */
   readonly openIds: Set<ExperienceId>;
-  /** Attempts handed out in this epoch. */
+  /** Number of the last attempt handed out. */
   attempts: number;
-  /** Attempts that count against it. */
+  /** Attempts that failed. */
   failures: number;
+  /** Who failed while it was handed out as a whole. */
   readonly failedBy: Set<string>;
-  /** attempt -> who got it, so that only they can deliver it. */
-  readonly assignees: Map<number, string>;
+  readonly alone: Map<ExperienceId, Suspicion>;
+  /** attempt -> who got it, so that only they can deliver it, and what was asked for. */
+  readonly assigned: Map<number, TaskLease>;
   /** Who works on it: nobody, one worker, or two when the first is slow (hedging.ts). */
   readonly leases: TaskLease[];
   /** Why it was last taken from a holder; null while it was not. */
   lost: Redelivery | null;
-  /** It failed so often that its experiences are handed out one at a time, to find the one that is to blame. */
+  /** It failed so often that its prompts are handed out one at a time, each alone, to find the one that is to blame. */
   isIsolated: boolean;
   /** Until then only workers that did not fail it may take it. */
   holdUntilMs: number;
@@ -93,7 +112,7 @@ export interface Evaluation {
   readonly evaluationId: string;
   readonly taskIds: ReadonlySet<string>;
   readonly openTaskIds: Set<string>;
-  readonly failedTaskIds: string[];
+  readonly givenUp: ExperienceId[];
 }
 
 /** A learner that was waited for in vain (blame.ts). */
@@ -149,18 +168,27 @@ export interface VolatileState {
   nextTaskOrder: number;
   // What follows is derived from members and tasks and kept up where they change (members.ts, tasks.ts).
   readonly freeWorkers: FreeWorkers;
+  /** Longest silent first. */
+  readonly silent: Set<Member>;
   readonly learners: Set<Member>;
   /** Rollout workers that have said that they take tasks, and are not leaving. */
   readonly takers: Set<Member>;
   readonly draining: Set<Member>;
   readonly waitingTasks: WaitingTasks;
+  readonly singlyHeld: SinglyHeld;
+  /** Leases of what is at work, longest without progress first. */
+  readonly running: Map<TaskLease, Task>;
+  /** Tasks that were lost a moment ago, longest ago first. */
+  readonly heldBack: Set<Task>;
   /** Tasks by owner; an owner without one is complete. */
   readonly openTasks: Map<string | number, number>;
+  /** Rollout workers lost without having said that they leave. */
+  rolloutsLost: number;
   /** Open ids of the experience tasks that are held. */
   leasedExperiences: number;
   readonly evaluations: Map<string, Evaluation>;
   /** Collections waiting for room, oldest first. */
-  readonly waitingCollections: CollectRequested[];
+  readonly waitingCollections: (CollectRequested & { readonly size: number })[];
   /** Iterations whose completion the train loop still waits for. */
   readonly awaitedCollections: Set<number>;
   stepRequest: StepRequested | null;
@@ -224,11 +252,16 @@ export function makeState(config: CoreConfig, durable: DurableState = emptyDurab
       tasks: new Map(),
       nextTaskOrder: 1,
       freeWorkers: new FreeWorkers(),
+      silent: new Set(),
       learners: new Set(),
       takers: new Set(),
       draining: new Set(),
       waitingTasks: new WaitingTasks(),
+      singlyHeld: new SinglyHeld(),
+      running: new Map(),
+      heldBack: new Set(),
       openTasks: new Map(),
+      rolloutsLost: 0,
       leasedExperiences: 0,
       evaluations: new Map(),
       waitingCollections: [],

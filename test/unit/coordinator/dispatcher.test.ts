@@ -192,12 +192,165 @@ describe("an evaluation", () => {
     const evaluated = stage.dispatcher.evaluate("evaluate/before", prompts, 0, BRIEF, forever);
     await settle();
     answerAll(stream, prompts);
-    expect((await evaluated).map(({ experienceId }) => experienceId)).toEqual(
+    expect((await evaluated).map((answer) => answer?.experienceId)).toEqual(
       prompts.map(({ experienceId }) => experienceId),
     );
     expect(new Set(stream.acks.map(({ outcome }) => outcome))).toEqual(new Set(["evaluation"]));
     expect(stage.host.state.durable.counts.admitted).toBe(0);
     expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+});
+
+describe("a worker that sends what nobody asked for", () => {
+  it.each([
+    ["another prompt's tokens", { promptIds: Int32Array.of(1, 3) }, /prompt_ids\[1\]: expected 2 .*got 3/],
+    ["a longer prompt", { promptIds: Int32Array.of(1, 2, 3) }, /prompt_ids: expected the 2 tokens/],
+    ["another place", { promptIndex: 1 }, /prompt_index: expected 0, got 1/],
+    ["another sample", { sampleIndex: 3 }, /sample_index: expected 0, got 3/],
+    [
+      "a token the model does not have",
+      { responseIds: Int32Array.of(3, 16) },
+      /response_ids\[1\].*0 to 15, got 16/,
+    ],
+    ["a negative token", { responseIds: Int32Array.of(-1, 3) }, /response_ids\[0\]/],
+    ["no scores", { refLogprobs: new Float32Array(0), values: new Float32Array(0) }, /ref_logprobs/],
+  ])("%s: nothing of the message is taken, and its stream ends", async (_, change, reason) => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const errors: Error[] = [];
+    stream.on("error", (error) => errors.push(error));
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    const wrong = encodeExperience("collect/0#0", 1, { ...answerTo(prompts[0]), ...change });
+    stream.say({ experiences: { experiences: [bytesOf("collect/0#0", prompts[1]), wrong] } });
+    await settle();
+    expect(errors.map(({ message }) => message)).toEqual([expect.stringMatching(reason)]);
+    expect(stage.host.state.durable.counts.admitted).toBe(0);
+    const second = await stage.join("rollout-1");
+    await settle();
+    answerAll(second, prompts);
+    expect(await collected).toHaveLength(2);
+    await stage.close();
+  });
+
+  it("an answer longer than allowed is refused, one of that length is not", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const errors: Error[] = [];
+    stream.on("error", (error) => errors.push(error));
+    const brief = { ...BRIEF, sampling: { seed: 1, maxNewTokens: 3 } };
+    void stage.dispatcher.collect(0, prompts, 0, brief, forever);
+    await settle();
+    stream.say({ experiences: { experiences: [bytesOf("collect/0#0", prompts[0], 3)] } });
+    await settle();
+    expect(stream.acks).toEqual([{ experienceId: "0/0/0", outcome: "admitted" }]);
+    stream.say({ experiences: { experiences: [bytesOf("collect/0#0", prompts[1], 4)] } });
+    await settle();
+    expect(errors.map(({ message }) => message)).toEqual([
+      expect.stringContaining("at most 3 tokens, got 4"),
+    ]);
+    await stage.close();
+  });
+});
+
+describe("an answer that is not finite", () => {
+  const broken = (taskId: string, prompt: ReturnType<typeof promptsOf>[number]) =>
+    encodeExperience(taskId, 1, { ...answerTo(prompt), values: Float32Array.of(0, NaN) });
+
+  it("is given up as such at once, and its id can be looked up; the others of its task are kept", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    const experiences = [broken("collect/0#0", prompts[0]), bytesOf("collect/0#0", prompts[1])];
+    stream.say({ experiences: { experiences } });
+    expect((await collected).map(({ experienceId }) => experienceId)).toEqual(["0/1/0"]);
+    expect(stage.host.state.durable.counts.abandoned).toEqual({ nonfinite: 1 });
+    expect(stage.dropped).toEqual(["0/0/0 [1,2] nonfinite"]);
+    await stage.close();
+  });
+
+  it("ends the run when it is the only kind there is", async () => {
+    const stage = await openStage();
+    const prompts = promptsOf(0, 2);
+    const stream = await stage.join("rollout-0");
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    stream.say({ experiences: { experiences: prompts.map((prompt) => broken("collect/0#0", prompt)) } });
+    await expect(collected).rejects.toMatchObject({
+      code: "NUMERIC",
+      message: expect.stringContaining("none of its 2 prompts") as string,
+    });
+    await stage.close();
+  });
+
+  it("of an evaluation leaves a gap, and none at all ends it", async () => {
+    const stage = await openStage();
+    const stream = await stage.join("rollout-0");
+    const prompts = promptsOf("eval", 2);
+    const first = stage.dispatcher.evaluate("evaluate/before", prompts, 0, BRIEF, forever);
+    await settle();
+    const [taskId] = stream.tasks.map((task) => task.taskId!);
+    stream.say({ experiences: { experiences: [bytesOf(taskId, prompts[0]), broken(taskId, prompts[1])] } });
+    stream.say({ done: { taskId, attempt: 1 } });
+    expect((await first).map((answer) => answer?.experienceId ?? null)).toEqual(["eval/0/0", null]);
+    expect(stage.dropped).toEqual(["eval/1/0 [1,2] nonfinite"]);
+    const second = stage.dispatcher.evaluate("evaluate/after", prompts, 0, BRIEF, forever);
+    await settle();
+    const again = stream.tasks.at(-1)!.taskId!;
+    stream.say({ experiences: { experiences: prompts.map((prompt) => broken(again, prompt)) } });
+    stream.say({ done: { taskId: again, attempt: 1 } });
+    await expect(second).rejects.toMatchObject({ code: "NUMERIC" });
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await stage.close();
+  });
+});
+
+describe("an evaluation whose worker forgets an answer", () => {
+  it("is handed out again", async () => {
+    const stage = await openStage();
+    const stream = await stage.join("rollout-0");
+    const prompts = promptsOf("eval", 2);
+    const evaluated = stage.dispatcher.evaluate("evaluate/before", prompts, 0, BRIEF, forever);
+    await settle();
+    const [{ taskId }] = stream.tasks;
+    stream.say({ experiences: { experiences: [bytesOf(taskId!, prompts[0])] } });
+    stream.say({ done: { taskId, attempt: 1 } });
+    await settle();
+    const second = stream.tasks[1];
+    expect(second).toMatchObject({ taskId, attempt: 2 });
+    const experiences = prompts.map((prompt) => bytesOf(taskId!, prompt, 2, 2));
+    stream.say({ experiences: { experiences } });
+    stream.say({ done: { taskId, attempt: 2 } });
+    expect((await evaluated).map((answer) => answer?.experienceId)).toEqual(["eval/0/0", "eval/1/0"]);
+    await stage.close();
+  });
+});
+
+describe("answers that come before the train loop asks for them", () => {
+  it("wait, and are judged as soon as it does: a worker that comes back after a restart offers what it made", async () => {
+    const before = await openStage();
+    const prompts = promptsOf(0, 4);
+    void before.dispatcher.collect(0, prompts, 0, BRIEF, forever).catch(() => undefined);
+    await settle();
+    const stage = await openStage({ log: before.log });
+    const stream = await stage.join("rollout-0");
+    const experiences = [bytesOf("collect/0#0", prompts[0]), bytesOf("collect/0#0", prompts[1])];
+    stream.say({ experiences: { experiences } });
+    await settle();
+    expect(stream.acks).toEqual([]);
+    expect(stage.dispatcher.intakeBytes).toBeGreaterThan(0);
+    const collected = stage.dispatcher.collect(0, prompts, 0, BRIEF, forever);
+    await settle();
+    expect(stream.acks.map(({ outcome }) => outcome)).toEqual(["admitted", "admitted"]);
+    answerAll(stream, prompts, new Set(["collect/0#0"]));
+    expect(await collected).toHaveLength(4);
+    expect(stage.dispatcher.intakeBytes).toBe(0);
+    await before.close();
     await stage.close();
   });
 });

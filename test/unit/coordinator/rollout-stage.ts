@@ -73,8 +73,8 @@ export class WorkerStream extends Duplex {
 
 export const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
 
-export async function openStage({ capacity = 64, promptsPerTask = 2 } = {}) {
-  const log = new HeldLog();
+/** @param options.log of a coordinator that is gone: this one goes on from it */
+export async function openStage({ capacity = 64, promptsPerTask = 2, log = new HeldLog() } = {}) {
   const logger = createLogger({ role: "coordinator", level: "silent" });
   const metrics = createMetrics("coordinator", { processMetrics: false });
   const failures: unknown[] = [];
@@ -85,7 +85,14 @@ export async function openStage({ capacity = 64, promptsPerTask = 2 } = {}) {
   const bus = new EventBus();
   const directory = new WorkerDirectory(bus);
   const store = new ExperienceStore(log);
+  const dropped: string[] = [];
   const dispatcher = new Dispatcher({
+    dropped: {
+      note: ({ experienceId, promptIds }, reason, failure) =>
+        dropped.push(
+          `${experienceId} [${promptIds}] ${reason}${failure === undefined ? "" : `: ${failure}`}`,
+        ),
+    },
     host,
     store,
     directory,
@@ -109,6 +116,8 @@ export async function openStage({ capacity = 64, promptsPerTask = 2 } = {}) {
     dispatcher,
     metrics,
     failures,
+    /** What would be in dropped.jsonl. */
+    dropped,
     async join(workerId: string, credits = 2): Promise<WorkerStream> {
       host.dispatch({
         type: "WorkerRegistered",
@@ -135,6 +144,7 @@ export const BRIEF = {
   tokenizer: { vocabularySize: 16, eosIds: [1], padId: 0 },
   sampling: { seed: 1 },
   score: true,
+  vocabularySize: 16,
 };
 
 export const promptsOf = (iteration: number | "eval", count: number): Prompt[] =>

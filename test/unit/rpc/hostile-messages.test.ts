@@ -186,6 +186,7 @@ describe("mutated messages", () => {
       tokenizer: { vocabularySize: 9, eosIds: [0], padId: 0 },
       sampling: {},
       score: true,
+      vocabularySize: 9,
     };
     const collected = dispatcher.collect(0, prompts as never, 0, brief, ended.signal).catch(() => undefined);
     const codes = new Set<grpc.status>();

@@ -105,6 +105,21 @@ describe("simulation", () => {
     expect(kills).toBeGreaterThan(600);
   });
 
+  it("gives up what kills every worker, at the attempts of every run", () => {
+    let poisoned = 0;
+    let givenUp = 0;
+    for (let seed = 1; seed <= 200; seed++) {
+      const scenario = makeScenario(seed);
+      if (scenario.poisonIds.length === 0) continue;
+      poisoned += 1;
+      const { records } = new World(scenario, "none").run();
+      for (const record of records)
+        if (record.type === "ExperiencesAbandoned" && record.reason === "poison") givenUp += 1;
+    }
+    expect(poisoned).toBeGreaterThan(5);
+    expect(givenUp).toBeGreaterThan(poisoned / 2);
+  });
+
   it("averages parameters in some runs, and some of their rounds leave rows out", () => {
     let rounds = 0;
     let leftOut = 0;
@@ -247,6 +262,17 @@ describe("checker", () => {
     const at = history.entries.findIndex((entry) => entry.type === "started");
     history.entries[at] = { ...history.entries[at], isReplay: true } as (typeof history.entries)[number];
     expect(invariantsOf(history, rolling)).toContain("I14");
+  });
+
+  it("notices a prompt that is blamed for nothing", () => {
+    const history = honest();
+    const index = history.records.findIndex((record) => record.type === "ExperiencesAdmitted");
+    history.records.splice(index, 0, {
+      type: "ExperiencesAbandoned",
+      experienceIds: ["0/0/0"],
+      reason: "poison",
+    });
+    expect(invariantsOf(history)).toContain("I15");
   });
 
   it("notices a run that never ends", () => {
