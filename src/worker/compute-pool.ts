@@ -47,11 +47,11 @@ export class ComputePool<M extends ThreadModule> {
    * Ends the thread; the last thing a process does with it. A thread that is stuck in native code can neither be ended nor
    * left behind, since `process.exit` waits for it as well: the process then kills itself.
    */
-  async close(): Promise<void> {
+  async close(endWithinMs = END_WITHIN_MS): Promise<void> {
     const killing = setTimeout(() => {
       process.stderr.write("the compute thread does not end; killing this process\n");
       process.kill(process.pid, "SIGKILL");
-    }, END_WITHIN_MS);
+    }, endWithinMs);
     await this.pool.destroy();
     clearTimeout(killing);
   }

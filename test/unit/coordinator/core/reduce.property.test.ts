@@ -151,12 +151,18 @@ function toEvent(state: CoordinatorState, { kind, a, b, isSo }: Move): Coordinat
     case 19:
     case 20: {
       const voter = active?.members[a % active.members.length];
-      return {
-        type: "StepVote",
+      const from = {
         workerId: voter?.workerId ?? workerId,
         incarnation: voter?.incarnation ?? incarnation,
         generation: (active?.generation ?? 0) - (b === 3 ? 1 : 0),
         step: active?.manifest.step ?? 1,
+      };
+      if (b === 0 && isSo) return { type: "StepComputed", ...from };
+      if (b === 3 && a === 0)
+        return { type: "ApplyFailed", ...from, step: durable.finishedStep, code: "STORAGE", reason: "x" };
+      return {
+        type: "StepVote",
+        ...from,
         isFinite: !(b === 2 && isSo),
         hash: b === 1 && isSo ? "odd" : `h${active?.manifest.step}`,
       };
