@@ -37,8 +37,8 @@ export function readCredentials({ cluster }: Config): Credentials {
 }
 
 export interface EndpointOptions extends Credentials {
-  /** Of dashboard and metrics. */
-  readonly httpHost: string;
+  /** Of dashboard and metrics, which ask nobody who they are. @default 127.0.0.1 */
+  readonly httpHost: string | undefined;
   /** Which workers' machines are fit for the run. */
   readonly admitWorker: AdmitWorker | undefined;
   /** A coordinator before this one may have had the ports: wait for them. Else one that is taken is said at once. */
@@ -147,7 +147,7 @@ const CONNECTION_REFUSALS = {
   total: "all that are allowed are taken (cluster.maxConnections)",
 } as const;
 
-function openPages(coordinator: Coordinator, host: string): Promise<HttpServer> {
+function openPages(coordinator: Coordinator, host: string | undefined): Promise<HttpServer> {
   const { config, directory, dispatcher, metrics, bus, runId } = coordinator;
   return startHttpServer({
     registry: metrics.registry,

@@ -21,7 +21,7 @@ const GRACE_MS = 1_000;
 export interface CoordinatorOptions {
   readonly config: Config;
   readonly runDir: string;
-  /** Where dashboard and metrics listen. @default cluster.host */
+  /** Where dashboard and metrics listen, without login or TLS. @default 127.0.0.1, whatever cluster.host is */
   readonly httpHost?: string;
   /** "auto" continues the run the directory holds; its journal says where. */
   readonly resume?: "auto";
@@ -48,8 +48,9 @@ export async function runCoordinator(options: CoordinatorOptions): Promise<void>
   const isResumed = followsAnother({ mayContinue, standby }, durability.recovered);
   const coordinator = await openCoordinator({ config, runDir, durability, ...credentials, signal });
   const { end, host, directory, metrics, bus, clock, logger } = coordinator;
-  const httpHost = options.httpHost ?? config.cluster.host;
-  const endpoints = await openEndpoints(coordinator, { ...credentials, httpHost, admitWorker, isResumed });
+  const endpoints = await openEndpoints(coordinator, {
+    ...{ ...credentials, httpHost: options.httpHost, admitWorker, isResumed },
+  });
 
   let tokenizer: TokenizerPool | undefined;
   let endedBy: unknown;

@@ -34,7 +34,10 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
     .requiredOption("--run-dir <dir>", "folder for the journal, checkpoints and results")
     .option("--host <address>", "address to listen on (default: cluster.host)")
     .option("--port <n>", "gRPC port, 0 = a free one (default: cluster.port)", wholeNumber(0, 65_535))
-    .option("--http-host <address>", "address of dashboard and metrics (default: the gRPC one)")
+    .option(
+      "--http-host <address>",
+      "address of dashboard and metrics, which have neither login nor TLS (default: 127.0.0.1)",
+    )
     .option(
       "--http-port <n>",
       "port of dashboard and metrics (default: cluster.httpPort)",

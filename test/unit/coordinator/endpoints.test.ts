@@ -1,6 +1,6 @@
 /** A coordinator that takes a run over, on real ports: who gets in, and when. */
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,9 +9,11 @@ import { configSchema, type Config } from "../../../src/config/schema.js";
 import { openCoordinator, type Coordinator } from "../../../src/coordinator/coordinator.js";
 import { openEndpoints, type Endpoints } from "../../../src/coordinator/endpoints.js";
 import { openDurability } from "../../../src/coordinator/standby-durability.js";
+import { JoinTokens } from "../../../src/rpc/auth.js";
 import { CONTROL_DEADLINE_MS, deadlineIn } from "../../../src/rpc/deadlines.js";
 import type { RegisterReply__Output } from "../../../src/rpc/generated/troupe/v1/RegisterReply.js";
 import { PROTOCOL_VERSION } from "../../../src/rpc/load-proto.js";
+import { readCoordinatorFile } from "../../../src/shared/coordinator-file.js";
 import { sleep } from "../../../src/shared/abort.js";
 import { openClients } from "../../../src/worker/coordinator-link.js";
 
@@ -44,6 +46,12 @@ async function takePort(): Promise<{ port: number; free: () => Promise<void> }> 
   return { port, free };
 }
 
+function writeToken(): string {
+  const path = join(runDir, "token");
+  writeFileSync(path, "0123456789abcdef", { mode: 0o600 });
+  return path;
+}
+
 const configOf = (cluster: Partial<Config["cluster"]>): Config =>
   configSchema.parse({ data: { path: "rows.jsonl" }, cluster });
 
@@ -74,6 +82,27 @@ function register(address: string): Promise<RegisterReply__Output | undefined> {
     for (const client of [membership, ...Object.values(others)]) client.close();
   });
 }
+
+it("the dashboard listens on loopback when the coordinator does not", async () => {
+  const tokens = JoinTokens.read(writeToken());
+  const config = configOf({ host: "0.0.0.0", insecure: true });
+  const durability = await openDurability({
+    ...{ config, runDir, standby: false, mayContinue: false, allowDrift: false },
+    signal: stopping.signal,
+  });
+  const credentials = { tokens, tls: undefined };
+  coordinator = await openCoordinator({
+    ...{ config, runDir, durability: durability!, ...credentials },
+    signal: stopping.signal,
+  });
+  endpoints = await openEndpoints(coordinator, {
+    ...{ ...credentials, httpHost: undefined, admitWorker: undefined, isResumed: false },
+  });
+  const { httpAddress } = (await readCoordinatorFile(runDir))!;
+  expect((await fetch(`${httpAddress}/healthz`)).status).toBe(200);
+  // A wildcard address would be shown as loopback, and answer on all of 127.0.0.0/8.
+  await expect(fetch(`${httpAddress.replace("127.0.0.1", "127.0.0.2")}/healthz`)).rejects.toThrow();
+});
 
 it("nobody joins before the epoch is open, however long the dashboard's port stays taken", async () => {
   const grpc = await takePort();
