@@ -1,6 +1,10 @@
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { configSchema } from "../../../src/config/schema.js";
+import { JoinTokens } from "../../../src/rpc/auth.js";
 import { pathOf, read, readOneYaml, readYaml } from "./repository.js";
 
 interface Compose {
@@ -9,7 +13,7 @@ interface Compose {
     { command?: string[]; profiles?: string[]; healthcheck?: unknown; [key: string]: unknown }
   >;
   configs: Record<string, { file: string }>;
-  secrets: Record<string, unknown>;
+  secrets: Record<string, { file: string }>;
   volumes: Record<string, unknown>;
 }
 interface Container {
@@ -87,13 +91,33 @@ function expectFlags(text: string, roles: readonly string[]): void {
   for (const role of roles) for (const flag of flags) expect(help[role]).toMatch(new RegExp(`\\s${flag}\\b`));
 }
 
-test("whoever listens beyond loopback has a token, and every worker brings it", () => {
+test("the coordinator has all tokens, every worker its own only, and each knows that they travel in plaintext", () => {
+  const secretOf = {
+    coordinator: "troupe-tokens",
+    rollout: "troupe-rollout-token",
+    learner: "troupe-learner-token",
+  };
   for (const role of ROLES) {
     const command = compose.services[role].command ?? [];
-    expect(command).toContain("--token-file=/run/secrets/troupe-token");
-    expect(compose.services[role]["secrets"]).toEqual(["troupe-token"]);
+    expect(command).toContain(`--token-file=/run/secrets/${secretOf[role]}`);
+    expect(command).toContain("--insecure");
+    expect(compose.services[role]["secrets"]).toEqual([secretOf[role]]);
   }
-  expect(compose.services["coordinator"].command).toContain("--insecure");
+  const folder = mkdtempSync(join(tmpdir(), "troupe-tokens-"));
+  try {
+    // Everything of the script but the call of docker.
+    const script = read("deploy/compose.sh").replace(/^exec docker[^]*$/m, "");
+    writeFileSync(join(folder, "compose.sh"), script);
+    expect(spawnSync("sh", [join(folder, "compose.sh")]).status).toBe(0);
+    const made = Object.values(compose.secrets).map(({ file }) => join(folder, file));
+    const [all, rollout, learner] = made.map((file) => JoinTokens.read(file));
+    for (const role of ["rollout", "learner", "control"] as const)
+      expect(all.rolesOf(all.forRole(role))).toEqual([role]);
+    expect(rollout.secrets).toEqual([all.forRole("rollout")]);
+    expect(learner.secrets).toEqual([all.forRole("learner")]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("compose refers only to volumes, configs, secrets and services it defines, and publishes only on loopback", () => {

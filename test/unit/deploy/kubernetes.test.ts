@@ -62,7 +62,7 @@ test("there is one coordinator with a disk, and workers of both roles", () => {
 
 test.each(workloads.map((workload) => [workload.metadata.name, workload] as const))(
   "%s is locked down, probed on its own health only, and mounts only volumes it has",
-  (_name, { spec }) => {
+  (name, { spec }) => {
     const pod = spec.template.spec;
     const [container] = pod.containers;
     expect(pod.securityContext).toMatchObject({
@@ -87,7 +87,9 @@ test.each(workloads.map((workload) => [workload.metadata.name, workload] as cons
     for (const mount of container.volumeMounts) expect(volumes).toContain(mount.name);
     // The program refuses a token file that every user can read.
     const token = pod.volumes.find(({ secret }) => secret !== undefined)?.secret;
-    expect(token?.secretName).toBe("troupe-token");
+    expect(token?.secretName).toBe(
+      name === "troupe-coordinator" ? "troupe-token" : name.replace("troupe", "troupe-token"),
+    );
     expect((token?.defaultMode ?? 0o777) & 0o007).toBe(0);
   },
 );
