@@ -2,7 +2,7 @@
 # A whole run on this machine: one coordinator, N rollout and M learner processes, watched and restarted.
 #   sh deploy/launch.sh CONFIG [ROLLOUTS [LEARNERS]] [further `troupe run` arguments]
 # Or only workers, for a coordinator elsewhere:
-#   sh deploy/launch.sh HOST:PORT [ROLLOUTS [LEARNERS]] --token-file FILE [further `troupe launch` arguments]
+#   sh deploy/launch.sh HOST:PORT [ROLLOUTS [LEARNERS]] --token-file FILE --tls-ca FILE [further `troupe launch` arguments]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 

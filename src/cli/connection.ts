@@ -19,7 +19,11 @@ async function connectTo(options: ConnectionOptions): Promise<ControlClient> {
   const tls = clientTlsOf(options) ?? (cluster && clientTlsOfConfig(cluster));
   return new ControlClient(
     address,
-    await controlAccess(options.tokenFile ?? cluster?.tokenFile ?? null, tls),
+    await controlAccess(
+      options.tokenFile ?? cluster?.tokenFile ?? null,
+      tls,
+      options.insecure ?? cluster?.insecure ?? false,
+    ),
   );
 }
 

@@ -84,6 +84,7 @@ export interface AccessOptions {
   readonly tlsCa?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
+  readonly insecure?: boolean;
 }
 
 export const addAccessOptions = (command: Command): Command =>
@@ -91,7 +92,8 @@ export const addAccessOptions = (command: Command): Command =>
     .option("--token-file <file>", "file with the join token")
     .option("--tls-ca <file>", "connect with TLS: the authority that signed the coordinator's certificate")
     .option("--tls-cert <file>", "client certificate, when the coordinator asks for one")
-    .option("--tls-key <file>", "its private key");
+    .option("--tls-key <file>", "its private key")
+    .option("--insecure", "send the token to another machine without TLS, on a network you trust");
 
 /** @throws {TroupeError} CONFIG for a client certificate without --tls-ca */
 export function clientTlsOf({ tlsCa, tlsCert, tlsKey }: AccessOptions): ClientTls | undefined {

@@ -2,7 +2,7 @@
  * What follows from a valid config: sizes derived by exact division, contradictions between fields (with their
  * arithmetic), and settings that work but waste something.
  */
-import { isLoopback } from "../shared/loopback.js";
+import { firstElsewhere, isLoopback } from "../shared/loopback.js";
 import type { Config } from "./schema.js";
 
 /** Numbers that follow from the config; all exact. One iteration = `generationBatches` collections, then training. */
@@ -222,10 +222,29 @@ function checkListening({ cluster }: Config, contradict: Contradict): void {
     }
   }
   checkTls(cluster.tls, contradict);
+  checkDurable(cluster, contradict);
   if (cluster.port !== 0 && cluster.port === cluster.httpPort) {
     contradict(
       ["cluster.httpPort", "cluster.port"],
       `cluster.port and cluster.httpPort are both ${cluster.port}; they need two ports`,
+    );
+  }
+}
+
+/** The servers keep the run, experiences and weights included, and say who directs it. */
+function checkDurable({ durable, insecure }: Config["cluster"], contradict: Contradict): void {
+  const elsewhere = durable.type === "nats" ? firstElsewhere(durable.servers) : undefined;
+  if (durable.type !== "nats" || elsewhere === undefined) return;
+  if (durable.tokenFile === null) {
+    contradict(
+      ["cluster.durable.tokenFile", "cluster.durable.servers"],
+      `cluster.durable.servers ${elsewhere} is on another machine, so cluster.durable.tokenFile is needed: a file with the servers' token, or with USER PASSWORD (docs/high-availability.md)`,
+    );
+  }
+  if (durable.caFile === null && !insecure) {
+    contradict(
+      ["cluster.durable.caFile", "cluster.durable.servers"],
+      `cluster.durable.servers ${elsewhere} is on another machine and the traffic is not encrypted: set cluster.durable.caFile, the authority of the servers' certificates, or cluster.insecure: true on a network you trust`,
     );
   }
 }

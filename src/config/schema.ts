@@ -327,8 +327,17 @@ const durableSchema = z.discriminatedUnion("type", [
       .describe(
         "where checkpoints, models and current weights are kept: nats = by the servers too, so that each coordinator has a run directory of its own; disk = in a run directory that all of them mount",
       ),
-    tokenFile: z.string().min(1).nullable().default(null).describe("file with the servers' token"),
-    caFile: pemFile.describe("authority by which the servers are known; null = plaintext, or the system's"),
+    tokenFile: z
+      .string()
+      .min(1)
+      .nullable()
+      .default(null)
+      .describe(
+        "file with the servers' token, or with a user and a password (mode 0600); needed beyond loopback",
+      ),
+    caFile: pemFile.describe(
+      "authority by which the servers are known; without it, servers beyond loopback need `insecure`",
+    ),
     leaseTtlMs: durationMs
       .min(1_000)
       .default(5_000)
@@ -374,7 +383,7 @@ const clusterSchema = z.strictObject({
   insecure: z
     .boolean()
     .default(false)
-    .describe("listen beyond loopback without TLS; the join token is still required"),
+    .describe("listen beyond loopback, and reach NATS servers there, without TLS; tokens are still required"),
   memoryCheck: z
     .boolean()
     .default(true)

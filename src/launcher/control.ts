@@ -28,10 +28,14 @@ export const connectControl: ConnectControl = async (address, access) => {
  * What a tool of this machine shows the coordinator.
  * @throws {TroupeError} CONFIG when the token file cannot be used
  */
-export async function controlAccess(tokenFile: string | null, tls: ClientTls | undefined): Promise<Access> {
+export async function controlAccess(
+  tokenFile: string | null,
+  tls: ClientTls | undefined,
+  insecure: boolean,
+): Promise<Access> {
   if (tokenFile === null) return { tls };
   const { JoinTokens } = await import("../rpc/auth.js");
-  return { token: JoinTokens.read(tokenFile).forRole("control"), tls };
+  return { token: JoinTokens.read(tokenFile).forRole("control"), tls, insecure };
 }
 
 /** How processes of this machine reach the coordinator of a config that names TLS files for them. */

@@ -17,6 +17,8 @@ export interface LaunchWorkersOptions {
   readonly coordinator: string;
   readonly tokenFile: string | null;
   readonly tls?: ClientTls;
+  /** Send the token in plaintext to other machines, too. */
+  readonly insecure: boolean;
   readonly counts: Readonly<Record<WorkerRole, number>>;
   readonly gpus: readonly number[];
   readonly logDir: string;
@@ -34,7 +36,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
   const { counts, signal, coordinator } = options;
   if (counts.rollout + counts.learner === 0)
     throw configError("nothing to start: give --rollouts or --learners");
-  parseCoordinatorAddresses(coordinator);
+  parseCoordinatorAddresses(coordinator, { insecure: options.insecure });
   const logDir = resolve(options.logDir);
   const view = new ProgressView({ stream: options.stream });
   const commandFor: SupervisorOptions["commandFor"] = (role, index, restarts) => {
@@ -43,6 +45,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
         logDir,
         tokenFile: options.tokenFile === null ? null : resolve(options.tokenFile),
         tls: options.tls,
+        insecure: options.insecure,
         gpus: options.gpus,
         coordinatorAddress: () => coordinator,
         coordinatorArgs: () => [],

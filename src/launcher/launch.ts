@@ -75,6 +75,7 @@ export async function launch(options: LaunchOptions): Promise<void> {
         logDir: directory.logDir,
         tokenFile: cluster.tokenFile,
         tls: clientTlsOfConfig(cluster),
+        insecure: cluster.insecure,
         gpus: options.gpus ?? [],
         coordinatorAddress: () => address?.grpcAddress ?? "",
         // After a restart the workers look for the coordinator where it was.
@@ -152,7 +153,7 @@ async function follow(
   const { cluster } = config;
   let control: Control;
   try {
-    const access = await controlAccess(cluster.tokenFile, clientTlsOfConfig(cluster));
+    const access = await controlAccess(cluster.tokenFile, clientTlsOfConfig(cluster), cluster.insecure);
     control = await connect(address.grpcAddress, access);
   } catch (error) {
     view.note(`progress cannot be shown: ${describeError(error)}`);

@@ -11,6 +11,8 @@ export interface RunCommandOptions {
   readonly logDir: string;
   readonly tokenFile: string | null;
   readonly tls?: ClientTls;
+  /** The token may go to other machines in plaintext. */
+  readonly insecure?: boolean;
   /** Device numbers; empty = leave the environment alone. */
   readonly gpus: readonly number[];
   /** host:port workers connect to; asked at every start, since a coordinator that restarts may listen elsewhere. */
@@ -58,6 +60,7 @@ export function runCommand(
       options.logDir,
       ...token,
       ...tlsArguments(options.tls),
+      ...(options.insecure === true ? ["--insecure"] : []),
       ...togetherArguments(options.together),
     ],
   };

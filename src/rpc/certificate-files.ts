@@ -10,6 +10,8 @@ export interface CertificateRequest {
   /** Names and addresses of the coordinator besides this machine's. */
   readonly hosts: readonly string[];
   readonly days: number;
+  /** The server certificate is for several that call each other with it, and there is no other client. */
+  readonly areForPeers?: boolean;
   readonly now: Date;
 }
 
@@ -18,13 +20,13 @@ const DAY_MS = 86_400_000;
 const CLOCK_SKEW_MS = 3_600_000;
 
 /**
- * Writes ca, server and client, each as `.crt` (0644) and `.key` (0600).
+ * Writes ca, server and, except for peers, client, each as `.crt` (0644) and `.key` (0600).
  * @returns the names the server certificate is for, and when all of them expire
  * @throws {TroupeError} CONFIG when the folder holds one of the files already or a name is none; STORAGE
  */
 export async function writeCertificates(
   dir: string,
-  { hosts, days, now }: CertificateRequest,
+  { hosts, days, areForPeers = false, now }: CertificateRequest,
 ): Promise<{ names: readonly string[]; until: Date }> {
   const until = new Date(now.getTime() + days * DAY_MS);
   const validity = { from: new Date(now.getTime() - CLOCK_SKEW_MS), until };
@@ -32,8 +34,12 @@ export async function writeCertificates(
   const authority = createAuthority(`troupe authority ${now.toISOString()}`, validity);
   const identities = {
     ca: authority,
-    server: issue(authority, "server", "troupe coordinator", names, validity),
-    client: issue(authority, "client", "troupe worker", [], validity),
+    ...(areForPeers
+      ? { server: issue(authority, "peer", "troupe server", names, validity) }
+      : {
+          server: issue(authority, "server", "troupe coordinator", names, validity),
+          client: issue(authority, "client", "troupe worker", [], validity),
+        }),
   };
   const files = Object.entries(identities).flatMap(([name, { certificate, privateKey }]) => [
     { path: join(dir, `${name}.key`), text: privateKey, mode: 0o600 },

@@ -44,7 +44,10 @@ export interface Validity {
 }
 
 const ECDSA_WITH_SHA256 = sequence(objectIdentifier("1.2.840.10045.4.3.2"));
-const PURPOSE = { server: "1.3.6.1.5.5.7.3.1", client: "1.3.6.1.5.5.7.3.2" } as const;
+const SERVER_AUTH = objectIdentifier("1.3.6.1.5.5.7.3.1");
+const CLIENT_AUTH = objectIdentifier("1.3.6.1.5.5.7.3.2");
+/** Peers, servers of one cluster, call each other with the certificate that they answer with. */
+const PURPOSE = { server: [SERVER_AUTH], client: [CLIENT_AUTH], peer: [SERVER_AUTH, CLIENT_AUTH] } as const;
 const DIGITAL_SIGNATURE = bitString(Buffer.from([0b1000_0000]), 7);
 const CERT_AND_CRL_SIGN = bitString(Buffer.from([0b0000_0110]), 1);
 
@@ -72,7 +75,7 @@ export function createAuthority(commonName: string, validity: Validity): Authori
  */
 export function issue(
   authority: Authority,
-  purpose: "server" | "client",
+  purpose: keyof typeof PURPOSE,
   commonName: string,
   names: readonly string[],
   validity: Validity,
@@ -87,7 +90,7 @@ export function issue(
     extensions: [
       extension("2.5.29.19", sequence(), true),
       extension("2.5.29.15", DIGITAL_SIGNATURE, true),
-      extension("2.5.29.37", sequence(objectIdentifier(PURPOSE[purpose]))),
+      extension("2.5.29.37", sequence(...PURPOSE[purpose])),
       ...(names.length === 0 ? [] : [extension("2.5.29.17", sequence(...names.map(generalName)))]),
       extension("2.5.29.14", octetString(keyIdOf(publicKey))),
       extension("2.5.29.35", sequence(implicit(0, keyIdOf(createPublicKey(authority.key))))),

@@ -9,6 +9,7 @@ import { isIP } from "node:net";
 import { checkServerIdentity, connect, type ConnectionOptions } from "node:tls";
 import * as grpc from "@grpc/grpc-js";
 import { configError, TroupeError } from "../shared/errors.js";
+import { isLoopback } from "../shared/loopback.js";
 import { tokenInterceptor } from "./auth.js";
 import { clientChannelOptions } from "./channel-options.js";
 
@@ -33,6 +34,8 @@ export interface Access {
   readonly token?: string;
   /** Without it the connection is plaintext. */
   readonly tls?: ClientTls;
+  /** Send the token in plaintext to other machines, too. */
+  readonly insecure?: boolean;
   /** On top of the usual ones (channel-options.ts). Clients whose options differ do not share a connection. */
   readonly channelOptions?: grpc.ChannelOptions;
 }
@@ -51,20 +54,24 @@ export function serverCredentials(tls: ServerTls | undefined): grpc.ServerCreden
 
 /**
  * Credentials and options of a client of the coordinator at `address`, "host:port".
- * @throws {TroupeError} CONFIG like `serverCredentials`
+ * @throws {TroupeError} CONFIG like `serverCredentials`, or when the token would leave this machine in plaintext
  */
 export function clientChannel(
   address: string,
-  { token, tls, channelOptions }: Access,
+  { token, tls, insecure, channelOptions }: Access,
 ): { credentials: grpc.ChannelCredentials; options: grpc.ClientOptions } {
   const options = {
     ...clientChannelOptions,
     ...channelOptions,
     interceptors: token === undefined ? [] : [tokenInterceptor(token)],
   };
+  const { host } = splitAddress(address);
+  if (tls === undefined && token !== undefined && insecure !== true && !isLoopback(host))
+    throw configError(
+      `the join token would go to ${address} unencrypted: pass --tls-ca FILE (ca.crt of the coordinator's certs directory), or --insecure to accept that on a network you trust`,
+    );
   if (tls === undefined) return { credentials: grpc.credentials.createInsecure(), options };
   const { ca, cert, key } = readClientFiles(tls);
-  const { host } = splitAddress(address);
   if (isIP(host) === 0)
     return { credentials: grpc.credentials.createSsl(ca, key ?? null, cert ?? null), options };
   // TLS names servers by DNS name only: an IP address is not sent, but still is what the certificate must hold.

@@ -156,7 +156,7 @@ class CoordinatorReach {
   private current: Reached | undefined;
 
   constructor(private readonly options: Pick<LinkOptions, "coordinator" | "access">) {
-    this.addresses = parseCoordinatorAddresses(options.coordinator);
+    this.addresses = parseCoordinatorAddresses(options.coordinator, { insecure: options.access.insecure });
   }
 
   /** Where the last attempt went; undefined while no address is known. */

@@ -61,7 +61,7 @@ export async function startWorker<R extends WorkerRole>(
       {
         role,
         coordinator: options.coordinator,
-        access: { token, tls: options.tls },
+        access: { token, tls: options.tls, insecure: options.insecure },
         workerId: options.workerId,
         metricsAddress: http.address,
         machine: {

@@ -7,6 +7,8 @@ export interface WorkerOptions {
   readonly tokenFile?: string | null;
   /** Without it the connection is plaintext. */
   readonly tls?: ClientTls;
+  /** Send the token in plaintext to other machines, too. */
+  readonly insecure?: boolean;
   /** Wanted name, e.g. "rollout-0"; without it the coordinator picks one. */
   readonly workerId?: string;
   /** Address of this process's /metrics and /healthz. @default 127.0.0.1 and a free port */

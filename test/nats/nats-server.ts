@@ -20,14 +20,15 @@ export class NatsServer {
     private readonly folder: string,
     readonly url: string,
     private readonly args: readonly string[],
+    private readonly env: NodeJS.ProcessEnv,
   ) {}
 
   /** @param args besides those for a port and a folder of its own */
-  static async start(args: readonly string[] = []): Promise<NatsServer> {
+  static async start(args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Promise<NatsServer> {
     const folder = mkdtempSync(join(tmpdir(), "troupe-nats-"));
-    const child = launch(folder, -1, args);
+    const child = launch(folder, -1, args, env);
     try {
-      return new NatsServer(child, folder, await addressIn(folder, child), args);
+      return new NatsServer(child, folder, await addressIn(folder, child), args, env);
     } catch (error) {
       child.kill("SIGKILL");
       throw error;
@@ -52,7 +53,7 @@ export class NatsServer {
   /** Starts it again on the same port and folder. */
   async restart(): Promise<void> {
     const port = Number(this.url.split(":").at(-1));
-    this.child = launch(this.folder, port, this.args);
+    this.child = launch(this.folder, port, this.args, this.env);
     await addressIn(this.folder, this.child);
   }
 
@@ -68,15 +69,17 @@ const SERVERS = 3;
 export class NatsCluster {
   private constructor(private readonly servers: ReadonlyMap<string, NatsServer>) {}
 
-  static async start(): Promise<NatsCluster> {
+  /** @param args for each of them, with its name in NATS_NAME */
+  static async start(args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Promise<NatsCluster> {
     const ports = await Promise.all(Array.from({ length: SERVERS }, freePort));
     const routes = ports.map((port) => `nats://127.0.0.1:${port}`);
     const servers = new Map<string, NatsServer>();
     await Promise.all(
       routes.map(async (route, i) => {
         const name = `nats-${i + 1}`;
-        const own = ["--server_name", name, "--cluster_name", "test", "--cluster", route];
-        servers.set(name, await NatsServer.start([...own, "--routes", routes.join(",")]));
+        const own = ["--server_name", name, "--cluster_name", "troupe", "--cluster", route];
+        const all = [...args, ...own, "--routes", routes.join(",")];
+        servers.set(name, await NatsServer.start(all, { ...env, NATS_NAME: name }));
       }),
     );
     return new NatsCluster(servers);
@@ -107,10 +110,11 @@ export async function freePort(): Promise<number> {
   });
 }
 
-function launch(folder: string, port: number, more: readonly string[]): ChildProcess {
+function launch(folder: string, port: number, more: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
   const args = ["--jetstream", "--store_dir", join(folder, "store"), "--addr", "127.0.0.1", ...more];
   return spawn(BINARY, [...args, "--port", String(port), "--ports_file_dir", join(folder)], {
     stdio: "ignore",
+    env: { ...process.env, ...env },
   });
 }
 
@@ -121,7 +125,7 @@ async function addressIn(folder: string, child: ChildProcess): Promise<string> {
     const file = readdirSync(folder).find((name) => name === `nats-server_${child.pid}.ports`);
     if (file !== undefined) {
       const { nats } = JSON.parse(readFileSync(join(folder, file), "utf8") || "{}") as { nats?: string[] };
-      if (nats?.[0] !== undefined) return nats[0].replace("nats://", "");
+      if (nats?.[0] !== undefined) return nats[0].replace(/^\w+:\/\//, "");
     }
     await sleep(50);
   }

@@ -40,6 +40,7 @@ export function registerLaunch(program: Command, lifetime: Lifetime): void {
         coordinator: options.coordinator,
         tokenFile: options.tokenFile ?? null,
         tls: clientTlsOf(options),
+        insecure: options.insecure ?? false,
         counts,
         gpus,
         logDir: options.logDir,

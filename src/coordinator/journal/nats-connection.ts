@@ -1,5 +1,5 @@
 /** The connection to the NATS servers of a run, and how their errors become ours. */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { JetStreamApiError } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { sleep } from "../../shared/abort.js";
@@ -8,7 +8,7 @@ import { configError, describeError, storageError, TroupeError } from "../../sha
 export interface NatsOptions {
   /** host:port or nats:// addresses; any of them leads to the whole cluster. */
   readonly servers: readonly string[];
-  /** File with the servers' token; null connects without one. */
+  /** File with the servers' token, or with a user and a password; null connects without one. */
   readonly tokenFile: string | null;
   /** File with the certificate authority of the servers; null trusts the system's. */
   readonly caFile?: string | null;
@@ -32,14 +32,20 @@ export const subjectOf = (run: string, part: string): string => `troupe.${run}.$
 
 /**
  * Connects, and keeps reconnecting for as long as the connection is open.
+ * @param inboxPrefix starts the subjects where answers come in: all that a user with few rights may subscribe to
  * @throws {TroupeError} CONFIG for an unreadable token, AUTH when it is refused, UNREACHABLE when no server answers
  */
-export async function connectNats(options: NatsOptions, name: string): Promise<NatsConnection> {
+export async function connectNats(
+  options: NatsOptions,
+  name: string,
+  inboxPrefix = "_INBOX",
+): Promise<NatsConnection> {
   const { servers, tokenFile, caFile } = options;
   try {
     return await connect({
       servers: [...servers],
       name,
+      inboxPrefix,
       timeout: 5_000,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
@@ -47,7 +53,7 @@ export async function connectNats(options: NatsOptions, name: string): Promise<N
       // A server that vanished without closing its socket is noticed within two of these.
       pingInterval: 1_000,
       maxPingOut: 2,
-      ...(tokenFile === null ? {} : { token: readSecret(tokenFile) }),
+      ...(tokenFile === null ? {} : readLogin(tokenFile)),
       ...(caFile ? { tls: { caFile } } : {}),
     });
   } catch (error) {
@@ -56,7 +62,7 @@ export async function connectNats(options: NatsOptions, name: string): Promise<N
     if (/authorization|authentication/i.test(text)) {
       throw new TroupeError(
         "AUTH",
-        `NATS at ${servers.join(", ")} refused the token; see cluster.durable.tokenFile`,
+        `NATS at ${servers.join(", ")} refused the token, or user and password; see cluster.durable.tokenFile (workers: TROUPE_NATS_TOKEN_FILE)`,
         {
           cause: error,
         },
@@ -115,10 +121,20 @@ export function natsError(doing: string, error: unknown): TroupeError {
   return storageError(`${doing}: ${describeError(error)}`, { cause: error });
 }
 
-function readSecret(file: string): string {
+function readLogin(file: string): { token: string } | { user: string; pass: string } {
+  let text: string;
   try {
-    return readFileSync(file, "utf8").trim();
+    text = readFileSync(file, "utf8");
   } catch (cause) {
     throw configError(`cluster.durable.tokenFile ${file} cannot be read`, { cause });
   }
+  if (process.platform !== "win32" && (statSync(file).mode & 0o007) !== 0)
+    throw configError(`cluster.durable.tokenFile ${file} is readable by every user; run: chmod 600 ${file}`);
+  const words = text.trim().split(/\s+/);
+  const [user, pass] = words;
+  if (user === "" || words.length > 2)
+    throw configError(
+      `cluster.durable.tokenFile ${file}: expected the servers' token, or USER PASSWORD, got ${user === "" ? 0 : words.length} words`,
+    );
+  return pass === undefined ? { token: user } : { user, pass };
 }

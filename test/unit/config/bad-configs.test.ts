@@ -250,6 +250,16 @@ const CONTRADICTIONS: readonly (readonly [string, string, ...string[]])[] = [
     "the traffic is not encrypted: set cluster.insecure: true",
   ],
   [
+    "nats elsewhere without a login",
+    'cluster: {insecure: true, durable: {type: nats, servers: ["127.0.0.1:4222", "nats-2:4222"]}}',
+    "cluster.durable.servers nats-2:4222 is on another machine, so cluster.durable.tokenFile is needed",
+  ],
+  [
+    "nats elsewhere without encryption",
+    'cluster: {durable: {type: nats, servers: ["nats://10.0.0.5:4222"], tokenFile: login}}',
+    "the traffic is not encrypted: set cluster.durable.caFile",
+  ],
+  [
     "one port for two servers",
     "cluster: {port: 5000, httpPort: 5000}",
     "cluster.port and cluster.httpPort are both 5000",

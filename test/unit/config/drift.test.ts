@@ -3,7 +3,7 @@ import { refuseDrift } from "../../../src/config/drift.js";
 import { parseConfig } from "../../../src/config/load.js";
 
 const config = (...sets: string[]) => parseConfig({ text: "data: {path: /rows.jsonl}", sets }).config;
-const nats = 'cluster.durable={type: nats, servers: ["a:4222"]}';
+const nats = 'cluster.durable={type: nats, servers: ["127.0.0.1:4222"]}';
 const drift = (now: string[], was: string[] = []) => {
   refuseDrift(JSON.parse(JSON.stringify(config(...was))), config(...now), "its journal");
 };
@@ -49,7 +49,7 @@ it.each([
 });
 
 it("servers of NATS may move, but the name that finds the run's streams may not change", () => {
-  const moved = 'cluster.durable={type: nats, servers: ["b:4222"], replicas: 3, leaseTtlMs: 9000}';
+  const moved = 'cluster.durable={type: nats, servers: ["127.0.0.1:4223"], replicas: 3, leaseTtlMs: 9000}';
   expect(() => drift([moved], [nats])).not.toThrow();
   expect(() => drift(["name=other", nats], [nats])).toThrow(/name: was "run", is now "other"/);
   const named = nats.replace("}", ", run: mine}");

@@ -201,6 +201,7 @@ describe("command lines", () => {
       "--token-file",
       "/token",
     ]);
+    expect(runCommand({ ...options, insecure: true }, "rollout", 1, 0).args).toContain("--insecure");
     expect(rollout.env.CUDA_VISIBLE_DEVICES).toBe("5");
     expect(runCommand(options, "learner", 0, 0).env.CUDA_VISIBLE_DEVICES).toBe("5");
     expect(runCommand(options, "rollout", 2, 0).env.CUDA_VISIBLE_DEVICES).toBe("4");

@@ -86,6 +86,11 @@ describe("certificates", () => {
     expect(parsed.ca).toBe(false);
     expect(new X509Certificate(authority.certificate).ca).toBe(true);
     expect(parsed.keyUsage).toEqual(["1.3.6.1.5.5.7.3.1"]);
+    const peer = issue(authority, "peer", "peer", NAMES, validity);
+    expect(new X509Certificate(peer.certificate).keyUsage).toEqual([
+      "1.3.6.1.5.5.7.3.1",
+      "1.3.6.1.5.5.7.3.2",
+    ]);
     expect(new X509Certificate(client.certificate).keyUsage).toEqual(["1.3.6.1.5.5.7.3.2"]);
     expect(Date.parse(parsed.validFrom)).toBe(validity.from.getTime());
     expect(Date.parse(parsed.validTo)).toBe(validity.until.getTime());

@@ -176,6 +176,17 @@ describe("files that cannot be used are refused before anything listens or conne
   });
 });
 
+test("a token leaves this machine encrypted, or because --insecure says so", () => {
+  const token = "0123456789abcdef";
+  for (const address of ["10.0.0.1:7070", "coordinator:7070", "0.0.0.0:7070"]) {
+    expect(() => clientChannel(address, { token })).toThrow(/unencrypted: pass --tls-ca .*--insecure/);
+    clientChannel(address, { token, insecure: true });
+    clientChannel(address, { token, tls: trust() });
+    clientChannel(address, {});
+  }
+  for (const address of ["127.0.0.1:7070", "localhost:7070", "[::1]:7070"]) clientChannel(address, { token });
+});
+
 test("an address is host:port, with brackets around IPv6", () => {
   expect(splitAddress("[::1]:7070")).toEqual({ host: "::1", port: 7070 });
   expect(splitAddress("gpu-1.local:70")).toEqual({ host: "gpu-1.local", port: 70 });
