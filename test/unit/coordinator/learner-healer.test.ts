@@ -16,7 +16,7 @@ let events: CoordinatorEvent[];
 let healer: LearnerHealer;
 
 const stage = (name: string): StageSetup =>
-  ({ stage: name, models: [], tokenizer: {} }) as unknown as StageSetup;
+  ({ stage: name, models: [], tokenizer: {}, runShapes: [] }) as unknown as StageSetup;
 const order = (change: Partial<HealLearner>): HealLearner => ({
   type: "HealLearner",
   workerId: "l1",
