@@ -9,7 +9,6 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerService.js";
-import { abortable, sleep } from "../shared/abort.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { LearnerHealer } from "./learner-healer.js";
@@ -21,11 +20,11 @@ import {
   type StepRequest,
   type StepResult,
 } from "./optimizer-steps.js";
+import { ReadyLearners } from "./ready-learners.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 import { serveWorkerStream } from "./worker-stream.js";
 
-const READY_POLL_MS = 20;
 /** Most step timeouts that a learner may take for the forward passes of one micro-shard. */
 const MAX_PATIENCE = 8;
 
@@ -46,12 +45,12 @@ export class LearnerGroup {
   private readonly steps: OptimizerSteps;
   private readonly healer: LearnerHealer;
   private setup: StageSetup | undefined;
-  /** How many wait for a learner that is ready. */
-  private waiting = 0;
+  private readonly ready: ReadyLearners;
 
   constructor(private readonly options: LearnerGroupOptions) {
     const { host, logger, artifacts } = options;
     const { streams, requests } = this;
+    this.ready = new ReadyLearners(host, streams);
     const fail = (error: unknown) => this.fail(error);
     this.steps = new OptimizerSteps({
       ...options,
@@ -152,7 +151,7 @@ export class LearnerGroup {
       }
     };
     for (let patience = 1; open.length > 0; patience = Math.min(2 * patience, MAX_PATIENCE)) {
-      const learners = await this.readyLearners(signal);
+      const learners = await this.ready.wait(signal);
       await Promise.all(learners.map((workerId) => run(workerId, patience * stepTimeoutMs)));
     }
     return concatenate(results as Record<string, Float64Array>[]);
@@ -173,7 +172,7 @@ export class LearnerGroup {
     const handoverDir = await this.options.artifacts.handoverDir();
     const limitMs = this.options.cluster.healTimeoutMs;
     for (let isAgain = false; ; isAgain = true) {
-      const learners = await this.readyLearners(signal);
+      const learners = await this.ready.wait(signal);
       // What a learner published that does not count must not keep the right one from its name.
       if (isAgain) for (const { artifactName } of items) await this.options.artifacts.remove(artifactName);
       const { finishedStep: step } = this.options.host.state.durable;
@@ -241,47 +240,6 @@ export class LearnerGroup {
     else if (message.failure) this.steps.receiveFailure(message.failure, from);
     else if (message.behind) host.dispatch({ type: "LearnerBehind", ...from, ...message.behind });
     else if (message.draining) host.dispatch({ type: "WorkerDraining", ...from });
-  }
-
-  /** Learners that hold the state after the last finished step, have been told so, and can be reached; at least one. */
-  private async readyLearners(signal: AbortSignal): Promise<string[]> {
-    const ready = await this.readyNow(signal);
-    if (ready.length > 0) return ready;
-    // The core says that training is paused, and ends the run when nobody comes.
-    this.awaitLearners(1);
-    try {
-      for (;;) {
-        await abortable(sleep(READY_POLL_MS, signal), signal);
-        const ready = await this.readyNow(signal);
-        if (ready.length > 0) return ready;
-      }
-    } finally {
-      this.awaitLearners(-1);
-    }
-  }
-
-  private awaitLearners(change: 1 | -1): void {
-    this.waiting += change;
-    this.options.host.dispatch({ type: "LearnersAwaited", isAwaited: this.waiting > 0 });
-  }
-
-  private async readyNow(signal: AbortSignal): Promise<string[]> {
-    const { host } = this.options;
-    // Until then a commit may be decided but not sent yet, and what is asked now would overtake it.
-    await abortable(host.settled(), signal);
-    const { durable, volatile } = host.state;
-    if (volatile.activeStep !== null) return [];
-    return [...volatile.members.values()]
-      .filter(
-        ({ role, state, step, heal, workerId, incarnation }) =>
-          role === "learner" &&
-          state === "ready" &&
-          heal === null &&
-          step === durable.finishedStep &&
-          this.streams.isBound(workerId, incarnation),
-      )
-      .map(({ workerId }) => workerId)
-      .sort();
   }
 
   /** It is connected and does nothing: others do without it, and it may join again. */
