@@ -18,6 +18,7 @@ export class SimTrainLoop {
   private steps: Pick<StepRequest, "experienceIds" | "input" | "isFinalUse">[] | null = null;
   private readingStep: number | null = null;
   private reads = 0;
+  private isAwaiting = false;
   /** Voted for the last finished step; "" when it was skipped. */
   private lastHash = "";
 
@@ -155,6 +156,9 @@ export class SimTrainLoop {
   private read(): void {
     if (this.readingStep === null) return;
     const ready = this.coordinator.ready();
+    const isAwaited = ready.length === 0;
+    if (isAwaited !== this.isAwaiting) this.coordinator.dispatch({ type: "LearnersAwaited", isAwaited });
+    this.isAwaiting = isAwaited;
     const learner = ready[this.reads++ % Math.max(1, ready.length)];
     if (learner !== undefined)
       this.coordinator.send(learner, { type: "ReadParameters", step: this.readingStep });
