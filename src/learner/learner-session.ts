@@ -4,7 +4,7 @@ import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/Learne
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import { BulkServer } from "../reduce/bulk-server.js";
 import { fromServiceError } from "../rpc/status.js";
-import { makeDeferred } from "../shared/abort.js";
+import { makeDeferred, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
 import { isLoopback } from "../shared/loopback.js";
 import type { Session } from "../worker/coordinator-link.js";
@@ -17,6 +17,8 @@ export class LearnerSession {
   private readonly call: ClientDuplexStream<LearnerMessage, LearnerDirective__Output>;
   private readonly answers: LearnerAnswers;
   private readonly steps: TrainSteps;
+  /** The newest directive that replaces parameters; `done` never rejects. */
+  private change: { readonly done: Promise<void>; readonly sinceMs: number } | undefined;
 
   private constructor(
     state: LearnerState,
@@ -62,10 +64,10 @@ export class LearnerSession {
       if (session.draining.aborted) askToLeave();
       for await (const directive of call as AsyncIterable<LearnerDirective__Output>) {
         const done = this.obey(directive);
+        if (directive.setup || directive.applyVoted) this.change = { done, sinceMs: performance.now() };
         // What does not change parameters need not be waited for when nobody is left to hear its result: whoever holds
-        // the newest state must say so soon, and a computation may never return. Steps that change them are waited for
-        // below.
-        await (directive.setup || directive.applyVoted ? done : Promise.race([done, ended.promise]));
+        // the newest state must say so soon, and a computation may never return. What changes them is waited for below.
+        await Promise.race([done, ended.promise]);
         session.signal.throwIfAborted();
       }
     } catch (error) {
@@ -75,8 +77,33 @@ export class LearnerSession {
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
+      await this.whenUnchanging();
       await this.answers.close();
     }
+  }
+
+  /**
+   * The next session must not begin while parameters are still being loaded for this one.
+   * @throws {TroupeError} INTERNAL when that takes longer than it may: only another process can be of use again
+   */
+  private async whenUnchanging(): Promise<void> {
+    if (this.change === undefined) return;
+    const { done, sinceMs } = this.change;
+    const { healTimeoutMs } = this.session.config.cluster;
+    const patience = new AbortController();
+    const leftMs = sinceMs + healTimeoutMs - performance.now();
+    const isDone = await Promise.race([
+      done.then(() => true),
+      sleep(leftMs, patience.signal).then(() => false),
+    ]);
+    patience.abort();
+    if (isDone) return;
+    const stuck = new TroupeError(
+      "INTERNAL",
+      `parameters were not loaded within ${healTimeoutMs / 1000} s (cluster.healTimeoutMs), and nobody waits for them any more; this process ends, so that its supervisor starts another`,
+    );
+    this.context.logger.error(stuck.message); // a stuck thread may leave no time to say it later
+    throw stuck;
   }
 
   /** Put out while its computation has had the time of several attempts: only another process can be of use again. */

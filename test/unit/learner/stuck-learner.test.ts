@@ -58,6 +58,23 @@ it.each(["publish", "evaluate"] as const)(
   30_000,
 );
 
+it("a learner whose models never load is trained on without, and its process ends", async () => {
+  const limits = { healTimeoutMs: 3_000 };
+  coordinator = await startRealCoordinator({ cluster: limits, core: { ...limits, healPatienceMs: 500 } });
+  coordinator.learners.startStage(setup);
+  learners.push(new InProcessLearner("learner-0", coordinator.address));
+  await joined(coordinator, 1);
+  const stuck = new InProcessLearner("learner-1", coordinator.address);
+  const ended = stuck.ended.catch((error: unknown) => error);
+  const calls = watch(stuck, (name) => name === "configure");
+  while (calls.length === 0) await sleep(10);
+  await step(coordinator, 1);
+  expect(coordinator.host.state.durable.holders).toEqual(["learner-0"]);
+  expect(await ended).toMatchObject({ code: "INTERNAL" });
+  await step(coordinator, 2);
+  expect(coordinator.failures).toEqual([]);
+}, 30_000);
+
 it("learners are missed while a request waits for one", async () => {
   coordinator = await startRealCoordinator();
   const { volatile } = coordinator.host.state;
