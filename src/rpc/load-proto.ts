@@ -34,4 +34,4 @@ export const troupe = (
 ).troupe;
 
 /** Version of the contract; a coordinator refuses workers that speak another one. */
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
