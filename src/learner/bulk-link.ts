@@ -59,7 +59,12 @@ export class BulkLink {
     for (;;) {
       let connection = this.connections.get(name);
       if (connection === undefined || connection.isClosed) {
-        connection = new ReducerConnection(address, this.options, Math.max(1, giveUpMs - performance.now()));
+        connection = new ReducerConnection(
+          address,
+          this.options,
+          Math.max(1, giveUpMs - performance.now()),
+          dialTimeoutMs,
+        );
         this.connections.set(name, connection);
       }
       const dialledMs = performance.now();
@@ -91,11 +96,14 @@ class ReducerConnection {
   /** Wakes the sender, which waits for the socket. */
   private hasRoom: (() => void) | undefined;
   private readonly halves: SlotPool;
+  /** Until the reducer says that it has read the opening: a link can be cut under an open connection. */
+  private hearing: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly address: BulkAddress,
     private readonly options: BulkLinkOptions,
     dialTimeoutMs: number,
+    private readonly hearWithinMs: number,
   ) {
     this.halves = new SlotPool(HALF_BUCKET_BYTES, 2 * IN_FLIGHT);
     const events = {
@@ -137,6 +145,7 @@ class ReducerConnection {
       this.connection.destroy();
       throw error;
     } finally {
+      clearTimeout(this.hearing);
       this.part = undefined;
       signal.removeEventListener("abort", cancel);
     }
@@ -145,6 +154,10 @@ class ReducerConnection {
   private async send({ open, nodes, bucketElements, bucketCount }: Part): Promise<void> {
     const { connection, options } = this;
     connection.sendNote(FRAME.open, open);
+    this.hearing = setTimeout(
+      () => connection.destroy(new Error(`no answer within ${this.hearWithinMs / 1000} s`)),
+      this.hearWithinMs,
+    );
     let inFlight = 0;
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       for (const [node, values] of nodes.entries()) {
@@ -172,7 +185,7 @@ class ReducerConnection {
   }
 
   private targetOf(frame: Frame): Uint8Array {
-    if (frame.kind === FRAME.refusal) return noteTarget(frame);
+    if (frame.kind === FRAME.refusal || frame.kind === FRAME.heard) return noteTarget(frame);
     const { part } = this;
     if (frame.kind !== FRAME.total || part === undefined)
       throw protocolError(`bulk frame: expected a total, got kind ${frame.kind}`);
@@ -182,6 +195,8 @@ class ReducerConnection {
   }
 
   private take(frame: Frame, payload: Uint8Array): void {
+    clearTimeout(this.hearing);
+    if (frame.kind === FRAME.heard) return checkPayload(frame, payload);
     if (frame.kind === FRAME.refusal) {
       checkPayload(frame, payload);
       const { code, message } = refusalSchema.parse(JSON.parse(Buffer.from(payload).toString()));

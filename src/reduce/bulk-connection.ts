@@ -126,7 +126,7 @@ export class BulkConnection {
     this.socket.uncork();
   }
 
-  sendNote(kind: typeof FRAME.open | typeof FRAME.refusal, note: object): void {
+  sendNote(kind: typeof FRAME.open | typeof FRAME.refusal | typeof FRAME.heard, note: object): void {
     this.send(kind, 0, 0, Buffer.from(JSON.stringify(note)));
   }
 
@@ -162,7 +162,7 @@ export function checkPayload({ kind, bucket, checksum }: Frame, payload: Uint8Ar
     throw protocolError(`bulk frame ${kind}, bucket ${bucket}: damaged on the way (checksum differs)`);
 }
 
-/** Memory for an `open` or `refusal`. @throws {TroupeError} PROTOCOL when it is too large */
+/** Memory for a note. @throws {TroupeError} PROTOCOL when it is too large */
 export function noteTarget({ length }: Frame): Uint8Array {
   if (length > MAX_NOTE_BYTES)
     throw protocolError(`bulk frame: expected at most ${MAX_NOTE_BYTES} bytes, got ${length}`);

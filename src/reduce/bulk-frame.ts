@@ -3,13 +3,14 @@
  *
  *   kind  node  bucket  length  checksum | payload of `length` bytes
  *
- * A member opens a step (JSON), sends its buckets, and gets every total; or a refusal (JSON) that ends the connection.
+ * A member opens a step (JSON), hears at once that this was read (JSON, empty), sends its buckets, and gets every total;
+ * or a refusal (JSON) that ends the connection.
  */
 import { protocolError } from "../shared/errors.js";
 
-export const FRAME = { open: 1, bucket: 2, total: 3, refusal: 4 } as const;
+export const FRAME = { open: 1, bucket: 2, total: 3, refusal: 4, heard: 5 } as const;
 
-/** Largest payload of `open` and `refusal`. */
+/** Largest payload of `open`, `refusal` and `heard`. */
 export const MAX_NOTE_BYTES = 64 << 10;
 
 export interface Frame {

@@ -236,6 +236,7 @@ class MemberConnection {
     // The first time it runs already.
     if (this.isKnown) this.timer = this.limit();
     this.state = "opening";
+    this.connection.sendNote(FRAME.heard, {});
     // Its buckets stay in the socket meanwhile.
     this.connection.pause();
     void this.admit(note, this.gone.signal)

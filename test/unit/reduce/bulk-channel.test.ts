@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { connect, createServer, type AddressInfo, type Server } from "node:net";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { BulkExchange } from "../../../src/learner/bulk-exchange.js";
 import type { GradientNode } from "../../../src/learner/gradient-sync.js";
@@ -234,6 +234,28 @@ describe("the bulk channel", { timeout: 60_000 }, () => {
     expect(failures).toMatchObject([{ generation: 1, step: 1, workerId: "learner-1" }]);
   });
 
+  it("a learner whose open connection leads nowhere dials again, and says when that does not help", async () => {
+    const { arrange, reduceAt, failures } = await start(
+      { ...cluster, learners: 2, topology: "sharded" },
+      { dialTimeoutMs: 300 },
+    );
+    const exchange = arrange(1);
+    const taken: Socket[] = [];
+    const mute = createServer((socket) => {
+      taken.push(socket);
+      if (taken.length === 2) mute.close(); // the third time nobody is there
+    });
+    await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+    const { port } = mute.address() as AddressInfo;
+    const reducers = [exchange.reducers[0], { ...exchange.reducers[1], port }];
+    await expect(reduceAt(0, 1, { ...exchange, reducers }, never)).rejects.toMatchObject({
+      code: "UNREACHABLE",
+    });
+    expect(taken.length).toBeGreaterThan(0);
+    expect(failures).toMatchObject([{ workerId: "learner-1" }]);
+    for (const socket of taken) socket.destroy();
+  });
+
   it.each([false, true])(
     "puts out who shows no secret in time, whatever it claims, encrypted %s",
     async (isEncrypted) => {
@@ -252,6 +274,7 @@ describe("the bulk channel", { timeout: 60_000 }, () => {
       for (const bytes of [Buffer.alloc(0), Buffer.concat([head, note])]) {
         const socket = connect(hub.port, "127.0.0.1");
         socket.on("error", () => undefined);
+        socket.resume();
         if (bytes.length > 0) socket.write(bytes);
         await new Promise((resolve) => socket.once("close", resolve));
       }
