@@ -9,6 +9,7 @@ import { registerConfig } from "./commands/config.js";
 import { registerCoordinator } from "./commands/coordinator.js";
 import { registerDoctor } from "./commands/doctor.js";
 import { registerExport } from "./commands/export.js";
+import { registerForget } from "./commands/forget.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerLaunch } from "./commands/launch.js";
 import { registerLearner } from "./commands/learner.js";
@@ -48,6 +49,7 @@ export function buildProgram(lifetime: Lifetime): Command {
   registerStatus(program);
   registerScale(program);
   registerStop(program);
+  registerForget(program, lifetime);
   registerCerts(program);
 
   program.commandsGroup("Check:");

@@ -68,7 +68,7 @@ export async function openDurability(options: DurabilityOptions): Promise<Durabi
     }
   }
 
-  const nats: NatsOptions = { ...durable, run: durable.run ?? config.name.replaceAll(".", "-") };
+  const nats: NatsOptions = { ...durable, run: natsRunOf(config.name, durable.run) };
   const [{ takeLead }, { openNatsLog }] = await Promise.all([
     import("./standby.js"),
     import("./journal/nats-log.js"),
@@ -118,6 +118,9 @@ export const followsAnother = (
   { mayContinue, standby }: Pick<DurabilityOptions, "mayContinue" | "standby">,
   recovered: DurableState,
 ): boolean => mayContinue || standby || holdsRun(recovered);
+
+/** Names the streams of a run. */
+export const natsRunOf = (name: string, run: string | null): string => run ?? name.replaceAll(".", "-");
 
 async function recover(
   log: DurableLog,

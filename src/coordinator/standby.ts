@@ -6,7 +6,7 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { jetstream } from "@nats-io/jetstream";
+import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
 import { Kvm, type KV } from "@nats-io/kv";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "../observability/logger.js";
@@ -83,7 +83,7 @@ async function begin(
   lease: Lease,
   options: LeadershipOptions,
 ): Promise<Leadership | undefined> {
-  const outcome = await read<Outcome>(kv, OUTCOME_KEY);
+  const outcome = await readOutcome(kv);
   const isOver = outcome !== undefined && options.standby && !(options.mayContinue && outcome.code !== null);
   if (isOver) {
     if (outcome.code !== null && outcome.code !== "CANCELLED")
@@ -153,18 +153,7 @@ async function openBucket(connection: NatsConnection, { run, replicas }: NatsOpt
       },
       { attemptMs: ANSWER_MS },
     );
-    return {
-      kv,
-      isReplicated: replicas > 1,
-      isReachable: () =>
-        Promise.race([
-          connection.rtt().then(
-            () => true,
-            () => false,
-          ),
-          sleep(ANSWER_MS).then(() => false),
-        ]),
-    };
+    return storeOf(connection, kv, replicas);
   } catch (error) {
     if (error instanceof TroupeError) throw error;
     throw storageError(
@@ -173,6 +162,39 @@ async function openBucket(connection: NatsConnection, { run, replicas }: NatsOpt
     );
   }
 }
+
+/** The bucket of a run; undefined when there is none. @throws {TroupeError} STORAGE */
+export async function findBucket(
+  connection: NatsConnection,
+  { run }: NatsOptions,
+): Promise<LeaseStore | undefined> {
+  const name = `TROUPE_${run}`;
+  const client = jetstream(connection, { timeout: ANSWER_MS, checkAPI: false });
+  try {
+    const manager = await client.jetstreamManager();
+    const { config } = await patiently(() => manager.streams.info(`KV_${name}`), { attemptMs: ANSWER_MS });
+    return storeOf(connection, await new Kvm(client).open(name), config.num_replicas);
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.status === 404) return undefined;
+    throw storageError(`NATS bucket ${name} cannot be opened: ${describeError(error)}`, { cause: error });
+  }
+}
+
+/** How the run ended; undefined while it can go on. */
+export const readOutcome = (kv: KV): Promise<Outcome | undefined> => read<Outcome>(kv, OUTCOME_KEY);
+
+const storeOf = (connection: NatsConnection, kv: KV, replicas: number): LeaseStore => ({
+  kv,
+  isReplicated: replicas > 1,
+  isReachable: () =>
+    Promise.race([
+      connection.rtt().then(
+        () => true,
+        () => false,
+      ),
+      sleep(ANSWER_MS).then(() => false),
+    ]),
+});
 
 /** One name for the life of the run, in NATS and in every run directory that takes part. */
 async function agreeOnRunId(kv: KV, options: LeadershipOptions): Promise<string> {
