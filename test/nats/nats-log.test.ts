@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connectNats } from "../../src/coordinator/journal/nats-connection.js";
 import { openNatsLog } from "../../src/coordinator/journal/nats-log.js";
 import { sleep } from "../../src/shared/abort.js";
-import { frame } from "../../src/coordinator/journal/encoding.js";
+import { encodeSnapshot, frame, unframe } from "../../src/coordinator/journal/encoding.js";
 import {
   admitted,
   collection,
@@ -129,6 +129,38 @@ describe.skipIf(!hasNatsServer)(`nats log${WHY_SKIPPED}`, () => {
     const { streams } = await jetstreamManager(connection);
     expect((await streams.info(`TROUPE_${run}_LOG`)).state.messages).toBeLessThan(5);
     expect((await streams.info(`TROUPE_${run}_PAYLOADS`)).state.messages).toBe(1);
+  });
+
+  it("folds by itself few records that are large", async () => {
+    const run = newRun();
+    const log = await openAs("first", run);
+    const { streams } = await jetstreamManager(connection);
+    const firstSequence = async () => (await streams.info(`TROUPE_${run}_LOG`)).state.first_seq;
+    const before = await firstSequence();
+    await log.append([epoch(1)]);
+    for (let i = 0; i < 3; i++) await log.append([{ record: collection(i, 160_000) }]);
+    await expect.poll(firstSequence, { timeout: 20_000 }).toBeGreaterThan(before);
+    await log.close();
+    const again = await openAs("second", run);
+    expect((await again.recover()).counts.requested).toBe(480_000);
+    await again.close();
+  });
+
+  it("reads a snapshot of an older release, whose state is text among its fields", async () => {
+    const run = newRun();
+    const log = await openAs("first", run);
+    await log.append([epoch(1), epoch(2)]);
+    const state = Buffer.from(
+      unframe("s", encodeSnapshot({ sequence: 2, state: await log.recover() })),
+    ).toString("utf8");
+    await log.close();
+    const old = { type: "snapshot", sequence: 2, state, payloads: [] };
+    await jetstream(connection).publish(`troupe.${run}.LOG`, frame(Buffer.from(JSON.stringify(old))));
+    const next = await openAs("second", run);
+    await next.append([epoch(3)]);
+    expect((await next.recover()).epoch).toBe(3);
+    expect(await sequencesOf(next)).toEqual([3]);
+    await next.close();
   });
 
   it("names the entry when a stored value was changed or lost", async () => {

@@ -22,7 +22,25 @@ export interface CompactionOptions {
   readonly onCompactionFailed?: (error: unknown) => void;
 }
 
-export const DEFAULT_COMPACT_EVERY_RECORDS = 10_000;
+const DEFAULT_COMPACT_EVERY_RECORDS = 10_000;
+/** Records of so many bytes are folded as well, however few they are. */
+const COMPACT_BYTES = 4 << 20;
+
+/** What has gathered since the newest snapshot. */
+export interface LogGrowth {
+  readonly records: number;
+  readonly recordBytes: number;
+  readonly snapshotBytes: number;
+}
+
+/** A snapshot costs what the state is large; so that a record's share of it is bounded, the log must have grown by that. */
+export function isWorthCompacting(
+  { records, recordBytes, snapshotBytes }: LogGrowth,
+  { compactEveryRecords = DEFAULT_COMPACT_EVERY_RECORDS }: CompactionOptions,
+): boolean {
+  const isLong = records >= compactEveryRecords || recordBytes >= COMPACT_BYTES;
+  return isLong && recordBytes >= snapshotBytes;
+}
 
 export interface DurableLog {
   /**

@@ -11,12 +11,7 @@ import { emptyDurableState, type DurableRecord, type DurableState } from "../cor
 import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices } from "../../shared/steps.js";
 import { makeSyncedFolder } from "../../shared/synced-files.js";
-import {
-  DEFAULT_COMPACT_EVERY_RECORDS,
-  type CompactionOptions,
-  type DurableLog,
-  type LogEntry,
-} from "./durable-log.js";
+import { isWorthCompacting, type CompactionOptions, type DurableLog, type LogEntry } from "./durable-log.js";
 import {
   decodeRecord,
   decodingSnapshot,
@@ -34,8 +29,6 @@ type Database = ClassicLevel<string, Uint8Array>;
 
 const PAYLOAD_FOLDER = "payloads";
 const SNAPSHOT_KEY = "s";
-/** Records of so many bytes are folded as well, however few they are. */
-const COMPACT_BYTES = 4 << 20;
 /** Records deleted in one batch. */
 const DELETED_AT_ONCE = 1000;
 /** Records read in one turn of the event loop. */
@@ -139,16 +132,10 @@ class LevelLog implements DurableLog {
       throw this.failure;
     }
     this.syncedSequence = this.nextSequence - 1;
-    if (this.isWorthCompacting())
-      this.compact().catch((error: unknown) => this.options.onCompactionFailed?.(error));
-  }
-
-  /** A snapshot costs what the state is large; so that a record's share of it is bounded, the log must have grown by that. */
-  private isWorthCompacting(): boolean {
+    const { recordBytes, snapshotBytes } = this;
     const records = this.syncedSequence - this.snapshotSequence;
-    const { compactEveryRecords = DEFAULT_COMPACT_EVERY_RECORDS } = this.options;
-    const isLong = records >= compactEveryRecords || this.recordBytes >= COMPACT_BYTES;
-    return isLong && this.recordBytes >= this.snapshotBytes;
+    if (isWorthCompacting({ records, recordBytes, snapshotBytes }, this.options))
+      this.compact().catch((error: unknown) => this.options.onCompactionFailed?.(error));
   }
 
   async recover(): Promise<DurableState> {

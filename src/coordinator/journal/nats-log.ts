@@ -11,13 +11,9 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
 import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
-import {
-  DEFAULT_COMPACT_EVERY_RECORDS,
-  type CompactionOptions,
-  type DurableLog,
-  type LogEntry,
-} from "./durable-log.js";
-import { decodeSnapshot, encodeSnapshot, foldRecord, frame, recordKey, unframe } from "./encoding.js";
+import { inSlices, type Steps } from "../../shared/steps.js";
+import { isWorthCompacting, type CompactionOptions, type DurableLog, type LogEntry } from "./durable-log.js";
+import { decodingSnapshot, encodingSnapshot, foldRecord, frame, recordKey, unframe } from "./encoding.js";
 import { natsError, type NatsOptions } from "./nats-connection.js";
 import { NatsStream } from "./nats-stream.js";
 
@@ -38,7 +34,8 @@ type LogValue =
       readonly type: "snapshot";
       /** Last record that it replaces. */
       readonly sequence: number;
-      readonly state: string;
+      /** As encoding.ts writes it. Stored after the other fields and the end of their line. */
+      readonly state: Uint8Array;
       readonly payloads: readonly PayloadPlace[];
     };
 type RecordsValue = Extract<LogValue, { type: "records" }>;
@@ -73,6 +70,9 @@ class NatsLog implements DurableLog {
   /** Last record sequence in the stream. */
   private lastRecord = 0;
   private snapshotRecord = 0;
+  private snapshotBytes = 0;
+  /** Of the values after the snapshot. */
+  private recordBytes = 0;
   private places = new Map<string, readonly number[]>();
   /** Newest payload sequence that a value of the log names. */
   private lastPlace = 0;
@@ -92,14 +92,16 @@ class NatsLog implements DurableLog {
     for (let attempt = 1; ; attempt++) {
       const last = await this.log.lastSequence();
       try {
-        this.end = await this.write({ type: "opened", by: owner }, last);
+        this.end = await this.write(encode({ type: "opened", by: owner }), last);
         break;
       } catch (error) {
         const isRaced = error instanceof TroupeError && error.code === "FENCED";
         if (!isRaced || attempt === OPEN_ATTEMPTS) throw error;
       }
     }
-    const { snapshot, tail } = await this.load(this.end);
+    const { snapshot, tail, tailBytes } = await this.load(this.end);
+    this.snapshotBytes = snapshot?.state.length ?? 0;
+    this.recordBytes = tailBytes;
     this.snapshotRecord = snapshot?.sequence ?? 0;
     this.lastRecord = tail.reduce((last, { records }) => last + records.length, this.snapshotRecord);
     this.places = placesAfter(snapshot, tail);
@@ -115,7 +117,7 @@ class NatsLog implements DurableLog {
   }
 
   async recover(): Promise<DurableState> {
-    return stateAfter(await this.load(this.end));
+    return inSlices(foldingAfter(await this.load(this.end)));
   }
 
   async *records(): AsyncIterable<{ sequence: number; record: DurableRecord }> {
@@ -171,7 +173,9 @@ class NatsLog implements DurableLog {
       const deleted = entries.flatMap((entry) => entry.delete ?? []);
       const records = entries.map(({ record }) => record);
       const value: RecordsValue = { type: "records", first: this.lastRecord + 1, records, put, deleted };
-      this.end = await this.write(value, this.end);
+      const bytes = encode(value);
+      this.end = await this.write(bytes, this.end);
+      this.recordBytes += bytes.length;
       this.lastRecord += records.length;
       apply(this.places, value);
       for (const [, sequences] of put) this.lastPlace = Math.max(this.lastPlace, ...sequences);
@@ -181,37 +185,42 @@ class NatsLog implements DurableLog {
       this.failure = natsError("the journal cannot be written", error);
       throw this.failure;
     }
-    const { compactEveryRecords = DEFAULT_COMPACT_EVERY_RECORDS, onCompactionFailed } = this.options;
-    if (this.lastRecord - this.snapshotRecord >= compactEveryRecords && !this.isClosed)
-      this.compact().catch((error: unknown) => onCompactionFailed?.(error));
+    const { recordBytes, snapshotBytes } = this;
+    const records = this.lastRecord - this.snapshotRecord;
+    if (isWorthCompacting({ records, recordBytes, snapshotBytes }, this.options) && !this.isClosed)
+      this.compact().catch((error: unknown) => this.options.onCompactionFailed?.(error));
   }
 
   /** @returns the sequence the stream ends with now */
-  private async write(value: LogValue, expectedLast: number): Promise<number> {
-    const sequences = await this.log.publish(frame(Buffer.from(JSON.stringify(value))), expectedLast);
+  private async write(value: Uint8Array, expectedLast: number): Promise<number> {
+    const sequences = await this.log.publish(value, expectedLast);
     return sequences[sequences.length - 1];
   }
 
   /** Folds what is stored, not what is in memory, so that a snapshot never holds more than the log did. */
   private async writeSnapshot(): Promise<void> {
     const covered = this.end;
+    const { recordBytes } = this;
     if (this.lastRecord === this.snapshotRecord) return;
     const loaded = await this.load(covered);
     const sequence = loaded.tail.reduce(
       (last, { records }) => last + records.length,
       loaded.snapshot?.sequence ?? 0,
     );
-    const state = bodyOf(encodeSnapshot({ sequence, state: stateAfter(loaded) }));
+    const folded = await inSlices(foldingAfter(loaded));
+    const state = unframe("s", await inSlices(encodingSnapshot({ sequence, state: folded })));
     const payloads = [...placesAfter(loaded.snapshot, loaded.tail)];
     const written = this.queue.then(async () => {
       if (this.failure !== null) throw this.failure;
       try {
-        this.end = await this.write({ type: "snapshot", sequence, state, payloads }, this.end);
+        this.end = await this.write(encode({ type: "snapshot", sequence, state, payloads }), this.end);
       } catch (error) {
         this.failure = natsError("the journal's snapshot cannot be written", error);
         throw this.failure;
       }
       this.snapshotRecord = sequence;
+      this.snapshotBytes = state.length;
+      this.recordBytes -= recordBytes;
     });
     this.queue = written.catch(() => undefined);
     await written;
@@ -225,10 +234,13 @@ class NatsLog implements DurableLog {
   private async load(upTo: number): Promise<Loaded> {
     let snapshot: SnapshotValue | undefined;
     const all: RecordsValue[] = [];
+    let tailBytes = 0;
     for await (const { sequence, value } of this.log.read(upTo)) {
       const found = parse(`${this.log.name}/${sequence}`, value);
-      if (found.type === "snapshot") snapshot = found;
-      if (found.type === "records") all.push(found);
+      if (found.type === "snapshot") [snapshot, tailBytes] = [found, 0];
+      if (found.type !== "records") continue;
+      all.push(found);
+      tailBytes += value.length;
     }
     const tail = all.filter(({ first }) => first > (snapshot?.sequence ?? 0));
     let expected = (snapshot?.sequence ?? 0) + 1;
@@ -240,7 +252,7 @@ class NatsLog implements DurableLog {
       }
       expected += records.length;
     }
-    return { snapshot, tail };
+    return { snapshot, tail, tailBytes };
   }
 
   /** Payloads are deleted in about the order they came, so dropping all before the oldest live one frees the space. */
@@ -255,15 +267,18 @@ class NatsLog implements DurableLog {
 interface Loaded {
   readonly snapshot: SnapshotValue | undefined;
   readonly tail: readonly RecordsValue[];
+  readonly tailBytes: number;
 }
 
-function stateAfter({ snapshot, tail }: Loaded): DurableState {
+function* foldingAfter({ snapshot, tail }: Loaded): Steps<DurableState> {
   const state =
     snapshot === undefined
       ? emptyDurableState()
-      : decodeSnapshot("s", frame(Buffer.from(snapshot.state))).state;
-  for (const { first, records } of tail)
+      : (yield* decodingSnapshot("s", frame(snapshot.state))).state;
+  for (const { first, records } of tail) {
     for (const [i, record] of records.entries()) foldRecord(state, recordKey(first + i), record);
+    yield;
+  }
   return state;
 }
 
@@ -281,14 +296,23 @@ function apply(places: Map<string, readonly number[]>, { put, deleted }: Records
   for (const id of deleted) places.delete(id);
 }
 
-function bodyOf(framed: Uint8Array): string {
-  return Buffer.from(unframe("s", framed)).toString("utf8");
+const LINE_END = 10;
+
+function encode(value: LogValue): Uint8Array {
+  if (value.type !== "snapshot") return frame(Buffer.from(JSON.stringify(value)));
+  const { state, ...head } = value;
+  return frame(Buffer.concat([Buffer.from(JSON.stringify(head) + "\n"), state]));
 }
 
 function parse(key: string, value: Uint8Array): LogValue {
   const body = unframe(key, value);
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const end = bytes.indexOf(LINE_END);
   try {
-    return JSON.parse(Buffer.from(body).toString("utf8")) as LogValue;
+    const read = JSON.parse((end === -1 ? bytes : bytes.subarray(0, end)).toString("utf8")) as LogValue;
+    if (read.type !== "snapshot") return read;
+    // Older releases wrote the state as text among the fields.
+    return { ...read, state: end === -1 ? Buffer.from(read.state) : bytes.subarray(end + 1) };
   } catch (cause) {
     throw storageError(`journal entry ${key} is not readable JSON: the journal is damaged; ${AFTER_DAMAGE}`, {
       cause,
