@@ -146,7 +146,7 @@ async function listenForPeers({ coordinatorHost, config }: Session): Promise<Bul
   const isAmongNeighbours = bulkChannel !== "off" && coordinatorHost.startsWith("127.");
   if (allReduce !== "sharded" && !(allReduce === "auto" && isAmongNeighbours)) return undefined;
   return BulkServer.listen({
-    host: isLoopback(coordinatorHost) ? "127.0.0.1" : "::",
+    host: isLoopback(coordinatorHost) ? "127.0.0.1" : undefined,
     port: 0,
     isEncrypted: tls.cert !== null,
   });

@@ -41,7 +41,8 @@ export interface OpenGeneration {
 }
 
 export interface BulkServerOptions {
-  readonly host: string;
+  /** Undefined: all addresses of this machine, IPv6 or not. */
+  readonly host: string | undefined;
   readonly port: number;
   /** With TLS 1.3 under the generation's secret. */
   readonly isEncrypted: boolean;
@@ -90,12 +91,12 @@ export class BulkServer {
       server.once("error", (cause) =>
         reject(
           configError(
-            `cannot listen on ${host}:${port} for the bulk channel; set cluster.bulkPort to another port, or 0 for a free one`,
+            `cannot listen on ${host ?? "any address"}:${port} for the bulk channel; set cluster.bulkPort to another port, or 0 for a free one`,
             { cause },
           ),
         ),
       );
-      server.listen(port, host, resolve);
+      server.listen({ port, host }, resolve);
     });
     server.on("error", () => undefined);
     server.unref();

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { BulkExchange } from "../../../src/learner/bulk-exchange.js";
@@ -37,6 +38,14 @@ interface Cluster {
 const closing: (() => void)[] = [];
 afterEach(() => {
   for (const close of closing.splice(0)) close();
+});
+
+it("without an address of its own a server is reached over IPv4, whether the machine has IPv6 or not", async () => {
+  const server = await BulkServer.listen({ host: undefined, port: 0, isEncrypted: false });
+  closing.push(() => server.close());
+  const socket = connect(server.port, "127.0.0.1");
+  closing.push(() => socket.destroy());
+  await once(socket, "connect");
 });
 
 /** A coordinator's server and L learners, in this process, over real sockets. */
