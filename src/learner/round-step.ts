@@ -11,6 +11,7 @@ import type { ShardStats } from "./learner-compute.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { Decision, StepOrder, Vote } from "./optimizer-step.js";
 import type { OuterStepRequest } from "./parameter-round.js";
+import type { ShardGradients } from "./shard-gradients.js";
 import { nextDigest } from "./state-digest.js";
 import type { TreePosition } from "./tree-sum.js";
 
@@ -68,6 +69,7 @@ export interface RoundReport extends StepKey {
 
 export interface RoundDependencies {
   readonly compute: ComputePool<typeof learnerThread>;
+  readonly shardGradients: Pick<ShardGradients, "watch">;
   readonly sync: GradientSync;
   readonly feed: RoundFeed;
   /** After every minibatch. */
@@ -97,7 +99,7 @@ export async function roundStep(
 
 async function trainAndAverage(
   { generation, step }: StepKey,
-  { compute, sync, feed, trained, report, digest, vote, signal }: RoundDependencies,
+  { compute, shardGradients, sync, feed, trained, report, digest, vote, signal }: RoundDependencies,
 ): Promise<Record<string, number> | undefined> {
   const startedMs = performance.now();
   // 1. My own optimizer steps.
@@ -110,7 +112,8 @@ async function trainAndAverage(
     if (update === undefined) break;
     if (signal.aborted) throw cancelled(signal);
     try {
-      const result = await compute.run("innerStep", { ...update, innerStep: done + 1 });
+      const training = compute.run("innerStep", { ...update, innerStep: done + 1 });
+      const result = await shardGradients.watch(step, update.timeLimitMs / feed.count, training);
       stats.add(done === 0, update.shardCount, result.stats);
       norms.add(result.gradNorms);
     } catch (error) {

@@ -40,13 +40,18 @@ export class ShardGradients {
     this.kept = undefined;
     if (kept !== undefined && state !== null && kept.state === state && isSameWork(kept.order, order))
       return kept.result;
-    const call = { step: order.step, sinceMs: performance.now(), limitMs: order.timeLimitMs };
+    const result = await this.watch(order.step, order.timeLimitMs, this.compute.run("computeShards", order));
+    if (!signal.aborted) return result;
+    this.kept = { order, state, result };
+    throw cancelled(signal);
+  }
+
+  /** Notes that a computation of gradients is under way, and how long it may take. */
+  async watch<T>(step: number, limitMs: number, computation: Promise<T>): Promise<T> {
+    const call = { step, sinceMs: performance.now(), limitMs };
     this.running.add(call);
     try {
-      const result = await this.compute.run("computeShards", order);
-      if (!signal.aborted) return result;
-      this.kept = { order, state, result };
-      throw cancelled(signal);
+      return await computation;
     } finally {
       this.running.delete(call);
     }

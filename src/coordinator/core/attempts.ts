@@ -1,9 +1,9 @@
 /** How an attempt at a step ends without a decision: its time is over, or somebody cannot do its part. */
+import { attemptLimitMs } from "./attempt-limit.js";
 import { blame } from "./blame.js";
 import type { StepMember } from "./effects.js";
 import type { ApplyFailed, LearnerBehind, ReduceFailed, StepComputed } from "./events.js";
 import type { Outbox } from "./outbox.js";
-import { attemptLimitMs } from "./rounds.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import { abort, isMember } from "./steps.js";
 

@@ -2,16 +2,11 @@
  * A round of parameter averaging is a step in two parts. While its members train, each alone, those who leave are left
  * behind and the others go on; once the shell says who has trained, the rest is any other step: sum, vote, commit.
  */
+import { attemptLimitMs } from "./attempt-limit.js";
+import { evict } from "./blame.js";
 import type { RoundTrained } from "./events.js";
-import { fence, removeMember } from "./members.js";
 import type { Outbox } from "./outbox.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
-
-/** How long one attempt at a step, at a round's training or at its sum may take. */
-export function attemptLimitMs({ config, volatile }: CoordinatorState, isTraining: boolean): number {
-  const limitMs = isTraining ? config.round?.timeoutMs : undefined;
-  return (limitMs ?? config.stepTimeoutMs) * volatile.stepPatience;
-}
 
 export function leaveRound(active: ActiveStep, member: Member, out: Outbox): void {
   active.members = active.members.filter(({ incarnation }) => incarnation !== member.incarnation);
@@ -19,7 +14,10 @@ export function leaveRound(active: ActiveStep, member: Member, out: Outbox): voi
   out.send({ type: "LeaveRound", generation, step: manifest.step, workerId: member.workerId });
 }
 
-/** Whoever has not trained by now is fenced: it may join again, and takes the others' state when it does. */
+/**
+ * Whoever has not trained by now is fenced: it may join again, and takes the others' state when it does. At once the first
+ * time, which may have been one slow minibatch.
+ */
 export function closeRound(state: CoordinatorState, event: RoundTrained, out: Outbox): void {
   const { volatile } = state;
   const active = volatile.activeStep;
@@ -31,9 +29,7 @@ export function closeRound(state: CoordinatorState, event: RoundTrained, out: Ou
   for (const { workerId, incarnation } of active.members) {
     const member = volatile.members.get(workerId);
     if (event.workerIds.includes(workerId) || member?.incarnation !== incarnation) continue;
-    fence(workerId, incarnation, "did not finish its part of the round in time", out);
-    removeMember(state, member);
-    volatile.counters.membersLost += 1;
+    evict(state, member, "did not finish its part of the round in time", out, true);
   }
   active.members = trained;
   active.isTraining = false;

@@ -8,12 +8,13 @@
  *   - one non-finite vote skips the step for everybody; anything else that goes wrong aborts the generation and does
  *     the same step again with whoever is left
  */
+import { attemptLimitMs } from "./attempt-limit.js";
 import { clearBlame } from "./blame.js";
 import type { StepManifest } from "./durable.js";
 import type { AbortReason, StepMember } from "./effects.js";
 import type { StepRequested, StepVote } from "./events.js";
 import type { Outbox } from "./outbox.js";
-import { attemptLimitMs, leaveRound } from "./rounds.js";
+import { leaveRound } from "./rounds.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import type { ExperienceId } from "../../rl/types.js";
 

@@ -51,6 +51,7 @@ async function soloRound(
   let done = 0;
   const dependencies = {
     compute: { run: (name: string, argument: unknown) => calls[name](argument) },
+    shardGradients: { watch: (_step: number, _limitMs: number, work: Promise<unknown>) => work },
     sync: {
       allReduce: (_key: unknown, [node]: { gradients: Float32Array }[]) =>
         Promise.resolve({ values: node.gradients, isFinite: true, hash: 1 }),

@@ -48,6 +48,35 @@ describe("a round of parameter averaging", () => {
     expect(status(core.state).counters.stepsAborted).toBe(0);
   });
 
+  it("does without a learner that is too late again, for a while; the first time it is back at once", () => {
+    const { core, trained } = roundWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    const finish = (...workerIds: string[]): void => {
+      const { generation, manifest } = core.state.volatile.activeStep!;
+      core.do({ type: "RoundTrained", generation, step: manifest.step, workerIds, leftOut: [] });
+      core.voteAll(`h${manifest.step}`);
+      core.requestStep(manifest.step + 1);
+    };
+    const back = (): string[] => {
+      core.learner("l2");
+      return ids(core.state.volatile.activeStep!.members);
+    };
+    trained("l1");
+    core.voteAll("h1");
+    core.learner("l2");
+    core.requestStep(2);
+    expect(ids(core.state.volatile.activeStep!.members)).toEqual(["l1", "l2"]);
+    finish("l1");
+    expect(back()).toEqual(["l1"]);
+    finish("l1"); // the third round, too, is l1's alone
+    expect(ids(core.state.volatile.activeStep!.members)).toEqual(["l1"]);
+    core.wait(1_000);
+    finish("l1");
+    core.heal();
+    expect(ids(core.state.volatile.activeStep!.members)).toEqual(["l1", "l2"]);
+    finish("l1", "l2");
+    expect(core.state.volatile.suspects.size).toBe(0);
+  });
+
   it("is given up when the last learner that trains is lost", () => {
     const { core, lose } = roundWith(2);
     lose("l1");
