@@ -130,9 +130,9 @@ export class Generator {
    * @param weights parameters in `layoutOf(spec)`, or adapters and the base under them; may hold other values at every
    *   call
    * @param stops   strings that end an answer ("stop"), with the token that completes them
-   * @returns one answer per prompt, in the prompts' order
-   * @throws {TroupeError} DATA for an empty, overlong or repeated prompt or a token outside the vocabulary; NUMERIC
-   *   when logits are not finite
+   * @returns one answer per prompt, in the prompts' order; the last token of one has the log-probability NaN where the
+   *   logits were not finite: it ends there
+   * @throws {TroupeError} DATA for an empty, overlong or repeated prompt or a token outside the vocabulary
    */
   async generate(
     prompts: readonly GenerationPrompt[],
@@ -233,7 +233,6 @@ export class Generator {
       uniform: uniformAt(sampling.seed, sequence.stream, index),
       seen: sequence.seen,
       forbidden: index < sampling.minNewTokens ? this.endingIds : NONE,
-      key: sequence.key,
     });
     const completesStop = this.advanceStops(sequence, drawn.token, index >= sampling.minNewTokens);
     const ending = this.eosIds.includes(drawn.token)

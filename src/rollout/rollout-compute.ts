@@ -4,6 +4,7 @@ import { createEngine, type CreateEngineOptions } from "../engine/create-engine.
 import type { Engine } from "../engine/engine.js";
 import type { ModelSpec } from "../models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../rl/types.js";
+import { isAllFinite } from "../rpc/codec/columns.js";
 import { numericError } from "../shared/errors.js";
 import { Generator } from "./generator.js";
 import { ReplicaWeights, type Role, type RolloutModel } from "./replica-weights.js";
@@ -103,8 +104,8 @@ export class RolloutCompute {
   }
 
   /**
-   * Generates one answer per prompt and, when asked, scores it.
-   * @throws {TroupeError} NUMERIC naming experience and quantity when a number is not finite
+   * Generates one answer per prompt and, when asked, scores it. Numbers that are not finite are handed on: whoever takes
+   * the answers gives up that one prompt, with its reason, and keeps the others.
    */
   perform(task: RolloutTask): Promise<PerformedTask> {
     return this.inTurn(async () => {
@@ -116,9 +117,16 @@ export class RolloutCompute {
     });
   }
 
-  /** Answers only; needs no model but the actor. */
-  generateOnly(task: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
-    return this.inTurn(() => this.generate(task));
+  /**
+   * Answers only; needs no model but the actor.
+   * @throws {TroupeError} NUMERIC when the model's logits are not finite
+   */
+  async generateOnly(task: Omit<RolloutTask, "needs">): Promise<Rollout[]> {
+    const rollouts = await this.inTurn(() => this.generate(task));
+    for (const { experienceId, logprobs } of rollouts)
+      if (!isAllFinite(logprobs))
+        throw numericError(`prompt ${experienceId}: the logits hold NaN or infinity`);
+    return rollouts;
   }
 
   async close(): Promise<void> {
@@ -142,7 +150,6 @@ export class RolloutCompute {
     const answers = await generator.generate(requests, sampling, weightsOf(actor), stops);
     return answers.map(({ responseIds, logprobs, finishReason }, i) => {
       const { promptIndex, sampleIndex, experienceId, promptIds } = prompts[i];
-      requireFinite(experienceId, "logprobs", logprobs);
       return {
         promptIndex,
         sampleIndex,
@@ -183,12 +190,12 @@ export class RolloutCompute {
     const refLogprobs = await this.scorer.logprobs(this.weights.of("ref", true), rollouts, temperature);
     const values = await this.scorer.values(this.weights.of("critic", true), rollouts);
     const scores = await this.scorer.scores(this.weights.of("reward", true), rollouts);
-    return rollouts.map((rollout, i) => {
-      requireFinite(rollout.experienceId, "refLogprobs", refLogprobs[i]);
-      requireFinite(rollout.experienceId, "values", values[i]);
-      requireFinite(rollout.experienceId, "score", [scores[i]]);
-      return { ...rollout, refLogprobs: refLogprobs[i], values: values[i], score: scores[i] };
-    });
+    return rollouts.map((rollout, i) => ({
+      ...rollout,
+      refLogprobs: refLogprobs[i],
+      values: values[i],
+      score: scores[i],
+    }));
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -199,13 +206,3 @@ export class RolloutCompute {
 }
 
 const weightsOf = ({ params, base }: Replica) => (base === undefined ? params : { params, base });
-
-function requireFinite(experienceId: string, quantity: string, values: ArrayLike<number>): void {
-  for (let i = 0; i < values.length; i++) {
-    if (!Number.isFinite(values[i])) {
-      throw numericError(
-        `experience ${experienceId}: ${quantity}[${i}] is ${values[i]}; expected a finite number`,
-      );
-    }
-  }
-}

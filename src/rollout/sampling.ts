@@ -1,4 +1,3 @@
-import { numericError } from "../shared/errors.js";
 import { expNegative } from "./exponential.js";
 import { drawByBlocks, type LogitRow } from "./logit-row.js";
 
@@ -24,7 +23,7 @@ export interface SamplingOptions {
 
 export interface SampledToken {
   readonly token: number;
-  /** log-probability of the token under the distribution it was sampled from. */
+  /** log-probability of the token under the distribution it was sampled from; NaN when the logits are no distribution. */
   readonly logprob: number;
 }
 
@@ -36,8 +35,6 @@ export interface Draw {
   readonly seen: Uint8Array | null;
   /** Tokens that may not be drawn now (end-of-answer tokens before minNewTokens). */
   readonly forbidden: readonly number[];
-  /** Names the sequence in errors. */
-  readonly key: string;
 }
 
 /**
@@ -64,8 +61,6 @@ export class TokenSampler {
   /**
    * `draw` on a row of a generation program's outputs: the same distribution, from one block of the row's tokens where
    * nothing is cut off or penalised. The engine made the sums in float32: log-probabilities are good to about 1e-6.
-   *
-   * @throws {TroupeError} NUMERIC when logits are not finite numbers
    */
   drawRow(row: LogitRow, options: SamplingOptions, draw: Draw): SampledToken {
     const isWhole = options.topP === 1 && (options.topK === 0 || options.topK >= row.logits.length);
@@ -76,10 +71,7 @@ export class TokenSampler {
     return this.draw(row.logits, options, draw);
   }
 
-  /**
-   * @param logits `[V]`, a view of the engine's output; not changed
-   * @throws {TroupeError} NUMERIC when logits are not finite numbers
-   */
+  /** @param logits `[V]`, a view of the engine's output; not changed */
   draw(logits: Float32Array, options: SamplingOptions, draw: Draw): SampledToken {
     const { scores, weights } = this;
     const best = this.score(logits, options, draw);
@@ -90,7 +82,7 @@ export class TokenSampler {
       weights[id] = weight;
       total += weight;
     }
-    if (!Number.isFinite(total)) throw numericError(`${draw.key}: logits hold NaN or infinity`);
+    if (!Number.isFinite(total)) return { token: best, logprob: NaN };
     if (options.greedy) return { token: best, logprob: -Math.log(total) };
 
     const topK = options.topK > 0 && options.topK < scores.length ? options.topK : null;

@@ -48,7 +48,9 @@ export class Sequence {
     this.responseIds.push(token);
     this.logprobs.push(logprob);
     if (this.seen !== null) this.seen[token] = 1;
-    this.finishReason = ending ?? (this.responseIds.length >= this.maxResponseTokens ? "length" : null);
+    // What would follow a token that no distribution gave means nothing.
+    const isCut = this.responseIds.length >= this.maxResponseTokens || !Number.isFinite(logprob);
+    this.finishReason = ending ?? (isCut ? "length" : null);
   }
 
   result(): Generated {

@@ -137,12 +137,25 @@ describe("rollout compute", () => {
     await compute.close();
   });
 
-  it("refuses a number that is not finite, naming experience and quantity", async () => {
+  it("hands on numbers that are not finite with everything else as it was: one bad prompt costs no other", async () => {
     const compute = await openLoaded();
+    const good = (await compute.perform(task)).rollouts as ScoredRollout[];
     await compute.loadModel({ role: "critic", path: join(folder, "huge.safetensors") });
-    await expect(compute.perform(task)).rejects.toThrow(
-      /experience 0\/0\/0: values\[0\] is (NaN|-?Infinity)/,
-    );
+    const { rollouts } = await compute.perform(task);
+    (rollouts as ScoredRollout[]).forEach(({ values, ...rest }, i) => {
+      const { values: _, ...expected } = good[i];
+      expect(rest).toEqual(expected);
+      expect([...values].every((value) => Number.isFinite(value))).toBe(false);
+    });
+    await compute.close();
+  });
+
+  it("answers nobody in person with a model whose logits are not finite", async () => {
+    const compute = await openLoaded();
+    const file = join(folder, "huge-actor.safetensors");
+    await writeSafetensors(file, layoutOf(tinySpec("lm")).entries, tinyParams(tinySpec("lm"), 1).fill(3e38));
+    await compute.loadModel({ role: "actor", path: file });
+    await expect(compute.generateOnly(task)).rejects.toThrow(/prompt 0\/0\/0: the logits hold NaN/);
     await compute.close();
   });
 
