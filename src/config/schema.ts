@@ -404,7 +404,7 @@ const clusterSchema = z.strictObject({
   taskTimeoutMs: durationMs
     .default(120_000)
     .describe(
-      "a rollout task whose worker makes no progress with it for this long is given to another; longer than leaseTtlMs",
+      "a rollout task whose worker makes no token, no scoring pass and fetches nothing for this long is given to another, and a worker whose compute thread hangs for this long ends; longer than leaseTtlMs",
     ),
   stepTimeoutMs: durationMs
     .default(60_000)

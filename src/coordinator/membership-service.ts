@@ -173,6 +173,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
           workerId,
           incarnation,
           ...(request._appliedStep === "appliedStep" ? { appliedStep: request.appliedStep } : {}),
+          ...(request.tasks.length > 0 ? { progress: request.tasks } : {}),
         });
       },
     ) as MembershipHandlers["Heartbeat"],

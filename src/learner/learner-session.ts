@@ -131,7 +131,6 @@ export class LearnerSession {
       this.context.logger.error({ err: error }, "directive failed");
       this.send({ requestId, failure: { errorCode: errorCodeOf(error), message: describeError(error) } });
     }
-    this.session.noteProgress();
   }
 
   private send(message: Omit<LearnerMessage, "sender">): void {

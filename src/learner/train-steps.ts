@@ -210,7 +210,6 @@ export class TrainSteps {
       const isApplied = gradientNorms !== undefined;
       this.state.moveTo({ stage, step, digest: isApplied ? votedDigest : digest });
       this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
-      this.session.noteProgress();
     } catch (error) {
       if (signal.aborted || errorCodeOf(error) === "CANCELLED") {
         logger.debug({ generation, step, reason: describeError(error) }, "step given up");
@@ -242,7 +241,6 @@ export class TrainSteps {
       feed,
       trained: (update) => {
         this.countTokens(update);
-        this.session.noteProgress();
       },
       report: (trained) => this.send({ trained }),
     });

@@ -8,7 +8,8 @@ import { LearnerSession } from "../learner/learner-session.js";
 import { LearnerState } from "../learner/learner-state.js";
 import { createLogger } from "../observability/logger.js";
 import { createMetrics } from "../observability/metrics.js";
-import { RolloutSession, type RolloutState } from "../rollout/rollout-session.js";
+import { RolloutSession } from "../rollout/rollout-session.js";
+import { RolloutState } from "../rollout/rollout-state.js";
 import { makeDeferred } from "../shared/abort.js";
 import { errorCodeOf } from "../shared/errors.js";
 import { serveCoordinator, type LinkOptions, type Session } from "../worker/coordinator-link.js";
@@ -65,17 +66,12 @@ export async function playCrowd(
       metricsAddress: "127.0.0.1:1",
       logger,
       signal,
-      holdings: () => (role === "learner" ? learner.holdings() : { policyVersion: rollout.policyVersion }),
+      holdings: () => (role === "learner" ? learner.holdings() : rollout.holdings()),
       onOtherRun: () => undefined,
       onHeartbeat,
       onReconnect: () => logger.error({ worker_id: workerId }, "joined again"),
     };
-    const rollout: RolloutState = {
-      compute: rolloutCompute as RolloutState["compute"],
-      loaded: new Map(),
-      configuredFor: "",
-      policyVersion: undefined,
-    };
+    const rollout = new RolloutState(rolloutCompute as RolloutState["compute"]);
     const learner = new LearnerState(learnerCompute as LearnerState["compute"], scratchDir);
     let isNew = true;
     const perform = async (session: Session) => {

@@ -66,7 +66,7 @@ export class HeartbeatProbe {
       const sentMs = performance.now();
       const answer = await new Promise<HeartbeatReply__Output | null>((resolve) =>
         this.clients.membership.heartbeat(
-          { sender: known, progress: 0 },
+          { sender: known },
           { deadline: deadlineIn(PATIENCE_MS) },
           (error, reply) => resolve(error === null ? (reply as HeartbeatReply__Output) : null),
         ),

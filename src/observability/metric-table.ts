@@ -322,7 +322,7 @@ export const METRIC_TABLE = {
     labels: { phase: ["generate", "score"] },
     buckets: SECONDS,
     help: "wall time of one prompt batch by phase, seconds",
-    healthy: "p95 below a third of cluster.taskTimeoutMs",
+    healthy: "steady; what a kill costs at most",
   },
   rolloutTokens: {
     name: "troupe_rollout_tokens_total",

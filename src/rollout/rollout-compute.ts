@@ -10,6 +10,7 @@ import { Generator } from "./generator.js";
 import { ReplicaWeights, type Role, type RolloutModel } from "./replica-weights.js";
 import type { SamplingOptions } from "./sampling.js";
 import { Scorer, type Replica } from "./scorer.js";
+import { noteAdvance, throwIfCancelled, type TaskSignals } from "./task-signals.js";
 
 export type { Role, RolloutModel } from "./replica-weights.js";
 
@@ -39,6 +40,8 @@ export interface RolloutTask {
     /** Also refLogprobs, values and score: the result is then ScoredRollout[]. */
     readonly score: boolean;
   };
+  /** Told of every token and pass, asked before each whether to go on. @default nobody is */
+  readonly signals?: TaskSignals;
 }
 
 export interface LoadRequest {
@@ -62,6 +65,8 @@ export class RolloutCompute {
   private readonly scorer: Scorer;
   private generator: Generator | undefined;
   private queue: Promise<unknown> = Promise.resolve();
+  /** Of the call that runs. */
+  private signals: TaskSignals | undefined;
 
   private constructor(
     private readonly engine: Engine,
@@ -69,7 +74,7 @@ export class RolloutCompute {
     readonly description: string,
     private readonly settings: RolloutSettings,
   ) {
-    this.scorer = new Scorer(engine, settings.maxSequenceTokens);
+    this.scorer = new Scorer(engine, settings.maxSequenceTokens, undefined, () => this.advance(1));
     this.weights = new ReplicaWeights(engine, settings.models, settings.frozenWeights);
   }
 
@@ -106,14 +111,21 @@ export class RolloutCompute {
   /**
    * Generates one answer per prompt and, when asked, scores it. Numbers that are not finite are handed on: whoever takes
    * the answers gives up that one prompt, with its reason, and keeps the others.
+   * @throws {TroupeError} CANCELLED when `signals` say so
    */
   perform(task: RolloutTask): Promise<PerformedTask> {
     return this.inTurn(async () => {
-      const started = performance.now();
-      const rollouts = await this.generate(task);
-      const generated = performance.now();
-      const result = task.needs.score ? await this.score(rollouts, task.sampling.temperature) : rollouts;
-      return { rollouts: result, generateMs: generated - started, scoreMs: performance.now() - generated };
+      this.signals = task.signals;
+      try {
+        this.advance(0);
+        const started = performance.now();
+        const rollouts = await this.generate(task);
+        const generated = performance.now();
+        const result = task.needs.score ? await this.score(rollouts, task.sampling.temperature) : rollouts;
+        return { rollouts: result, generateMs: generated - started, scoreMs: performance.now() - generated };
+      } finally {
+        this.signals = undefined;
+      }
     });
   }
 
@@ -179,11 +191,18 @@ export class RolloutCompute {
       engine: this.engine,
       spec,
       slots,
+      onTokens: (count) => this.advance(count),
       maxSequenceTokens: maxSequenceTokens ?? Math.min(grown, spec.contextTokens),
       ...(prefillRows === undefined ? {} : { prefillRows }),
       ...(eosIds.length === 0 ? {} : { eosIds }),
     });
     return this.generator;
+  }
+
+  private advance(count: number): void {
+    if (this.signals === undefined) return;
+    throwIfCancelled(this.signals);
+    noteAdvance(this.signals, count);
   }
 
   private async score(rollouts: readonly Rollout[], temperature: number): Promise<ScoredRollout[]> {

@@ -4,8 +4,9 @@
  *   task ─► load the weights it names ─► generate ─► score ─► batches of experiences ─► done
  *
  * Two tasks are held at a time, so that the next one is here when this one ends. A task is worked on whole; its
- * experiences leave in batches and each is acknowledged when it is durable. What a broken stream lost is sampled
- * again by whoever gets the task next: the same tokens, since they depend on nothing but seed, id and weights.
+ * experiences leave in batches and each is acknowledged when it is durable. When the stream breaks, the session ends at
+ * once, so that the worker is soon back; the task at work goes on, and its answers are offered on the next stream. Whoever
+ * gets the task meanwhile samples the same tokens: they depend on nothing but seed, id and weights.
  */
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { encodeExperience } from "../rpc/codec/experience-bytes.js";
@@ -18,46 +19,34 @@ import { AsyncQueue } from "../shared/async-queue.js";
 import { describeError, errorCodeOf, protocolError } from "../shared/errors.js";
 import { whenDrained } from "../shared/when-drained.js";
 import { ArtifactClient } from "../worker/artifact-client.js";
-import type { ComputePool } from "../worker/compute-pool.js";
 import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
 import { engineSettings } from "../worker/engine-settings.js";
-import { ExperienceUplink } from "./experience-uplink.js";
 import { ModelLoader, baseName } from "./model-loader.js";
-import type * as rolloutThread from "./rollout-thread.js";
 import type { Role } from "./rollout-compute.js";
+import { keyOf, type RolloutState } from "./rollout-state.js";
+import { whileItAdvances } from "./stall-watch.js";
+import { advancedBy, noteAdvance, type TaskSignals } from "./task-signals.js";
 import type { Head } from "../models/model-spec.js";
 
 /** Tasks held at once: one in work, one waiting. */
 const CREDITS = 2;
-
-/** Lives as long as the process, over reconnects. */
-export interface RolloutState {
-  readonly compute: ComputePool<typeof rolloutThread>;
-  /** sha256 of the parameters loaded, by model role. */
-  readonly loaded: Map<string, string>;
-  /** Model shapes the thread was configured for. */
-  configuredFor: string;
-  policyVersion: number | undefined;
-}
 
 export class RolloutSession {
   private readonly artifacts: ArtifactClient;
   private readonly models: ModelLoader;
   private readonly call: ClientDuplexStream<RolloutMessage, RolloutDirective__Output>;
   private readonly tasks = new AsyncQueue<RolloutTask__Output>();
-  private readonly uplink = new ExperienceUplink((experiences) =>
-    this.send({ experiences: { experiences } }),
-  );
-  /** Attempts held here that were not cancelled. */
-  private readonly wanted = new Set<string>();
+  /** Of the task this session has at work. */
+  private signals: TaskSignals | undefined;
 
   constructor(
     private readonly state: RolloutState,
     private readonly session: Session,
     private readonly context: WorkerContext<"rollout">,
   ) {
-    this.artifacts = new ArtifactClient(session.clients, session.sender);
+    const advance = () => this.signals && noteAdvance(this.signals);
+    this.artifacts = new ArtifactClient(session.clients, session.sender, advance);
     this.models = new ModelLoader(state, this.artifacts, (seconds) =>
       context.metrics.weightTransferDuration.observe(seconds),
     );
@@ -67,81 +56,104 @@ export class RolloutSession {
     >;
   }
 
+  /** @throws {TroupeError} INTERNAL when the compute thread hangs */
   async run(): Promise<void> {
-    const { call, session, tasks } = this;
+    const { call, session, state, tasks } = this;
     // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
     call.on("error", () => undefined);
     const askToLeave = () => void this.send({ draining: {} });
     const cancel = () => call.cancel();
     session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
-    const worker = this.work();
+    state.onStalled = cancel;
+    state.wanted.clear();
+    void this.work()
+      .finally(() => this.artifacts.close())
+      .catch((error: unknown) => this.context.logger.error({ err: error }, "the worker's loop failed"));
     try {
       await this.send({ ready: { credits: CREDITS } });
+      void state.uplink.attach((experiences) => this.send({ experiences: { experiences } }));
       if (session.draining.aborted) askToLeave();
       for await (const directive of call) {
         const { task, acks, cancel } = directive as RolloutDirective__Output;
         if (task) {
-          this.wanted.add(attemptOf(task));
+          const { taskId, attempt } = task;
+          state.wanted.set(keyOf(task), { taskId, attempt });
           tasks.push(task);
         }
-        for (const { experienceIds } of acks?.acks ?? []) this.uplink.acknowledge(experienceIds);
-        if (cancel) this.wanted.delete(attemptOf(cancel));
+        for (const { experienceIds } of acks?.acks ?? []) state.uplink.acknowledge(experienceIds);
+        if (cancel) state.cancel(cancel);
       }
+    } catch (error) {
+      throw state.stalled ?? error;
     } finally {
       tasks.close();
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
-      this.uplink.close();
-      await worker;
-      await this.artifacts.close();
+      state.uplink.detach();
     }
+    if (state.stalled !== undefined) throw state.stalled;
+  }
+
+  private get isOver(): boolean {
+    return this.session.signal.aborted || this.call.destroyed;
   }
 
   private async work(): Promise<void> {
     for await (const task of this.tasks) {
-      if (this.session.signal.aborted || this.call.destroyed) continue;
-      if (!this.wanted.has(attemptOf(task))) continue;
-      try {
-        await this.perform(task);
-      } catch (error) {
-        this.context.logger.error({ err: error, task_id: task.taskId }, "task failed");
-        await this.send({
-          failed: {
-            taskId: task.taskId,
-            attempt: task.attempt,
-            errorCode: errorCodeOf(error),
-            message: describeError(error),
-          },
-        });
-      }
-      this.wanted.delete(attemptOf(task));
-      this.session.noteProgress();
+      const { taskId, attempt } = task;
+      await this.state.inTurn({ taskId, attempt }, async (signals) => {
+        if (this.isOver || !this.state.wanted.has(keyOf(task))) return;
+        this.signals = signals;
+        try {
+          await this.perform(task, signals);
+        } catch (error) {
+          await this.tellFailure(task, error);
+        }
+        this.signals = undefined;
+        if (!this.isOver) this.state.wanted.delete(keyOf(task));
+      });
     }
   }
 
-  private async perform(task: RolloutTask__Output): Promise<void> {
-    const { compute } = this.state;
+  private async tellFailure({ taskId, attempt }: RolloutTask__Output, error: unknown): Promise<void> {
+    const errorCode = errorCodeOf(error);
+    // It was taken away, or its session ended while weights were on their way: whoever has it now does it.
+    if (errorCode === "CANCELLED" || this.isOver) return;
+    this.context.logger.error({ err: error, task_id: taskId }, "task failed");
+    await this.send({ failed: { taskId, attempt, errorCode, message: describeError(error) } });
+  }
+
+  private async perform(task: RolloutTask__Output, signals: TaskSignals): Promise<void> {
+    const { compute, uplink } = this.state;
     const { metrics } = this.context;
     await this.load(task);
+    noteAdvance(signals);
     const { sampling } = task;
     if (sampling === null) throw protocolError(`task ${task.taskId}: sampling is not set`);
-    const { rollouts, generateMs, scoreMs } = await compute.run("perform", {
+    const computing = compute.run("perform", {
       prompts: task.prompts.map(fromPromptRow),
       policyVersion: task.policyVersion,
       sampling,
       stops: task.stops === null ? null : fromStopTable(task.stops),
       needs: { score: task.score },
+      signals,
     });
+    const { rollouts, generateMs, scoreMs } = await whileItAdvances(
+      computing,
+      () => advancedBy(signals),
+      this.session.config.cluster.taskTimeoutMs,
+      `task ${task.taskId}`,
+      (error) => this.state.stall(error),
+    );
     for (const rollout of rollouts) {
-      if (!this.wanted.has(attemptOf(task))) return;
       metrics.experiencesGenerated.inc();
       metrics.rolloutTokens.inc({ kind: "prompt" }, rollout.promptIds.length);
       metrics.rolloutTokens.inc({ kind: "response" }, rollout.responseIds.length);
-      await this.uplink.push(rollout.experienceId, encodeExperience(task.taskId, task.attempt, rollout));
+      await uplink.push(rollout.experienceId, encodeExperience(task.taskId, task.attempt, rollout));
     }
-    await this.uplink.flush();
+    await uplink.flush();
     metrics.rolloutDuration.observe({ phase: "generate" }, generateMs / 1000);
     metrics.rolloutDuration.observe({ phase: "score" }, scoreMs / 1000);
     await this.send({ done: { taskId: task.taskId, attempt: task.attempt, generateMs, scoreMs } });
@@ -184,6 +196,3 @@ export class RolloutSession {
     if (!this.call.write({ sender: this.session.sender, ...message })) await whenDrained(this.call);
   }
 }
-
-const attemptOf = ({ taskId, attempt }: { readonly taskId: string; readonly attempt: number }): string =>
-  `${taskId} ${attempt}`;

@@ -68,11 +68,13 @@ export class Scorer {
   /**
    * @param longest    tokens that a sequence may have; part of the compiled shapes: keep it equal wherever the same bits are wanted
    * @param passTokens tokens of one forward pass, padding included; a longer sequence has a pass of its own
+   * @param onPass     called after every pass; throws to stop
    */
   constructor(
     private readonly engine: Engine,
     private readonly longest = Infinity,
     private readonly passTokens = PASS_TOKENS,
+    private readonly onPass: () => void = () => undefined,
   ) {}
 
   /**
@@ -145,6 +147,7 @@ export class Scorer {
         const first = row * shape.listed;
         results[member] = (listed as Float32Array).slice(first, first + reading.of(rows[row]).count);
       });
+      this.onPass();
     };
     const passes = groupByShape(shapes, (tokens) => this.rowsOf(tokens));
     for await (const _ of mapAhead(passes, this.engine.lanes ?? 1, pass));

@@ -26,6 +26,8 @@ export class ArtifactClient {
   constructor(
     private readonly clients: Clients,
     private readonly sender: Sender,
+    /** Called for every piece that arrives. */
+    private readonly onPiece: () => void = () => undefined,
   ) {}
 
   /**
@@ -124,6 +126,7 @@ export class ArtifactClient {
           throw protocolError(`artifact ${ref.name}: expected ${ref.sizeBytes} bytes, got more`);
         hash.update(data);
         await file.writeFile(data);
+        this.onPiece();
       }
       await file.close();
       const sha256 = hash.digest("hex");

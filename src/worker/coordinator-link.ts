@@ -67,6 +67,8 @@ export interface Holdings {
   } | null;
   /** Rollouts: the policy version loaded; undefined before the first. */
   readonly policyVersion?: number;
+  /** Rollouts: the tasks held; `tokens` grows while one is worked on. */
+  readonly tasks?: readonly { readonly taskId: string; readonly attempt: number; readonly tokens: number }[];
 }
 
 /** One registration. `signal` aborts when it ended, FENCED or UNREACHABLE; `draining` when no new work may be taken. */
@@ -78,8 +80,6 @@ export interface Session {
   readonly coordinatorHost: string;
   readonly signal: AbortSignal;
   readonly draining: AbortSignal;
-  /** Counts a finished piece of work; carried by heartbeats. */
-  noteProgress(): void;
 }
 
 export interface Clients {
@@ -276,7 +276,6 @@ async function serveSession(
   const onStop = () => drained.abort();
   if (options.signal.aborted) onStop();
   options.signal.addEventListener("abort", onStop, { once: true });
-  let progress = 0;
   const { logger } = options;
   logger.info(
     { worker_id: sender.workerId, epoch: sender.epoch, incarnation: sender.incarnation },
@@ -296,7 +295,7 @@ async function serveSession(
         // It must not outlast the lease. After a pause of this process the coordinator still gets a moment to answer.
         const leftMs = Math.max(silentSinceMs + patienceMs - sentMs, reply.heartbeatIntervalMs);
         const limitMs = Math.min(CONTROL_DEADLINE_MS, leftMs);
-        const answer = await heartbeat(clients, sender, progress, options.holdings(), limitMs);
+        const answer = await heartbeat(clients, sender, options.holdings(), limitMs);
         silentSinceMs = performance.now();
         options.onHeartbeat(silentSinceMs - sentMs, answer.ready);
         if (answer.directive === "DRAIN") drained.abort();
@@ -323,7 +322,6 @@ async function serveSession(
       coordinatorHost: splitAddress(address).host,
       signal: ended.signal,
       draining: drained.signal,
-      noteProgress: () => void progress++,
     });
   } catch (cause) {
     const error = fromServiceError(cause, "serving the coordinator");
@@ -344,16 +342,15 @@ async function serveSession(
 function heartbeat(
   clients: Clients,
   sender: Sender,
-  progress: number,
   holdings: Holdings,
   limitMs: number,
 ): Promise<HeartbeatReply__Output> {
-  const { position, policyVersion } = holdings;
+  const { position, policyVersion, tasks = [] } = holdings;
   return new Promise((resolve, reject) => {
     clients.membership.heartbeat(
       {
         sender,
-        progress,
+        tasks: [...tasks],
         ...(position ? { appliedStep: position.step } : {}),
         ...(policyVersion === undefined ? {} : { policyVersion }),
       },

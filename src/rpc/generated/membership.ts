@@ -13,6 +13,7 @@ import type { ModelRef as _troupe_v1_ModelRef, ModelRef__Output as _troupe_v1_Mo
 import type { RegisterReply as _troupe_v1_RegisterReply, RegisterReply__Output as _troupe_v1_RegisterReply__Output } from './troupe/v1/RegisterReply.js';
 import type { RegisterRequest as _troupe_v1_RegisterRequest, RegisterRequest__Output as _troupe_v1_RegisterRequest__Output } from './troupe/v1/RegisterRequest.js';
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from './troupe/v1/Sender.js';
+import type { TaskProgress as _troupe_v1_TaskProgress, TaskProgress__Output as _troupe_v1_TaskProgress__Output } from './troupe/v1/TaskProgress.js';
 import type { TokenizerInfo as _troupe_v1_TokenizerInfo, TokenizerInfo__Output as _troupe_v1_TokenizerInfo__Output } from './troupe/v1/TokenizerInfo.js';
 import type { VotedUpdate as _troupe_v1_VotedUpdate, VotedUpdate__Output as _troupe_v1_VotedUpdate__Output } from './troupe/v1/VotedUpdate.js';
 import type { WorkerMachine as _troupe_v1_WorkerMachine, WorkerMachine__Output as _troupe_v1_WorkerMachine__Output } from './troupe/v1/WorkerMachine.js';
@@ -41,6 +42,7 @@ export interface ProtoGrpcType {
       RegisterRequest: MessageTypeDefinition<_troupe_v1_RegisterRequest, _troupe_v1_RegisterRequest__Output>
       Role: EnumTypeDefinition
       Sender: MessageTypeDefinition<_troupe_v1_Sender, _troupe_v1_Sender__Output>
+      TaskProgress: MessageTypeDefinition<_troupe_v1_TaskProgress, _troupe_v1_TaskProgress__Output>
       TokenizerInfo: MessageTypeDefinition<_troupe_v1_TokenizerInfo, _troupe_v1_TokenizerInfo__Output>
       VotedUpdate: MessageTypeDefinition<_troupe_v1_VotedUpdate, _troupe_v1_VotedUpdate__Output>
       WorkerMachine: MessageTypeDefinition<_troupe_v1_WorkerMachine, _troupe_v1_WorkerMachine__Output>

@@ -3,7 +3,33 @@ import { expect, it } from "vitest";
 import { configSchema } from "../../../src/config/schema.js";
 import { makeMembershipService } from "../../../src/coordinator/membership-service.js";
 import type { PublishedEvent } from "../../../src/observability/progress.js";
-import { RUN_ID, openStage, settle } from "./rollout-stage.js";
+import { BRIEF, RUN_ID, openStage, promptsOf, settle } from "./rollout-stage.js";
+
+it("what a worker tells of its tasks keeps them from being given away", async () => {
+  const stage = await openStage();
+  const { host, directory, metrics } = stage;
+  const config = configSchema.parse({ data: { path: "rows.jsonl" } });
+  const service = makeMembershipService({
+    ...{ host, directory, metrics, config, runId: RUN_ID },
+    isOver: () => false,
+  });
+  const metadata = new Metadata();
+  metadata.set("troupe-caller-roles", "rollout");
+  await stage.join("rollout-0");
+  void stage.dispatcher.collect(0, promptsOf(0, 2), 0, BRIEF, new AbortController().signal);
+  await settle();
+  const { incarnation } = host.state.volatile.members.get("rollout-0")!;
+  const [lease] = host.state.volatile.tasks.get("collect/0#0")!.leases;
+  const before = lease.expiresAtMs;
+  const sender = { runId: RUN_ID, workerId: "rollout-0", incarnation };
+  const tasks = [{ taskId: "collect/0#0", attempt: 1, tokens: 12 }];
+  await new Promise((resolve) =>
+    service.Heartbeat({ request: { sender, tasks }, metadata } as never, (_, reply) => resolve(reply)),
+  );
+  expect(lease.progress).toBe(12);
+  expect(lease.expiresAtMs).toBeGreaterThan(before);
+  await stage.close();
+});
 
 it("a worker that was let go is not told as lost, whatever it still sends", async () => {
   const stage = await openStage();
@@ -19,9 +45,7 @@ it("a worker that was let go is not told as lost, whatever it still sends", asyn
   metadata.set("troupe-caller-roles", "rollout"); // what the guard leaves for the handlers
   const beat = (sender: object) =>
     new Promise<unknown>((resolve) =>
-      service.Heartbeat({ request: { sender, progress: 0 }, metadata } as never, (_, reply) =>
-        resolve(reply),
-      ),
+      service.Heartbeat({ request: { sender, tasks: [] }, metadata } as never, (_, reply) => resolve(reply)),
     );
   const stream = await stage.join("rollout-0");
   const { incarnation } = host.state.volatile.members.get("rollout-0")!;

@@ -6,7 +6,9 @@ const settle = () => new Promise((resolve) => setTimeout(resolve, 1));
 
 function uplink() {
   const sent: number[] = [];
-  return { sent, link: new ExperienceUplink(async (batch) => void sent.push(batch.length), limits) };
+  const link = new ExperienceUplink(limits);
+  void link.attach(async (batch) => void sent.push(batch.length));
+  return { sent, link };
 }
 
 it("gathers experiences into messages and sends the rest when told", async () => {
@@ -50,6 +52,35 @@ it("lets go of who waits when the stream is gone", async () => {
   const { link } = uplink();
   await link.push("0", Buffer.alloc(250));
   const waiting = link.push("1", Buffer.alloc(250));
-  link.close();
+  link.detach();
   await waiting;
+});
+
+it("offers on the next stream what was finished without one, and what the last one left unacknowledged", async () => {
+  const { sent, link } = uplink();
+  for (const id of ["a", "b", "c"]) await link.push(id, Buffer.from(id.repeat(80)));
+  link.acknowledge(["b"]);
+  link.detach();
+  await link.push("d", Buffer.alloc(1000, "d")); // more than the window: nothing waits where nothing is sent
+  await link.push("e", Buffer.from("e"));
+  expect(sent).toEqual([2]);
+  const offered: string[] = [];
+  await link.attach(async (batch) => void offered.push(...batch.map((bytes) => bytes.toString()[0])));
+  expect(offered).toEqual(["a", "c", "d", "e"]);
+  // It takes no room from what comes after it.
+  await link.push("f", Buffer.alloc(250, "f"));
+  expect(offered.at(-1)).toBe("f");
+  link.acknowledge(["a", "c", "d", "e", "f"]);
+  const again: number[] = [];
+  await link.attach(async (batch) => void again.push(batch.length));
+  expect(again).toEqual([]);
+});
+
+it("offers nothing of another run", async () => {
+  const { link } = uplink();
+  await link.push("a", Buffer.alloc(10));
+  link.clear();
+  const offered: number[] = [];
+  await link.attach(async (batch) => void offered.push(batch.length));
+  expect(offered).toEqual([]);
 });

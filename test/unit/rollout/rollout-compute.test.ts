@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { layoutOf, parseModelConfig, toHfConfig, type Head } from "../../../src/models/model-spec.js";
 import type { Prompt, Rollout, ScoredRollout } from "../../../src/rl/types.js";
 import { RolloutCompute, type Role, type RolloutSettings } from "../../../src/rollout/rollout-compute.js";
+import { advancedBy, cancelTask, makeTaskSignals } from "../../../src/rollout/task-signals.js";
 import { writeSafetensors } from "../../../src/shared/safetensors.js";
 import { SAMPLING, tinyParams, tinyPrompts, tinySpec } from "./tiny-models.js";
 
@@ -108,6 +109,22 @@ describe("rollout compute", () => {
     expect(plain.every((rollout) => !("score" in rollout))).toBe(true);
     const only = await compute.generateOnly(task);
     expect(only).toEqual(plain);
+    await compute.close();
+  });
+
+  it("tells of every token and pass while it is at work, and stops at the next one when told to", async () => {
+    const compute = await openLoaded();
+    const signals = makeTaskSignals();
+    const { rollouts } = await compute.perform({ ...task, signals });
+    const tokens = rollouts.reduce((sum, { responseIds }) => sum + responseIds.length, 0);
+    expect(advancedBy(signals)).toBeGreaterThan(tokens); // and at least a pass of each judge
+    const stopping = makeTaskSignals();
+    cancelTask(stopping);
+    await expect(compute.perform({ ...task, signals: stopping })).rejects.toMatchObject({
+      code: "CANCELLED",
+    });
+    expect(advancedBy(stopping)).toBe(0);
+    expect((await compute.perform(task)).rollouts).toEqual(rollouts);
     await compute.close();
   });
 

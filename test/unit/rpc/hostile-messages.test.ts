@@ -95,8 +95,8 @@ function seedsOf(rollout: Sender, learner: Sender): Record<string, Buffer[]> {
       },
     ]),
     from(Membership.service, "Heartbeat", [
-      { sender: rollout, progress: 3, policyVersion: 0 },
-      { sender: learner, progress: 3, appliedStep: 0 },
+      { sender: rollout, policyVersion: 0, tasks: [{ taskId: "collect/0#0", attempt: 1, tokens: 3 }] },
+      { sender: learner, appliedStep: 0 },
     ]),
     from(Membership.service, "Leave", [{ sender: rollout, reason: "drained" }]),
     from(RolloutService.service, "Perform", [

@@ -1,14 +1,10 @@
 // Original file: proto/troupe/v1/membership.proto
 
 import type { Sender as _troupe_v1_Sender, Sender__Output as _troupe_v1_Sender__Output } from '../../troupe/v1/Sender.js';
-import type { Long } from '@grpc/proto-loader';
+import type { TaskProgress as _troupe_v1_TaskProgress, TaskProgress__Output as _troupe_v1_TaskProgress__Output } from '../../troupe/v1/TaskProgress.js';
 
 export interface HeartbeatRequest {
   'sender'?: (_troupe_v1_Sender | null);
-  /**
-   * Counts finished pieces of work; a worker whose counter moves is alive even when a task takes long.
-   */
-  'progress'?: (number | string | Long);
   /**
    * Learners: last optimizer step applied in the current stage.
    */
@@ -17,6 +13,10 @@ export interface HeartbeatRequest {
    * Rollouts: policy version now loaded.
    */
   'policyVersion'?: (number);
+  /**
+   * Rollouts: the tasks held, in the order they are worked on.
+   */
+  'tasks'?: (_troupe_v1_TaskProgress)[];
   '_appliedStep'?: "appliedStep";
   '_policyVersion'?: "policyVersion";
 }
@@ -24,10 +24,6 @@ export interface HeartbeatRequest {
 export interface HeartbeatRequest__Output {
   'sender': (_troupe_v1_Sender__Output | null);
   /**
-   * Counts finished pieces of work; a worker whose counter moves is alive even when a task takes long.
-   */
-  'progress': (number);
-  /**
    * Learners: last optimizer step applied in the current stage.
    */
   'appliedStep'?: (number);
@@ -35,6 +31,10 @@ export interface HeartbeatRequest__Output {
    * Rollouts: policy version now loaded.
    */
   'policyVersion'?: (number);
+  /**
+   * Rollouts: the tasks held, in the order they are worked on.
+   */
+  'tasks': (_troupe_v1_TaskProgress__Output)[];
   '_appliedStep'?: "appliedStep";
   '_policyVersion'?: "policyVersion";
 }
