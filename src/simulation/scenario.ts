@@ -142,7 +142,8 @@ export function makeScenario(seed: number): Scenario {
     faults: isComparison ? [makeCorruption(random)] : isRolling ? makeRolling(random) : makeFaults(random),
     ...makeKeeping(random),
     hedgeFactor: random.pick([0, 1, 2]),
-    copyMs: random.pick([0, 0, 0, 200, 900]),
+    // A step that is taken while the others copy has no witness.
+    copyMs: isComparison ? 0 : random.pick([0, 0, 0, 200, 900]),
     rounds: null,
     isSharded: false,
   };
@@ -171,7 +172,8 @@ function withRounds(scenario: Scenario, random: Random): Scenario {
   const rounds = {
     every: random.pick([1, 2, 4, 4]),
     patience: random.pick([0.5, 1, null]),
-    lateMs: random.pick([0, 0, 200, 700]),
+    // Whoever rolls away before there is another has nobody to stay for.
+    lateMs: scenario.faults.some(({ kind }) => kind === "rollLearners") ? 0 : random.pick([0, 0, 200, 700]),
   };
   const learners = Math.max(scenario.learners, random.pick([1, 2, 3, 3]));
   const isCalm = scenario.faults.some(({ kind }) => kind === "corruptLearner" || kind === "rollLearners");
