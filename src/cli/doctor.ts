@@ -2,19 +2,15 @@
 import { statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { availableParallelism } from "node:os";
-import {
-  chooseEngine,
-  engineOf,
-  hostFacts,
-  requireEngineLibrary,
-  tensorflowLibraryPath,
-} from "../engine/choice.js";
+import { chooseEngine, hostFacts, requireEngineLibrary, tensorflowLibraryPath } from "../engine/choice.js";
 import { createEngine } from "../engine/create-engine.js";
 import { loadConfig } from "../config/load.js";
 import type { Config } from "../config/schema.js";
 import { describeError } from "../shared/errors.js";
 import { machineMemory } from "../shared/machine-memory.js";
-import { gib, knobs } from "./memory-check.js";
+import { deviceMemoryBytes } from "../shared/device-memory.js";
+import { gib } from "./memory-check.js";
+import { knobs } from "./memory-knobs.js";
 import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
 
 export interface DoctorOptions {
@@ -165,8 +161,8 @@ async function checkConfig(file: string, sets: readonly string[] | undefined): P
     ...notes,
     { verdict: "ok", subject: "model", text: `${(estimate.parameters / 1e6).toFixed(1)} M parameters` },
     ...perProcess,
-    ...deviceFindings(config, estimate),
-    memoryVerdict(config, estimate),
+    ...(await deviceFindings(config, estimate)),
+    await memoryVerdict(config, estimate),
   ];
 }
 
@@ -179,28 +175,34 @@ function checkEngineLibrary({ engine }: Config): Finding[] {
   }
 }
 
-/** With a GPU engine, what is not the process itself or on its way lies on the device. */
-function deviceFindings({ engine }: Config, { processes }: MemoryEstimate): Finding[] {
-  if (engine.provider === "cpu" && engineOf(engine) !== "tensorflow") return [];
-  return processes
-    .filter(({ role }) => role === "learner" || role === "rollout")
-    .map(({ role, parts }) => {
-      const bytes = parts
-        .filter(({ name }) => name !== "node" && name !== "loading" && name !== "merging")
-        .reduce((sum, part) => sum + part.bytes, 0);
-      return {
-        verdict: "ok",
-        subject: "device",
-        text: `each ${role} keeps about ${gib(bytes)} on its GPU (not measured)`,
-      };
+/** What each worker needs on its GPU, against the smallest there is. Not measured: a note, never a refusal. */
+async function deviceFindings(config: Config, { processes }: MemoryEstimate): Promise<Finding[]> {
+  const hasBytes = await deviceMemoryBytes();
+  const findings: Finding[] = [];
+  for (const { role, deviceBytes } of processes) {
+    if (deviceBytes === 0) continue;
+    const isTooMuch = hasBytes !== null && deviceBytes > hasBytes;
+    const lower = await knobs(
+      config,
+      (of) => of.processes.find((one) => one.role === role)?.deviceBytes ?? 0,
+    );
+    findings.push({
+      verdict: isTooMuch ? "note" : "ok",
+      subject: "device",
+      text:
+        `each ${role} keeps about ${gib(deviceBytes)} on its GPU (estimated, not measured)` +
+        (hasBytes === null ? "" : `, which has ${gib(hasBytes)}`) +
+        (isTooMuch ? `. Lower ${lower.join(", ")}` : ""),
     });
+  }
+  return findings;
 }
 
-function memoryVerdict(config: Config, { totalBytes }: MemoryEstimate): Finding {
+async function memoryVerdict(config: Config, { totalBytes }: MemoryEstimate): Promise<Finding> {
   const { usableBytes, freeBytes } = machineMemory();
   const text = `the run needs about ${gib(totalBytes)} here; ${gib(usableBytes)} usable, ${gib(freeBytes)} free now`;
   if (totalBytes > usableBytes) {
-    return { verdict: "FAIL", subject: "memory", text: `${text}. Lower ${knobs(config).join(", ")}` };
+    return { verdict: "FAIL", subject: "memory", text: `${text}. Lower ${(await knobs(config)).join(", ")}` };
   }
   return { verdict: totalBytes > freeBytes ? "note" : "ok", subject: "memory", text };
 }

@@ -6,6 +6,7 @@ import type { Config } from "../config/schema.js";
 import type { AdmitWorker } from "../coordinator/membership-service.js";
 import { configError, errorCodeOf } from "../shared/errors.js";
 import { machineMemory } from "../shared/machine-memory.js";
+import { knobs } from "./memory-knobs.js";
 import { estimateMemory, type MemoryEstimate, type ProcessEstimate } from "./memory-estimate.js";
 
 /** Which processes of the run are on this machine. */
@@ -31,7 +32,10 @@ export async function checkMemoryFits(
       "this run does not fit this machine",
       estimate,
       machine.usableBytes,
-      knobs(config),
+      await knobs(
+        config,
+        (of) => (local === "coordinator" ? ofProcesses(of, { coordinator: 1 }) : of).totalBytes,
+      ),
     );
     if (config.cluster.memoryCheck) throw configError(refusal);
     return refusal;
@@ -47,6 +51,9 @@ export async function checkMemoryFits(
 export async function workerAdmission(config: Config): Promise<AdmitWorker | undefined> {
   const whole = config.cluster.memoryCheck ? await estimateIfReadable(config) : null;
   if (whole === null) return undefined;
+  const lowersEach = await knobs(config, ({ processes }) =>
+    processes.reduce((sum, { role, bytes }) => sum + (role === "coordinator" ? 0 : bytes), 0),
+  );
   return ({ host, memoryBytes, rollouts, learners }) => {
     const estimate = ofProcesses(whole, { rollout: rollouts, learner: learners });
     if (estimate.totalBytes <= memoryBytes) return;
@@ -54,7 +61,7 @@ export async function workerAdmission(config: Config): Promise<AdmitWorker | und
       ...(learners > 1 ? [`the learners there (${learners}; results stay the same)`] : []),
       ...(rollouts > 1 ? [`the rollouts there (${rollouts})`] : []),
     ];
-    const lower = [...started, ...knobsOfEach(config)];
+    const lower = [...started, ...lowersEach];
     throw configError(
       refusalText(`the workers started on ${host} do not fit it`, estimate, memoryBytes, lower),
     );
@@ -95,31 +102,6 @@ const refusalText = (
   lower: readonly string[],
 ): string =>
   `${what}: ${needsOf(estimate)}, and it has ${gib(hasBytes)}. Lower ${lower.join(", ")}; troupe doctor --config shows where it goes, and cluster.memoryCheck: false starts it all the same`;
-
-/** Settings that lower what the run needs, those that do most first. */
-export function knobs(config: Config): string[] {
-  const { learners, rollouts } = config.cluster;
-  return [
-    ...(learners > 1 ? [`cluster.learners (${learners}; results stay the same)`] : []),
-    ...(rollouts > 1 ? [`cluster.rollouts (${rollouts})`] : []),
-    ...knobsOfEach(config),
-  ];
-}
-
-/** Those that lower what one process needs. */
-function knobsOfEach({ engine, model }: Config): string[] {
-  return [
-    ...(engine.recompute === "none" ? ["what gradients keep, with engine.recompute: layers"] : []),
-    ...(engine.frozenWeights === "f32" && ["auto", "onnx"].includes(engine.name) && engine.provider === "cpu"
-      ? ["reference and reward model on rollout workers, with engine.frozenWeights: int8"]
-      : []),
-    `engine.microBatchTokens (${engine.microBatchTokens})`,
-    ...(model.lora === null ? ["what is trained, with model.lora: {}"] : []),
-    model.path === null ? "model.fresh.layers and hidden" : "model.path, to a smaller model",
-    "data.maxPromptTokens, data.maxResponseTokens and generation.maxNewTokens",
-    "generation.slots",
-  ];
-}
 
 const describeNeeds = ({ processes }: MemoryEstimate): string =>
   processes

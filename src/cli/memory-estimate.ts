@@ -2,22 +2,30 @@
  * How much memory each process of a run will need at its peak, from the config alone: nothing is loaded. The formulas
  * and how far they were from measured processes are in docs/memory.md.
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import type { Config } from "../config/schema.js";
-import { rowLength } from "../learner/packing.js";
+import { engineOf, hostFacts } from "../engine/choice.js";
 import { frozenBytes } from "../engine/frozen-weights.js";
 import { frozenForm } from "../models/frozen.js";
 import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
-import { freshGpt2Spec, layoutOf, parseModelConfig, withHead, type ModelSpec } from "../models/model-spec.js";
+import { layoutOf, withHead, type ModelSpec } from "../models/model-spec.js";
 import { WINDOW } from "../reduce/reduction.js";
-import { scoringRows } from "../rollout/token-buckets.js";
-import { dataError } from "../shared/errors.js";
+import { givenRewardSpec, policySpec } from "./memory-models.js";
+import {
+  decodeElements,
+  gradientElements,
+  gradientSessionBytes,
+  int8SessionCopies,
+  largestRun,
+  passElements,
+  passSessionBytes,
+} from "./memory-programs.js";
 
 export interface MemoryPart {
   readonly name: string;
   readonly bytes: number;
+  /** On the worker's GPU instead of in the machine's memory. @default false */
+  readonly isOnDevice?: boolean;
 }
 
 export interface ProcessEstimate {
@@ -26,9 +34,11 @@ export interface ProcessEstimate {
   readonly count: number;
   /** Stage in which one needs most. */
   readonly stage: string;
-  /** Of one process; they add up to `bytes`. */
   readonly parts: readonly MemoryPart[];
+  /** Of one process, in the machine's memory. */
   readonly bytes: number;
+  /** Of one process, on its GPU. */
+  readonly deviceBytes: number;
 }
 
 export interface MemoryEstimate {
@@ -42,30 +52,32 @@ const FLOAT_BYTES = 4;
 const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
-  coordinator: 165 * MIB,
-  learner: 305 * MIB,
-  rollout: 240 * MIB,
+  coordinator: 177 * MIB,
+  learner: 180 * MIB,
+  rollout: 183 * MIB,
   launcher: 120 * MIB,
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
-/** GPT-2's. */
-const LARGE_VOCABULARY = 50_257;
-/** Prompts of one prefill (src/rollout/generator.ts). */
-const PREFILL_ROWS = 4;
+/** Threads of a learner's optimizer beside its own: what one has before it works. */
+const THREAD_BYTES = 25 * MIB;
 
 /** @throws {TroupeError} DATA when `model.path` cannot be read; CONFIG when its lengths or adapters do not fit */
 export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
-  const spec = config.model.path === null ? await freshSpec(config.model) : await specOf(config.model.path);
-  const { cluster } = config;
-  const learner = heaviest(config.stages.map((stage) => learnerIn(stage, spec, config)));
+  const spec = await policySpec(config);
+  const givenReward = await givenRewardSpec(config);
+  const models: RunModels = { policy: spec, reward: givenReward ?? withHead(spec, "scalar") };
+  const { cluster, stages } = config;
+  // A ready reward model takes the place of its stage.
+  const performed = stages.filter((stage) => stage !== "reward" || givenReward === null);
+  const learner = heaviest(performed.map((stage) => learnerIn(stage, models, config)));
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
     total("coordinator", 1, learner.stage, coordinatorParts(learner.gradientBytes, config)),
-    total("learner", cluster.learners, learner.stage, learner.parts),
-    ...(config.stages.includes("ppo")
-      ? [total("rollout", cluster.rollouts, "ppo", rolloutParts(spec, config))]
+    total("learner", cluster.learners, learner.stage, placed(learner.parts, config)),
+    ...(stages.includes("ppo")
+      ? [total("rollout", cluster.rollouts, "ppo", placed(rolloutParts(models, config), config))]
       : []),
   ];
   return {
@@ -75,16 +87,38 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   };
 }
 
+interface RunModels {
+  /** With its language-model head. */
+  readonly policy: ModelSpec;
+  /** With its scalar head; the critic's too. */
+  readonly reward: ModelSpec;
+}
+
 function total(
   role: ProcessEstimate["role"],
   count: number,
   stage: string,
   parts: readonly MemoryPart[],
 ): ProcessEstimate {
-  return { role, count, stage, parts, bytes: sumOf(parts) };
+  const onDevice = sumOf(parts.filter(({ isOnDevice = false }) => isOnDevice));
+  return { role, count, stage, parts, bytes: sumOf(parts) - onDevice, deviceBytes: onDevice };
 }
 
 const sumOf = (parts: readonly MemoryPart[]): number => parts.reduce((sum, { bytes }) => sum + bytes, 0);
+
+/** What a worker computes with lies on its GPU where it has one; the rest passes through its process. */
+const ON_DEVICE = new Set([
+  "parameters",
+  "moments",
+  "arena",
+  "programs",
+  "sessions",
+  "packed weights",
+  "cache",
+]);
+
+const placed = (parts: readonly MemoryPart[], config: Config): MemoryPart[] =>
+  usesDevice(config) ? parts.map((part) => ({ ...part, isOnDevice: ON_DEVICE.has(part.name) })) : [...parts];
 
 interface LearnerEstimate {
   readonly stage: string;
@@ -97,101 +131,132 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
 
 /**
  *   parameters   all of them; with adapters the frozen base once
- *   moments      2 per trained parameter, and the actor's average and the outer momentum if kept
+ *   moments      2 per trained parameter, and the actor's average and the outer momentum if kept; where updates are not made
+ *                in place, parameters and moments once more
  *   round        with averaged parameters: what is exchanged (parameters and, if averaged, moments) as it was at the
  *                round's start, and its average
- *   gradients    per trained parameter: those of micro-shards under way and the pending sums of the tree, the sum of all
- *                learners; and an arena where programs cannot write them into host memory
- *   programs     what forward and backward keep for each micro-shard under way; gradients are written where they stay
+ *   gradients    per trained parameter: those of micro-shards under way, and a sum for each level of the tree when its last
+ *                leaf comes; the total of all learners overwrites them. And an arena where programs cannot write them into
+ *                host memory
+ *   programs     what forward and backward keep of each run under way; gradients are written where they stay
+ *   sessions     what the compiled programs keep
  */
-function learnerIn(stage: Config["stages"][number], base: ModelSpec, config: Config): LearnerEstimate {
+function learnerIn(
+  stage: Config["stages"][number],
+  { policy, reward: rewardModel }: RunModels,
+  config: Config,
+): LearnerEstimate {
   const { data, generation, sft, reward, ppo, cluster, model, engine } = config;
-  const adapted = model.lora === null ? base : withLora(base, model.lora);
-  const language = adapted;
-  const scalar = withHead(adapted, "scalar");
-  const rowsOf = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
-  const trainingTokens = lengthOf(base, data.maxPromptTokens + data.maxResponseTokens);
-  const sampledTokens = lengthOf(base, data.maxPromptTokens + generation.maxNewTokens);
-  const [models, shardRows, tokens] = {
-    sft: [[language], rowsOf(sft.batchSize), trainingTokens] as const,
-    reward: [[scalar], 2 * rowsOf(reward.batchSize), trainingTokens] as const,
-    ppo: [[language, scalar], rowsOf(ppo.minibatchSize), sampledTokens] as const,
+  const [language, scalar] = [policy, rewardModel].map((spec) =>
+    model.lora === null ? spec : withLora(spec, model.lora),
+  );
+  const shardRows = (batchSize: number) => Math.max(1, Math.ceil(batchSize / cluster.microShards));
+  const run = (spec: ModelSpec, rows: number, answerTokens: number, listsPrompts = false) => {
+    const tokens = Math.min(data.maxPromptTokens + answerTokens, spec.contextTokens);
+    return {
+      spec,
+      sequences: rows,
+      run: largestRun(rows, tokens, listsPrompts ? 1 : answerTokens / tokens, engine),
+    };
+  };
+  const readsAll = sft.lossOn === "all";
+  const sampled = shardRows(ppo.minibatchSize);
+  const [models, runs] = {
+    sft: [[language], [run(language, shardRows(sft.batchSize), data.maxResponseTokens, readsAll)]] as const,
+    reward: [[scalar], [run(scalar, 2 * shardRows(reward.batchSize), data.maxResponseTokens)]] as const,
+    ppo: [
+      [language, scalar],
+      [
+        run(language, sampled, generation.maxNewTokens),
+        run(scalar, sampled, generation.maxNewTokens),
+        ...(ppo.ptx === null ? [] : [run(language, sampled, data.maxResponseTokens, readsAll)]),
+      ],
+    ] as const,
   }[stage];
-  const rows = Math.max(1, Math.min(shardRows, Math.floor(engine.microBatchTokens / tokens)));
   const trained = sizeOf(models, (spec) => trainedLayout(spec).size);
   const frozen = sizeOf(models, (spec) => frozenLayout(spec)?.size ?? 0);
   const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
   const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
-  const underWay = Math.min(lanesOf(config), shardsEach);
-  const pendingSums = Math.max(Math.log2(shardsEach) / 2 + 1, underWay);
-  const arenas = isInHostMemory(config) ? 0 : 1;
+  const underWay = Math.min(lanesOf(config), shardsEach * models.length);
+  const gradients = Math.ceil(Math.log2(shardsEach)) + Math.min(lanesOf(config), shardsEach);
+  const isInHost = isInHostMemory(config);
   const averages = cluster.sync === "parameters";
   const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
-  const programs = underWay * sizeOf(models, (spec) => activations(spec, rows, tokens, engine.recompute));
+  const largest = Math.max(...runs.map(({ spec, run: of }) => gradientElements(spec, of, engine.recompute)));
   return {
     stage,
     gradientBytes: FLOAT_BYTES * exchanged,
     parts: [
-      { name: "node", bytes: BASELINE_BYTES.learner },
+      { name: "node", bytes: BASELINE_BYTES.learner + (lanesOf(config) - 1) * THREAD_BYTES },
       { name: "parameters", bytes: FLOAT_BYTES * (trained + frozen) },
-      { name: "moments", bytes: FLOAT_BYTES * (2 * trained + average + (averages ? trained : 0)) },
+      {
+        name: "moments",
+        bytes:
+          FLOAT_BYTES * (2 * trained + average + (averages ? trained : 0) + (isInHost ? 0 : 3 * trained)),
+      },
       ...(averages ? [{ name: "round", bytes: FLOAT_BYTES * 2 * exchanged }] : []),
-      { name: "gradients", bytes: FLOAT_BYTES * trained * (arenas + (averages ? 0 : 1) + pendingSums) },
-      { name: "programs", bytes: FLOAT_BYTES * programs },
-      // What splitting took of every model stays on top, and a merged copy of one comes when it is written.
-      ...(frozen > 0
-        ? [{ name: "merging", bytes: FLOAT_BYTES * (sizeOf(models, wholeSize) + layoutOf(scalar).size) }]
-        : []),
+      { name: "gradients", bytes: FLOAT_BYTES * trained * gradients },
+      ...(isInHost ? [] : [{ name: "arena", bytes: FLOAT_BYTES * trained }]),
+      { name: "programs", bytes: FLOAT_BYTES * underWay * largest },
+      {
+        name: "sessions",
+        bytes: gradientSessionBytes(runs),
+      },
+      // What splitting took of every model stays on top, or is where a merged copy of it is made.
+      ...(model.lora === null ? [] : [{ name: "merging", bytes: FLOAT_BYTES * sizeOf(models, wholeSize) }]),
     ],
   };
 }
 
-const isInHostMemory = ({ engine: { name, provider } }: Config): boolean =>
-  (name === "auto" || name === "onnx") && provider === "cpu";
+/** On the CPU, through ONNX Runtime: state is updated where it lies. */
+const isInHostMemory = ({ engine }: Config): boolean =>
+  engineOf(engine) === "onnx" && engine.provider === "cpu";
+
+/** libtensorflow without a GPU, and the reference engine, compute in the machine's memory. */
+const usesDevice = ({ engine }: Config): boolean =>
+  engine.provider !== "cpu" || (engineOf(engine) === "tensorflow" && hostFacts().hasCudaDevice);
 
 /** Micro-shards or scoring passes that a worker computes side by side. */
 const lanesOf = (config: Config): number => (isInHostMemory(config) ? (config.engine.threads ?? 1) : 1);
 
-/** ref and reward model as int8 stand there twice: as they were rounded, and arranged for integer products. */
-function frozenModelBytes(spec: ModelSpec, { engine }: Config): number {
+/**
+ * ref and reward model as int8 stand there twice, as they were rounded and arranged for integer products, and in what
+ * sessions keep of arranging them.
+ */
+function frozenModelBytes(spec: ModelSpec, config: Config, tokens: number): number {
+  const { engine } = config;
   const layout = layoutOf(spec);
   if (engine.frozenWeights === "f32") return FLOAT_BYTES * layout.size;
   const form = frozenForm(spec);
   const held = Object.keys(form.matrices).reduce((sum, name) => sum + layout.byName.get(name)!.size, 0);
   const bytes = frozenBytes(layout, form);
-  return 2 * bytes - FLOAT_BYTES * (layout.size - held);
+  const matrices = bytes - FLOAT_BYTES * (layout.size - held);
+  const copies = int8SessionCopies(spec.head === "lm" ? "ref" : "reward", config, tokens);
+  return bytes + matrices * (1 + copies);
 }
 
-function rolloutParts(spec: ModelSpec, config: Config): MemoryPart[] {
+function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart[] {
   const { data, generation } = config;
-  const tokens = Math.min(spec.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
-  const cache = cacheLayout(spec, Math.max(2, generation.slots), tokens).size;
-  const scalar = withHead(spec, "scalar");
   const { lora } = config.model;
-  const adapted = lora?.onlyOptimizeLora === true ? withLora(spec, lora) : null;
-  const trainedBytes = FLOAT_BYTES * (layoutOf(spec).size + layoutOf(scalar).size);
-  const adapterBytes =
-    adapted === null
-      ? 0
-      : FLOAT_BYTES * (trainedLayout(adapted).size + trainedLayout(withHead(adapted, "scalar")).size);
+  const tokens = Math.min(policy.contextTokens, data.maxPromptTokens + generation.maxNewTokens);
+  const slots = Math.max(2, generation.slots);
+  const models = [policy, reward];
+  const adapted = lora?.onlyOptimizeLora === true ? models.map((spec) => withLora(spec, lora)) : null;
+  const adapters = adapted === null ? 0 : sizeOf(adapted, (spec) => trainedLayout(spec).size);
   // Adapters sit on the weights of reference and reward model, where these are float32.
   const isBaseShared = adapted !== null && config.engine.frozenWeights === "f32";
-  const frozenBytesOfBoth = isBaseShared
-    ? 0
-    : frozenModelBytes(spec, config) + frozenModelBytes(scalar, config);
-  const passes =
-    forwardOnly(spec, PREFILL_ROWS, data.maxPromptTokens) +
-    lanesOf(config) * scoringPasses(spec, tokens, Math.min(tokens, generation.maxNewTokens)) +
-    generation.slots * spec.vocabularySize * 2;
+  const judges = isBaseShared ? 0 : sizeOf(models, (spec) => frozenModelBytes(spec, config, tokens));
+  const largest = Math.max(...models.map((spec) => passElements(spec, config, tokens, lanesOf(config))));
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
-    { name: "parameters", bytes: trainedBytes + adapterBytes + frozenBytesOfBoth },
+    { name: "parameters", bytes: FLOAT_BYTES * (sizeOf(models, wholeSize) + adapters) + judges },
     // The actor's matrices once more, as its decode program keeps them.
-    { name: "packed weights", bytes: FLOAT_BYTES * layoutOf(spec).size },
-    { name: "cache", bytes: FLOAT_BYTES * cache },
-    { name: "programs", bytes: FLOAT_BYTES * passes },
+    { name: "packed weights", bytes: FLOAT_BYTES * wholeSize(policy) },
+    { name: "cache", bytes: FLOAT_BYTES * cacheLayout(policy, slots, tokens).size },
+    { name: "programs", bytes: FLOAT_BYTES * (largest + decodeElements(policy, slots)) },
+    { name: "sessions", bytes: passSessionBytes(policy, config, tokens) },
     // A new version is read whole before it replaces the old one.
-    { name: "loading", bytes: FLOAT_BYTES * trainedLayout(adapted ?? spec).size },
+    { name: "loading", bytes: FLOAT_BYTES * trainedLayout(adapted?.[0] ?? policy).size },
   ];
 }
 
@@ -207,98 +272,3 @@ const sizeOf = (models: readonly ModelSpec[], size: (spec: ModelSpec) => number)
   models.reduce((sum, spec) => sum + size(spec), 0);
 
 const wholeSize = (spec: ModelSpec): number => layoutOf(spec).size;
-
-/** float32 elements that forward and backward keep for B rows of T tokens. */
-function activations(
-  spec: ModelSpec,
-  rows: number,
-  tokens: number,
-  recompute: Config["engine"]["recompute"],
-): number {
-  const { hidden, intermediate, heads, layers } = spec;
-  const positions = rows * tokens;
-  // Kept for the backward pass: residual stream, norms, q, k, v, attended and both sides of the MLP; the scores once,
-  // and twice more in the layer being differentiated.
-  const perLayer = positions * (9 * hidden + 2 * intermediate) + rows * heads * tokens * tokens;
-  const working = 2 * rows * heads * tokens * tokens + positions * 4 * intermediate;
-  const kept = recompute === "layers" ? layers * positions * hidden + perLayer : layers * perLayer;
-  return kept + working + (spec.head === "lm" ? 3 * positions * spec.vocabularySize : 0);
-}
-
-/** The same without a backward pass: one layer's values at a time. */
-function forwardOnly(spec: ModelSpec, rows: number, tokens: number): number {
-  const positions = rows * tokens;
-  const logits = spec.head === "lm" ? 2 * positions * spec.vocabularySize : 0;
-  return positions * (6 * spec.hidden + 2 * spec.intermediate) + 2 * rows * spec.heads * tokens ** 2 + logits;
-}
-
-/**
- * float32 elements of all scoring programs that sequences of up to `tokens`, `answer` of them answered, can ask for:
- * every one keeps the memory of its largest pass.
- */
-function scoringPasses(spec: ModelSpec, tokens: number, answer: number): number {
-  const scalar = withHead(spec, "scalar");
-  return scoringRows(tokens, answer).reduce((sum, { rows, tokens: length, listed }) => {
-    const [inner, scored] = [forwardOnly(scalar, rows, length), 2 * rows * spec.vocabularySize];
-    // Log-probabilities and values at so many positions, and the reward model's at one.
-    return sum + inner + listed.reduce((all, count) => all + 2 * inner + count * scored, 0);
-  }, 0);
-}
-
-const lengthOf = (spec: ModelSpec, tokens: number): number => rowLength(Math.min(tokens, spec.contextTokens));
-
-async function freshSpec({ fresh, tokenizer }: Config["model"]): Promise<ModelSpec> {
-  const { layers, hidden, heads, contextTokens } = fresh;
-  const vocabularySize =
-    tokenizer.type === "path"
-      ? await vocabularyOf(tokenizer.path)
-      : tokenizer.type === "train"
-        ? tokenizer.vocabularySize
-        : LARGE_VOCABULARY;
-  return freshGpt2Spec({
-    head: "lm",
-    layers,
-    hidden,
-    heads,
-    contextTokens,
-    vocabularySize,
-    eosTokenId: 0,
-    padTokenId: 1,
-  });
-}
-
-/** Largest token id + 1, from tokenizer.json alone; GPT-2's size when that cannot be read: better too much than too little. */
-async function vocabularyOf(folder: string): Promise<number> {
-  try {
-    const { model, added_tokens: added = [] } = JSON.parse(
-      await readFile(join(folder, "tokenizer.json"), "utf8"),
-    ) as TokenizerFile;
-    // A Unigram vocabulary is a list, the others are maps to ids.
-    const ids = Array.isArray(model.vocab)
-      ? [model.vocab.length - 1]
-      : Object.values(model.vocab as Readonly<Record<string, number>>);
-    const largest = [...ids, ...added.map(({ id }) => id)].reduce((most, id) => Math.max(most, id), -1);
-    return largest >= 0 ? largest + 1 : LARGE_VOCABULARY;
-  } catch {
-    return LARGE_VOCABULARY; // what is wrong with it, the run itself says
-  }
-}
-
-/** The parts of tokenizer.json that are read here. */
-interface TokenizerFile {
-  readonly model: { readonly vocab: Readonly<Record<string, number>> | readonly unknown[] };
-  readonly added_tokens?: readonly { readonly id: number }[];
-}
-
-async function specOf(path: string): Promise<ModelSpec> {
-  const file = join(path, "config.json");
-  const text = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw dataError(`${file}: cannot be read; expected a Hugging Face model directory`, { cause });
-  });
-  try {
-    return parseModelConfig(JSON.parse(text), "lm");
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw dataError(`${file} is not valid JSON`, { cause });
-  }
-}

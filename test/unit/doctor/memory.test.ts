@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { checkMemoryFits, knobs, workerAdmission } from "../../../src/cli/memory-check.js";
+import { checkMemoryFits, workerAdmission } from "../../../src/cli/memory-check.js";
+import { knobs } from "../../../src/cli/memory-knobs.js";
 import { estimateMemory, type ProcessEstimate } from "../../../src/cli/memory-estimate.js";
 import { configSchema, type Config } from "../../../src/config/schema.js";
 import { machineMemory } from "../../../src/shared/machine-memory.js";
@@ -50,7 +51,7 @@ describe("estimateMemory", () => {
       const learner = await processOf(averaging, "learner");
       expect(part(learner, "moments")).toBe(3 * trained);
       expect(part(learner, "round")).toBe(2 * exchanged * trained);
-      expect(part(learner, "gradients")).toBe(part(summed, "gradients") - trained);
+      expect(part(learner, "gradients")).toBe(part(summed, "gradients"));
     }
   });
 
@@ -64,19 +65,72 @@ describe("estimateMemory", () => {
     expect(await gradients({ ...tiny, cluster: { learners: 3 } })).toBe(3 * trained);
   });
 
-  it("counts every scoring shape that answers can ask for, and reads only adapters anew", async () => {
+  it("counts a gradient for every level of the tree, and one for each micro-shard under way", async () => {
+    const vectors = async (cluster: object, engine: object = {}) => {
+      const learner = await processOf(config({ cluster, engine }), "learner");
+      return part(learner, "gradients") / (part(learner, "moments") / 2);
+    };
+    // Eight micro-shards: sums of four, two and one are there when the last one's gradient comes.
+    expect(await vectors({ microShards: 8, learners: 1 })).toBe(4);
+    expect(await vectors({ microShards: 8, learners: 1 }, { threads: 4 })).toBe(7);
+    expect(await vectors({ microShards: 8, learners: 8 }, { threads: 4 })).toBe(1);
+  });
+
+  it("counts the largest scoring pass once a thread, a session for every shape, and reads only adapters anew", async () => {
     const rollout = async (name: string, change: Record<string, unknown>) =>
       part(await processOf(config(change), "rollout"), name);
     const [short, long] = [8, 64].map((maxNewTokens) => ({
       data: { path: "x.jsonl", maxPromptTokens: 64 },
       generation: { maxNewTokens },
     }));
-    // Rows of 32, 64 and 72 tokens with 1 + 1 + 1 counts of positions; of 32 to 128 with 2 + 2 + 2 + 1.
-    const ratio = (await rollout("programs", long)) / (await rollout("programs", short));
-    expect(ratio).toBeGreaterThan(1.8);
-    expect(ratio).toBeLessThan(4.5);
+    // Rows of 32, 64 and 72 tokens, half read: 3 · (2 + 1) programs, 4 of prompts, decoding. Of 32 to 128 tokens, half or
+    // all of the three shortest read: (2 + 2 + 2 + 1) · 2 + 4.
+    const sessions = (await rollout("sessions", long)) / (await rollout("sessions", short));
+    expect(sessions).toBeCloseTo((18 + 5) / (9 + 5), 5);
     const lora = { model: { ...fresh(512, 16), lora: { rank: 8 } } };
     expect(await rollout("loading", lora)).toBeLessThan(0.05 * (await rollout("loading", {})));
+    const threads = (count: number) => rollout("programs", { ...long, engine: { threads: count } });
+    expect(((await threads(3)) - (await threads(1))) / ((await threads(2)) - (await threads(1)))).toBeCloseTo(
+      2,
+      1,
+    );
+  });
+
+  it("counts the language-model pass of the ptx term, and a reward model of another size", async () => {
+    const programs = async (ppo: object) =>
+      part(
+        await processOf(
+          config({ ppo, model: { ...fresh(64, 2), tokenizer: { type: "path", path: "/nowhere" } } }),
+          "learner",
+        ),
+        "programs",
+      );
+    expect(await programs({ ptx: {} })).toBeGreaterThanOrEqual(await programs({}));
+    const folder = await mkdtemp(join(tmpdir(), "troupe-reward-"));
+    const small = {
+      model_type: "gpt2",
+      vocab_size: 1000,
+      n_positions: 128,
+      n_embd: 64,
+      n_layer: 2,
+      n_head: 2,
+    };
+    await writeFile(join(folder, "config.json"), JSON.stringify(small));
+    const given = config({ reward: { path: folder } });
+    const parameters = async (of: Config, role: string) => part(await processOf(of, role), "parameters");
+    for (const role of ["learner", "rollout"])
+      expect(await parameters(given, role)).toBeLessThan(0.6 * (await parameters(config(), role)));
+    await rm(folder, { recursive: true });
+  });
+
+  it("puts on the GPU what is computed there, and updates beside what they replace", async () => {
+    const host = await processOf(config(), "learner");
+    const device = await processOf(config({ engine: { name: "onnx", provider: "webgpu" } }), "learner");
+    expect(host.deviceBytes).toBe(0);
+    expect(part(device, "moments")).toBe(part(host, "moments") * 2.5); // m and v, and p, m and v once more
+    expect(device.deviceBytes).toBeGreaterThan(part(device, "parameters") + part(device, "moments"));
+    expect(device.bytes).toBeLessThan(0.5 * host.bytes);
+    expect(device.bytes + device.deviceBytes).toBe(device.parts.reduce((sum, { bytes }) => sum + bytes, 0));
   });
 
   it("gives frozen parameters neither gradients nor moments", async () => {
@@ -103,14 +157,29 @@ describe("estimateMemory", () => {
     expect(await rollout({ rank: 8 }, "int8")).toBeGreaterThan(await rollout(null, "int8"));
   });
 
-  it("counts an int8 reference and reward model twice at a quarter of their size", async () => {
+  it("counts an int8 reference and reward model twice at a quarter of their size, and what each shape keeps", async () => {
     const { parameters } = await estimateMemory(config());
-    const rollout = async (frozenWeights: string) =>
-      part(await processOf(config({ engine: { frozenWeights } }), "rollout"), "parameters");
-    expect(await rollout("f32")).toBe(4 * (4 * parameters + 2 * 512));
-    const saved = (await rollout("f32")) - (await rollout("int8"));
+    const rollout = async (frozenWeights: string, maxNewTokens: number) =>
+      part(
+        await processOf(
+          config({
+            data: { path: "x.jsonl", maxPromptTokens: 32 - maxNewTokens },
+            generation: { maxNewTokens },
+            engine: { frozenWeights },
+          }),
+          "rollout",
+        ),
+        "parameters",
+      );
+    expect(await rollout("f32", 8)).toBe(4 * (4 * parameters + 2 * 512));
+    // One shape: rows of 32 tokens, half of them read.
+    const saved = (await rollout("f32", 8)) - (await rollout("int8", 8));
     expect(saved / (2 * 4 * parameters)).toBeGreaterThan(0.47); // a half, less the scales
     expect(saved / (2 * 4 * parameters)).toBeLessThan(0.5);
+    // A second shape of the reference, with all positions read.
+    const kept = (await rollout("int8", 24)) - (await rollout("int8", 8));
+    expect(kept / (4 * parameters)).toBeGreaterThan(0.17);
+    expect(kept / (4 * parameters)).toBeLessThan(0.19);
   });
 
   it("grows the cache with slots and tokens, and the programs with batch and length", async () => {
@@ -197,7 +266,8 @@ describe("checkMemoryFits", () => {
     await expect(refusal).rejects.toThrow(
       /does not fit this machine: .* 4 learners of .* and it has 4\.0 GiB/,
     );
-    await expect(refusal).rejects.toThrow(/cluster\.learners \(4; .*cluster\.rollouts \(2\).*model\.lora/);
+    for (const knob of [/cluster\.learners \(4; /, /cluster\.rollouts \(2\)/, /model\.lora/])
+      await expect(refusal).rejects.toThrow(knob);
   });
 
   it("only notes that little is free now, and says nothing when it fits", async () => {
@@ -207,9 +277,29 @@ describe("checkMemoryFits", () => {
     expect(machineMemory().freeBytes).toBeLessThanOrEqual(machineMemory().usableBytes);
   });
 
-  it("names no setting that cannot be lowered", () => {
+  it("names no setting that lowers nothing", async () => {
     const least = config({ cluster: { learners: 1, rollouts: 1 }, model: { ...fresh(64, 2), lora: {} } });
-    expect(knobs(least).join()).not.toMatch(/cluster|lora/);
+    expect((await knobs(least)).join()).not.toMatch(/cluster|lora/);
+    const supervised = await knobs(config({ stages: ["sft"], cluster: { learners: 1, rollouts: 4 } }));
+    expect(supervised.join()).not.toMatch(/rollouts|slots|int8|threads|ema|ptx/);
+  });
+
+  it("names what does most first, found by estimating again", async () => {
+    const many = config({ cluster: { learners: 8, rollouts: 2 } });
+    expect((await knobs(many))[0]).toMatch(/^cluster\.learners/);
+    const sampling = config({ cluster: { learners: 1, rollouts: 8 } });
+    expect((await knobs(sampling))[0]).toMatch(/^cluster\.rollouts|^model\.fresh/);
+    const long = config({
+      stages: ["sft"],
+      cluster: { learners: 1 },
+      engine: { threads: 8, microBatchTokens: 8192 },
+      sft: { batchSize: 512 },
+    });
+    const named = await knobs(long);
+    expect(named.slice(0, 3).join()).toMatch(/engine\.threads \(8\)/);
+    expect(named.join()).toMatch(/engine\.microBatchTokens \(8192\)/);
+    const averaging = config({ ppo: { ema: {} }, cluster: { sync: "parameters", averageMoments: true } });
+    expect((await knobs(averaging)).join()).toMatch(/averageMoments: false.*ppo\.ema/);
   });
 
   it("asks of a coordinator's machine only what the coordinator needs", async () => {
