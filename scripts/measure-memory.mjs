@@ -8,12 +8,15 @@
  * Reads VmHWM from /proc every 0.2 s (Linux), so it also sees processes that have ended by the end of the run.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { estimateMemory } from "../dist/src/cli/memory-estimate.js";
 import { loadConfig } from "../dist/src/config/load.js";
+import { configSchema } from "../dist/src/config/schema.js";
+import { train } from "../dist/src/data/train-tokenizer-thread.js";
+import { streamOf, uniformAt } from "../dist/src/shared/rng.js";
 
 const INTERVAL_MS = 200;
 const program = join(dirname(fileURLToPath(import.meta.url)), "..", "bin", "troupe.mjs");
@@ -31,8 +34,18 @@ const SHORT = {
 };
 const L4 = sizes(4, 256, 4);
 const GPT2 = { ...sizes(12, 768, 12), "ppo.iterations": 2 };
-/** Layers and widths of the two; vocabularies are the quickstart data's, some 100 words. */
+const MIXED = {
+  "data.maxPromptTokens": 60,
+  "data.maxResponseTokens": 70,
+  "data.maxRows": 240,
+  "generation.maxNewTokens": 70,
+  "ppo.iterations": 2,
+};
+/** With rows of all lengths up to 130 tokens, and a tokenizer as large as GPT-2's. */
+const OWN_DATA = "L4, 50,257 tokens, rows of all lengths";
+/** Layers and widths of the two; vocabularies are the quickstart data's, some 100 words, but for that one. */
 const RUNS = {
+  [OWN_DATA]: { ...L4, ...MIXED },
   L4,
   "L4, sft and reward": { ...L4, stages: '["sft","reward"]' },
   "L4, `engine.frozenWeights: int8`": { ...L4, "engine.frozenWeights": "int8" },
@@ -64,9 +77,11 @@ async function row(name, settings) {
       "--set",
       `${key}=${value}`,
     ]);
-    const { code, peaks } = await measure(["quickstart", "--run-dir", folder, ...set], "ignore");
+    const runDir = join(folder, "run");
+    const command = name === OWN_DATA ? ["run", await ownData(folder)] : ["quickstart"];
+    const { code, peaks } = await measure([...command, "--run-dir", runDir, ...set], "ignore");
     if (code !== 0) return console.log(`| ${name} | failed with exit code ${code} |`);
-    const { config } = await loadConfig({ file: join(folder, "config.yaml") });
+    const { config } = await loadConfig({ file: join(runDir, "config.yaml") });
     const { processes } = await estimateMemory(config);
     for (const role of ["coordinator", "learner", "rollout"]) {
       const measured = Math.max(...peaks.filter((peak) => peak.role === role).map(({ mib }) => mib));
@@ -80,6 +95,37 @@ async function row(name, settings) {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** @returns a config of rows of 16 to 240 characters, and of a tokenizer that makes tokens of little more than letters */
+async function ownData(folder) {
+  const words = "the a red blue camera looks wrong i need discount reply hello thanks for asking about".split(
+    " ",
+  );
+  const stream = streamOf("rows");
+  let drawn = 0;
+  const below = (count) => Math.floor(count * uniformAt(1, stream, drawn++));
+  const text = () => {
+    const length = 8 + below(112);
+    let made = "";
+    while (made.length < length) made += `${words[below(words.length)]} `;
+    return made.slice(0, length).trim();
+  };
+  const [rows, tokenizer] = [join(folder, "rows.jsonl"), join(folder, "tokenizer")];
+  const lines = Array.from({ length: 240 }, () =>
+    JSON.stringify({ prompt: text(), chosen: text(), rejected: text() }),
+  );
+  writeFileSync(rows, `${lines.join("\n")}\n`);
+  const { data } = configSchema.parse({ data: { path: rows } });
+  await train({ data, vocabularySize: 260, directory: tokenizer });
+  const file = join(tokenizer, "tokenizer.json");
+  const json = JSON.parse(readFileSync(file, "utf8"));
+  for (let id = 260; id < 50_257; id++) json.model.vocab[`ª${id}`] = id; // of no text
+  writeFileSync(file, JSON.stringify(json));
+  const config = join(folder, "config.yaml");
+  const model = { tokenizer: { type: "path", path: tokenizer } };
+  writeFileSync(config, JSON.stringify({ data: { path: rows }, model })); // JSON is YAML
+  return config;
 }
 
 /** Runs the program and samples it and its descendants until it ends. */
