@@ -8,6 +8,8 @@ import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";
 
+const STATUS_MS = 1_000;
+
 export interface FleetOptions {
   /** Folder for logs and run directories. */
   readonly folder: string;
@@ -74,7 +76,11 @@ export class Fleet {
       this.#control?.close();
       this.#control = new ControlClient(file.grpcAddress);
     }
-    return this.#control.status().catch(() => undefined);
+    // One that was stopped does not answer, and another may have begun to listen meanwhile.
+    return Promise.race([
+      this.#control.status().catch(() => undefined),
+      sleep(STATUS_MS).then(() => undefined),
+    ]);
   }
 
   async leaderPid(): Promise<number | undefined> {
