@@ -20,6 +20,8 @@ export class LearnerSession {
   /** The newest directive that replaces parameters; `done` never rejects. */
   private change: { readonly done: Promise<void>; readonly sinceMs: number } | undefined;
 
+  private isHung = false;
+
   private constructor(
     state: LearnerState,
     private readonly session: Session,
@@ -71,9 +73,9 @@ export class LearnerSession {
         session.signal.throwIfAborted();
       }
     } catch (error) {
-      throw this.orHung(error);
+      throw await this.orHung(error);
     } finally {
-      await this.steps.close();
+      await this.steps.close(!this.isHung);
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
@@ -107,10 +109,13 @@ export class LearnerSession {
   }
 
   /** Put out while its computation has had the time of several attempts: only another process can be of use again. */
-  private orHung(error: unknown): unknown {
-    const { overdueStep } = this.steps;
+  private async orHung(error: unknown): Promise<unknown> {
     const { code, message } = fromServiceError(error, "serving the coordinator");
-    if (overdueStep === undefined || code !== "FENCED" || this.session.draining.aborted) return error;
+    if (code !== "FENCED" || this.session.draining.aborted) return error;
+    await this.steps.close(false);
+    const { overdueStep } = this.steps;
+    if (overdueStep === undefined) return error;
+    this.isHung = true;
     const hung = new TroupeError(
       "INTERNAL",
       `step ${overdueStep}: the computation of the gradients does not return (${message}); this process ends, so that its supervisor starts another`,

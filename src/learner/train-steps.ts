@@ -11,7 +11,7 @@ import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.j
 import type { TrainStep__Output } from "../rpc/generated/troupe/v1/TrainStep.js";
 import type { BulkServer } from "../reduce/bulk-server.js";
 import type { ReductionFailure } from "../reduce/reduction.js";
-import { makeDeferred, type Deferred } from "../shared/abort.js";
+import { makeDeferred, sleep, type Deferred } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf, protocolError } from "../shared/errors.js";
 import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
@@ -28,6 +28,9 @@ import {
 import { RoundFeed, roundStep, type RoundDependencies } from "./round-step.js";
 import { RowAssembly } from "./row-assembly.js";
 import { tokensOf } from "./shards.js";
+
+/** Between two looks at a computation that may never return. */
+const LOOK_AGAIN_MS = 1_000;
 
 interface RunningStep {
   readonly generation: number;
@@ -93,11 +96,19 @@ export class TrainSteps {
     return this.state.shardGradients.overdueStep(performance.now());
   }
 
-  async close(): Promise<void> {
+  /**
+   * Ends the step under way. Gradients change no parameter and need not be waited for. A round does, until it is rolled
+   * back, and so does a step that is decided.
+   * @param isPatient false: not for a computation that is overdue; the process cannot go on then
+   */
+  async close(isPatient = true): Promise<void> {
     const { running } = this;
     running?.abort.abort();
-    // Gradients change no parameter and need not be waited for. A round does, until it is rolled back.
-    if (running?.isDecided === true || running?.feed !== undefined) await running.finished;
+    if (running?.isDecided === true || running?.feed !== undefined) {
+      const over = running.finished.then(() => true);
+      while (isPatient || this.overdueStep === undefined)
+        if (await Promise.race([over, sleep(LOOK_AGAIN_MS).then(() => false)])) break;
+    }
     this.bulk.close();
   }
 

@@ -69,7 +69,11 @@ export class InProcessLearner {
       this.models = await LearnerCompute.open(argument as Parameters<typeof LearnerCompute.open>[0]);
       return { parameterCount: this.models.parameterCount, engine: "" };
     }
-    const methods = this.models as unknown as Record<string, (argument: unknown) => Promise<unknown>>;
+    const isOfRound = ["innerStep", "contribution", "rollBack"].includes(name);
+    const methods = (isOfRound ? this.models!.round : this.models) as unknown as Record<
+      string,
+      (argument: unknown) => Promise<unknown>
+    >;
     const result = await methods[name](argument);
     return this.intercept === undefined ? result : this.intercept(name, result);
   }

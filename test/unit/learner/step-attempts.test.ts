@@ -1,12 +1,13 @@
 /** Real learners, a real coordinator over loopback: gradients nobody can apply, and learners that do not do their part. */
 import { afterEach, describe, expect, it } from "vitest";
+import { roundRequest } from "../../../src/coordinator/round-manifest.js";
 import { BulkServer } from "../../../src/reduce/bulk-server.js";
 import { makeDeferred, sleep } from "../../../src/shared/abort.js";
 import { TroupeError } from "../../../src/shared/errors.js";
 import type { ShardsResult } from "../../../src/learner/learner-compute.js";
 import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
 import { InProcessLearner } from "./in-process-learner.js";
-import { joined, setup, step } from "./sft-stage.js";
+import { joined, setup, SHARDS, step } from "./sft-stage.js";
 
 const never = new AbortController().signal;
 const STATE = [{ what: "state", artifactName: "checkpoint/state" }];
@@ -128,6 +129,24 @@ describe("a learner whose computation", { timeout: 60_000 }, () => {
       message: expect.stringMatching(/does not return/) as string,
     });
     expect(incarnations(coordinator)["learner-0"]).toBe(before["learner-0"]);
+    expect(coordinator.failures).toEqual([]);
+  });
+
+  it("never returns from a minibatch of a round is left out as well", async () => {
+    const { coordinator, learners } = await open(2, {
+      cluster: { sync: "parameters", syncEvery: 1, roundPatience: null },
+      core: { stepTimeoutMs: 300, round: { timeoutMs: 300 } },
+    });
+    learners[1].intercept = (name, result) => (name === "innerStep" ? new Promise(() => undefined) : result);
+    const minibatch = { experienceIds: [], input: null, isFinalUse: true, shardCount: SHARDS };
+    for (const number of [1, 2]) {
+      const request = roundRequest([minibatch], number, number);
+      expect((await coordinator.learners.step(request, never)).outcome).toBe("committed");
+    }
+    await expect(learners[1].ended).rejects.toMatchObject({
+      code: "INTERNAL",
+      message: expect.stringMatching(/does not return/) as string,
+    });
     expect(coordinator.failures).toEqual([]);
   });
 
