@@ -37,7 +37,7 @@ const GPT2 = { ...sizes(12, 768, 12), "ppo.iterations": 2 };
 const MIXED = {
   "data.maxPromptTokens": 60,
   "data.maxResponseTokens": 70,
-  "data.maxRows": 240,
+  "data.maxRows": 960,
   "generation.maxNewTokens": 70,
   "ppo.iterations": 2,
 };
@@ -112,7 +112,7 @@ async function ownData(folder) {
     return made.slice(0, length).trim();
   };
   const [rows, tokenizer] = [join(folder, "rows.jsonl"), join(folder, "tokenizer")];
-  const lines = Array.from({ length: 240 }, () =>
+  const lines = Array.from({ length: 960 }, () =>
     JSON.stringify({ prompt: text(), chosen: text(), rejected: text() }),
   );
   writeFileSync(rows, `${lines.join("\n")}\n`);

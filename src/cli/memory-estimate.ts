@@ -52,13 +52,15 @@ const FLOAT_BYTES = 4;
 const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
-  coordinator: 177 * MIB,
+  coordinator: 176 * MIB,
   learner: 180 * MIB,
-  rollout: 183 * MIB,
+  rollout: 178 * MIB,
   launcher: 120 * MIB,
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
+/** A token of the vocabulary in the coordinator's tokenizer threads. */
+const TOKEN_BYTES = 600;
 /** Threads of a learner's optimizer beside its own: what one has before it works. */
 const THREAD_BYTES = 25 * MIB;
 
@@ -74,7 +76,7 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
-    total("coordinator", 1, learner.stage, coordinatorParts(learner.gradientBytes, config)),
+    total("coordinator", 1, learner.stage, coordinatorParts(spec, learner.gradientBytes, config)),
     total("learner", cluster.learners, learner.stage, placed(learner.parts, config)),
     ...(stages.includes("ppo")
       ? [total("rollout", cluster.rollouts, "ppo", placed(rolloutParts(models, config), config))]
@@ -260,11 +262,17 @@ function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart
   ];
 }
 
-/** A learner may be so far ahead of the slowest; weights pass through in chunks. */
-function coordinatorParts(gradientBytes: number, { cluster }: Config): MemoryPart[] {
+/** A learner may be so far ahead of the slowest, and sends nothing when it is alone; weights pass through in chunks. */
+function coordinatorParts(
+  { vocabularySize }: ModelSpec,
+  gradientBytes: number,
+  { cluster: { learners } }: Config,
+): MemoryPart[] {
+  const gradients = learners <= 1 ? 0 : Math.min(gradientBytes, REDUCTION_BYTES) * learners;
   return [
     { name: "node", bytes: BASELINE_BYTES.coordinator },
-    { name: "gradients", bytes: Math.min(gradientBytes, REDUCTION_BYTES) * Math.max(1, cluster.learners) },
+    { name: "tokenizer", bytes: TOKEN_BYTES * vocabularySize },
+    { name: "gradients", bytes: gradients },
   ];
 }
 
