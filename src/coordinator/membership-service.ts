@@ -54,20 +54,33 @@ export interface MembershipOptions {
   readonly admitWorker?: AdmitWorker;
 }
 
+/** Calls that wait for the same decision: one that is repeated before it was answered must not silence the first. */
+class Waiting<T> {
+  private readonly byKey = new Map<string, ((decided: T) => void)[]>();
+
+  add(key: string, answer: (decided: T) => void): void {
+    const answers = this.byKey.get(key);
+    if (answers === undefined) this.byKey.set(key, [answer]);
+    else answers.push(answer);
+  }
+
+  settle(key: string, decided: T): void {
+    const answers = this.byKey.get(key) ?? [];
+    this.byKey.delete(key);
+    for (const answer of answers) answer(decided);
+  }
+}
+
 export function makeMembershipService(options: MembershipOptions): MembershipHandlers {
   const { host, directory, runId, config, metrics } = options;
-  const joining = new Map<string, (accepted: AcceptWorker) => void>();
-  const beating = new Map<string, (beat: Beat) => void>();
+  const joining = new Waiting<AcceptWorker>();
+  const beating = new Waiting<Beat>();
+  const joinKey = (workerId: string, requestId: string) => `${workerId}/${requestId}`;
   const beatKey = (workerId: string, incarnation: number) => `${workerId}/${incarnation}`;
 
-  host.on("AcceptWorker", (effect) => {
-    joining.get(effect.requestId)?.(effect);
-    joining.delete(effect.requestId);
-  });
+  host.on("AcceptWorker", (effect) => joining.settle(joinKey(effect.workerId, effect.requestId), effect));
   const settleBeat = (workerId: string, incarnation: number, beat: Beat) => {
-    const key = beatKey(workerId, incarnation);
-    beating.get(key)?.(beat);
-    beating.delete(key);
+    beating.settle(beatKey(workerId, incarnation), beat);
   };
   host.on("AckHeartbeat", ({ workerId, incarnation, isReady }) =>
     settleBeat(workerId, incarnation, { isMember: true, isReady }),
@@ -110,7 +123,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
       metrics.workerRegistrations.inc({ role, outcome: "refused" });
       throw error;
     }
-    joining.set(request.requestId, (accepted) => {
+    joining.add(joinKey(workerId, request.requestId), (accepted) => {
       const rejoined = directory.get(workerId) !== undefined;
       directory.join({
         workerId,
@@ -164,7 +177,7 @@ export function makeMembershipService(options: MembershipOptions): MembershipHan
           workerId,
           request._policyVersion === "policyVersion" ? request.policyVersion : undefined,
         );
-        beating.set(beatKey(workerId, incarnation), ({ isMember, isReady }) => {
+        beating.add(beatKey(workerId, incarnation), ({ isMember, isReady }) => {
           const directive = !isMember ? "REGISTER_AGAIN" : options.isOver() ? "DRAIN" : "CONTINUE";
           answer(null, { directive, ready: isReady });
         });

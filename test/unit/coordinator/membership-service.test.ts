@@ -1,5 +1,6 @@
 import { Metadata } from "@grpc/grpc-js";
 import { expect, it } from "vitest";
+import { PROTOCOL_VERSION } from "../../../src/rpc/load-proto.js";
 import { configSchema } from "../../../src/config/schema.js";
 import { makeMembershipService } from "../../../src/coordinator/membership-service.js";
 import type { PublishedEvent } from "../../../src/observability/progress.js";
@@ -28,6 +29,34 @@ it("what a worker tells of its tasks keeps them from being given away", async ()
   );
   expect(lease.progress).toBe(12);
   expect(lease.expiresAtMs).toBeGreaterThan(before);
+  await stage.close();
+});
+
+it("calls that are repeated before they were answered are all answered, and those of others by their own name", async () => {
+  const stage = await openStage();
+  const { host, directory, metrics } = stage;
+  const config = configSchema.parse({ data: { path: "rows.jsonl" } });
+  const service = makeMembershipService({
+    ...{ host, directory, metrics, config, runId: RUN_ID },
+    isOver: () => false,
+  });
+  const metadata = new Metadata();
+  metadata.set("troupe-caller-roles", "rollout");
+  const answers: string[] = [];
+  const register = (workerId: string) => {
+    const request = { role: "ROLE_ROLLOUT", workerId, requestId: "same", protocolVersion: PROTOCOL_VERSION };
+    const call = {
+      request: { ...request, host: "h", pid: 1, metricsAddress: "h:1", position: null, machine: null },
+      metadata,
+    };
+    service.Register(call as never, (error, reply) => answers.push(reply?.sender?.workerId ?? String(error)));
+  };
+  stage.log.hold();
+  host.dispatch({ type: "IterationStarted", iteration: 0, promptCursor: 0 }); // what follows waits for the disk
+  for (const workerId of ["rollout-0", "rollout-0", "rollout-1"]) register(workerId);
+  stage.log.release();
+  await host.settled();
+  expect(answers.sort()).toEqual(["rollout-0", "rollout-0", "rollout-1"]);
   await stage.close();
 });
 
