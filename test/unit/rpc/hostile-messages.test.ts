@@ -2,6 +2,7 @@ import * as grpc from "@grpc/grpc-js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { status } from "../../../src/coordinator/core/index.js";
 import { ledgerOf } from "../../../src/coordinator/ledger-view.js";
+import { encodeExperience } from "../../../src/rpc/codec/experience-bytes.js";
 import { METHOD_RULES } from "../../../src/rpc/method-rules.js";
 import { PROTOCOL_VERSION, troupe } from "../../../src/rpc/load-proto.js";
 import { everyMethod, methodsInProtoFiles } from "./every-method.js";
@@ -51,27 +52,36 @@ async function register(role: "ROLE_ROLLOUT" | "ROLE_LEARNER", workerId: string)
 }
 
 const floats = (...values: number[]) => Buffer.from(Float32Array.from(values).buffer);
-const ints = (...values: number[]) => Buffer.from(Int32Array.from(values).buffer);
 
-const experience = {
-  taskId: "collect/0#0",
-  attempt: 1,
-  experienceId: "0/0/0",
-  policyVersion: 0,
-  promptIds: ints(1, 2, 3),
-  responseIds: ints(4, 5),
-  logprobs: floats(-1, -2),
-  refLogprobs: floats(-1, -2),
-  values: floats(0.5, 0.25),
-  score: 1,
-  finishReason: "EOS" as const,
-};
+/** What a worker that was given the task would send for one of its prompts. */
+const experience = (promptIndex: number) =>
+  encodeExperience("collect/0#0", 1, {
+    experienceId: `0/${promptIndex}/0`,
+    promptIndex,
+    sampleIndex: 0,
+    policyVersion: 0,
+    promptIds: Int32Array.of(1, 2, 3),
+    responseIds: Int32Array.of(4, 5),
+    logprobs: Float32Array.of(-1, -2),
+    refLogprobs: Float32Array.of(-1, -2),
+    values: Float32Array.of(0.5, 0.25),
+    score: 1,
+    finishReason: "eos",
+  });
 
 /** Valid messages of every method, as one worker would send them: what mutation starts from. */
 function seedsOf(rollout: Sender, learner: Sender): Record<string, Buffer[]> {
   const from = (service: grpc.ServiceDefinition, name: string, messages: object[]): [string, Buffer[]] => {
     const method = (service as Record<string, grpc.MethodDefinition<object, object>>)[name];
-    return [method.path, messages.map((message) => method.requestSerialize(message))];
+    const seeds = messages.map((message) => {
+      const bytes = method.requestSerialize(message);
+      // A field that the contract does not know would be left out in silence, and with it what it was to test.
+      const known = method.requestDeserialize(bytes) as Record<string, unknown>;
+      for (const field of Object.keys(message))
+        expect(known[field] ?? null, `${name}: ${field}`).not.toBeNull();
+      return bytes;
+    });
+    return [method.path, seeds];
   };
   const ref = { name: "actor/1", sizeBytes: 4, sha256: "0".repeat(64), localPath: "/etc/passwd" };
   const rows = { nll: Buffer.from(Float64Array.of(1, 2).buffer) };
@@ -101,7 +111,8 @@ function seedsOf(rollout: Sender, learner: Sender): Record<string, Buffer[]> {
     from(Membership.service, "Leave", [{ sender: rollout, reason: "drained" }]),
     from(RolloutService.service, "Perform", [
       { sender: rollout, ready: { credits: 2 } },
-      { sender: rollout, experience },
+      { sender: rollout, experiences: { experiences: [experience(0)] } },
+      { sender: rollout, experiences: { experiences: [1, 2, 3].map(experience) } },
       { sender: rollout, done: { taskId: "collect/0#0", attempt: 1, generateMs: 1, scoreMs: NaN } },
       { sender: rollout, failed: { taskId: "collect/0#0", attempt: 1, errorCode: "DATA", message: "m" } },
       { sender: rollout, draining: {} },
@@ -157,6 +168,16 @@ function stateOf({ host, log }: RealCoordinator): unknown {
   });
 }
 
+/** The first seed with an experience, as it is: taken, so what is made of it and the others gets as far as it can. */
+async function admitOne(): Promise<void> {
+  const { Perform } = RolloutService.service;
+  const sender = await register("ROLE_ROLLOUT", "rollout-0");
+  const [ready, one] = seedsOf(sender, sender)[Perform.path];
+  await client.call(Perform.path, [ready, one], PATIENCE_MS);
+  await coordinator.host.settled();
+  expect(coordinator.host.state.durable.counts.admitted).toBe(1);
+}
+
 /** 12 methods × 24 rounds × 40 calls of one to a few messages: 11,520 calls. */
 const ROUNDS = 24;
 const AT_ONCE = 40;
@@ -181,6 +202,7 @@ describe("mutated messages", () => {
       promptIds: Int32Array.of(1, 2, 3),
     }));
     host.dispatch({ type: "StageStarted", stage: "ppo" });
+    host.dispatch({ type: "VersionPublished", policyVersion: 0, sha256: "v0" });
     const brief = {
       models: () => [],
       tokenizer: { vocabularySize: 9, eosIds: [0], padId: 0 },
@@ -189,6 +211,7 @@ describe("mutated messages", () => {
       vocabularySize: 9,
     };
     const collected = dispatcher.collect(0, prompts as never, 0, brief, ended.signal).catch(() => undefined);
+    if (path === RolloutService.service.Perform.path) await admitOne();
     const codes = new Set<grpc.status>();
     // Each of these is a reset stream; a connection with too many of them is closed, as it should be.
     const rounds = path.endsWith("/Watch") ? 4 : ROUNDS;
