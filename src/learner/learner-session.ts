@@ -4,7 +4,7 @@ import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/Learne
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import { BulkServer } from "../reduce/bulk-server.js";
 import { fromServiceError } from "../rpc/status.js";
-import { makeDeferred, sleep } from "../shared/abort.js";
+import { abortable, sleep } from "../shared/abort.js";
 import { TroupeError, describeError, errorCodeOf } from "../shared/errors.js";
 import { isLoopback } from "../shared/loopback.js";
 import type { Session } from "../worker/coordinator-link.js";
@@ -20,6 +20,7 @@ export class LearnerSession {
   /** The newest directive that replaces parameters; `done` never rejects. */
   private change: { readonly done: Promise<void>; readonly sinceMs: number } | undefined;
 
+  /** It has been said that its computation does not return: nothing waits for that any more. */
   private isHung = false;
 
   private constructor(
@@ -49,15 +50,16 @@ export class LearnerSession {
     const { call, session } = this;
     // The loop below reports errors; one that comes after it ended (the cancel in `finally`) is old news.
     call.on("error", () => undefined);
-    const ended = makeDeferred<void>();
-    call.once("close", ended.resolve);
+    const ended = new AbortController();
+    const end = () => ended.abort();
+    call.once("close", end);
     const askToLeave = () => this.send({ draining: {} });
     const cancel = () => {
       call.cancel();
       // The loop below may be waiting for the step, and hears of nothing before it is over: not even of the call's end
       // while a directive lies unread.
       this.steps.interrupt("the session ended");
-      ended.resolve();
+      end();
     };
     session.draining.addEventListener("abort", askToLeave, { once: true });
     session.signal.addEventListener("abort", cancel, { once: true });
@@ -69,13 +71,14 @@ export class LearnerSession {
         if (directive.setup || directive.applyVoted) this.change = { done, sinceMs: performance.now() };
         // What does not change parameters need not be waited for when nobody is left to hear its result: whoever holds
         // the newest state must say so soon, and a computation may never return. What changes them is waited for below.
-        await Promise.race([done, ended.promise]);
+        await abortable(done, ended.signal).catch((error: unknown) => {
+          if (!ended.signal.aborted) throw error;
+        });
         session.signal.throwIfAborted();
       }
     } catch (error) {
       throw await this.orHung(error);
     } finally {
-      await this.steps.close(!this.isHung);
       session.draining.removeEventListener("abort", askToLeave);
       session.signal.removeEventListener("abort", cancel);
       call.cancel();
@@ -85,34 +88,41 @@ export class LearnerSession {
   }
 
   /**
-   * The next session must not begin while parameters are still being loaded for this one.
+   * The next session must not begin while parameters are still being changed for this one.
    * @throws {TroupeError} INTERNAL when that takes longer than it may: only another process can be of use again
    */
   private async whenUnchanging(): Promise<void> {
+    if (this.isHung) return;
+    if (!(await this.steps.close(this.limitMs))) throw this.stuck("the step under way did not come to its end");
     if (this.change === undefined) return;
     const { done, sinceMs } = this.change;
-    const { healTimeoutMs } = this.session.config.cluster;
     const patience = new AbortController();
-    const leftMs = sinceMs + healTimeoutMs - performance.now();
     const isDone = await Promise.race([
       done.then(() => true),
-      sleep(leftMs, patience.signal).then(() => false),
+      sleep(sinceMs + this.limitMs - performance.now(), patience.signal).then(() => false),
     ]);
     patience.abort();
-    if (isDone) return;
+    if (!isDone) throw this.stuck("parameters were not loaded");
+  }
+
+  private get limitMs(): number {
+    return this.session.config.cluster.healTimeoutMs;
+  }
+
+  private stuck(what: string): TroupeError {
     const stuck = new TroupeError(
       "INTERNAL",
-      `parameters were not loaded within ${healTimeoutMs / 1000} s (cluster.healTimeoutMs), and nobody waits for them any more; this process ends, so that its supervisor starts another`,
+      `${what} within ${this.limitMs / 1000} s (cluster.healTimeoutMs), and nobody waits for it any more; this process ends, so that its supervisor starts another`,
     );
     this.context.logger.error(stuck.message); // a stuck thread may leave no time to say it later
-    throw stuck;
+    return stuck;
   }
 
   /** Put out while its computation has had the time of several attempts: only another process can be of use again. */
   private async orHung(error: unknown): Promise<unknown> {
     const { code, message } = fromServiceError(error, "serving the coordinator");
     if (code !== "FENCED" || this.session.draining.aborted) return error;
-    await this.steps.close(false);
+    await this.steps.close(this.limitMs, false);
     const { overdueStep } = this.steps;
     if (overdueStep === undefined) return error;
     this.isHung = true;

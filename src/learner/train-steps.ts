@@ -50,6 +50,7 @@ export class TrainSteps {
   private readonly sync: GradientSync;
   private readonly rows = new RowAssembly();
   private running: RunningStep | undefined;
+  private closingSinceMs: number | undefined;
 
   /** @param peers where other learners reach this one; undefined when it reduces nothing */
   constructor(
@@ -99,17 +100,26 @@ export class TrainSteps {
   /**
    * Ends the step under way. Gradients change no parameter and need not be waited for. A round does, until it is rolled
    * back, and so does a step that is decided.
+   * @param limitMs from the first call on
    * @param isPatient false: not for a computation that is overdue; the process cannot go on then
+   * @returns whether no parameter is being changed any more
    */
-  async close(isPatient = true): Promise<void> {
+  async close(limitMs: number, isPatient = true): Promise<boolean> {
     const { running } = this;
-    running?.abort.abort();
-    if (running?.isDecided === true || running?.feed !== undefined) {
-      const over = running.finished.then(() => true);
-      while (isPatient || this.overdueStep === undefined)
-        if (await Promise.race([over, sleep(LOOK_AGAIN_MS).then(() => false)])) break;
-    }
+    this.closingSinceMs ??= performance.now();
+    this.interrupt("the session ended");
     this.bulk.close();
+    if (running?.isDecided !== true && running?.feed === undefined) return true;
+    const over = running.finished.then(() => true);
+    for (;;) {
+      const leftMs = this.closingSinceMs + limitMs - performance.now();
+      if (leftMs <= 0 || (!isPatient && this.overdueStep !== undefined)) return false;
+      const look = new AbortController();
+      const pause = sleep(Math.min(leftMs, LOOK_AGAIN_MS), look.signal).then(() => false);
+      const isOver = await Promise.race([over, pause]);
+      look.abort();
+      if (isOver) return true;
+    }
   }
 
   private async start(message: TrainStep__Output): Promise<void> {
@@ -222,7 +232,7 @@ export class TrainSteps {
       this.state.moveTo({ stage, step, digest: isApplied ? votedDigest : digest });
       this.send({ applied: { stage, step, gradientNorms: gradientNorms ?? {} } });
     } catch (error) {
-      if (signal.aborted || errorCodeOf(error) === "CANCELLED") {
+      if (!isCommitted && (signal.aborted || errorCodeOf(error) === "CANCELLED")) {
         logger.debug({ generation, step, reason: describeError(error) }, "step given up");
         return;
       }

@@ -1,6 +1,7 @@
 /** Real learners that copy, and one that gets stuck in what it is asked between steps. */
-import { afterEach, expect, it } from "vitest";
-import { sleep } from "../../../src/shared/abort.js";
+import { afterEach, expect, it, vi } from "vitest";
+import { TrainSteps } from "../../../src/learner/train-steps.js";
+import { makeDeferred, sleep } from "../../../src/shared/abort.js";
 import { startRealCoordinator, type RealCoordinator } from "../rpc/real-coordinator.js";
 import { shardsOf } from "./fixtures.js";
 import { InProcessLearner } from "./in-process-learner.js";
@@ -10,6 +11,7 @@ const never = new AbortController().signal;
 const learners: InProcessLearner[] = [];
 let coordinator: RealCoordinator;
 afterEach(async () => {
+  vi.restoreAllMocks();
   const stopped = Promise.all(learners.splice(0).map((learner) => learner.stop()));
   await coordinator.close();
   await stopped;
@@ -73,6 +75,49 @@ it("a learner whose models never load is trained on without, and its process end
   expect(await ended).toMatchObject({ code: "INTERNAL" });
   await step(coordinator, 2);
   expect(coordinator.failures).toEqual([]);
+}, 30_000);
+
+it("a learner that never comes back from applying a step is done without, and its process ends", async () => {
+  const limits = { healTimeoutMs: 2_000, stepTimeoutMs: 1_000 };
+  coordinator = await startRealCoordinator({ cluster: limits, core: limits });
+  coordinator.learners.startStage(setup);
+  learners.push(new InProcessLearner("learner-0", coordinator.address));
+  const stuck = new InProcessLearner("learner-1", coordinator.address);
+  const ended = stuck.ended.catch((error: unknown) => error);
+  await joined(coordinator, 2);
+  watch(stuck, (name) => name === "applyGradients");
+  await step(coordinator, 1);
+  await step(coordinator, 2);
+  expect(coordinator.host.state.durable.holders).toEqual(["learner-0"]);
+  expect(await ended).toMatchObject({ code: "INTERNAL" });
+  expect(coordinator.failures).toEqual([]);
+}, 30_000);
+
+it("a step that cannot be applied while its session ends leaves no state that counts", async () => {
+  await open(30_000);
+  const [learner] = learners;
+  const compute = learner.state.compute as unknown as {
+    run: (name: string, argument: unknown) => Promise<unknown>;
+  };
+  const { run } = compute;
+  const applying = makeDeferred<void>();
+  const applied = makeDeferred<void>();
+  compute.run = (name, argument) => {
+    if (name !== "applyGradients") return run(name, argument);
+    applying.resolve();
+    return applied.promise;
+  };
+  const closing = vi.spyOn(TrainSteps.prototype, "close");
+  await step(coordinator, 1);
+  await applying.promise;
+  const { incarnation } = coordinator.host.state.volatile.members.get("learner-0")!;
+  coordinator.host.dispatch({ type: "LearnerSilent", workerId: "learner-0", incarnation, reason: "told to" });
+  while (closing.mock.calls.length === 0) await sleep(10);
+  compute.run = run;
+  const changes = vi.spyOn(learner.state, "forget");
+  applied.reject(new Error("no memory"));
+  await joined(coordinator, 2);
+  expect(changes, "by the step, and by the copy that follows").toHaveBeenCalledTimes(2);
 }, 30_000);
 
 it("learners are missed while a request waits for one", async () => {
