@@ -27,7 +27,8 @@ export function advanceLearning(state: CoordinatorState, out: Outbox): void {
   else healFromGroup(state, learners, out);
 
   const group = learners.filter((learner) => isInGroup(state, learner));
-  for (const learner of learners) learner.state = "joining";
+  // Also those that stay out for a while (blame.ts): others must not leave for them.
+  for (const learner of volatile.learners) if (learner.state !== "draining") learner.state = "joining";
   for (const learner of group) {
     learner.state = "ready";
     learner.lateHeals = 0;

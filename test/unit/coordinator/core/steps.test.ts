@@ -240,6 +240,27 @@ describe("optimizer step", () => {
     expect(core.state.volatile.activeStep!.members.map(({ workerId }) => workerId)).toEqual(["l2"]);
   });
 
+  it("tells a learner that stays out for a while that others must not leave for it", () => {
+    const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
+    core.requestStep(1);
+    for (const seconds of [1, 2]) {
+      computed(core, "l1");
+      core.wait(seconds * 1_000);
+    }
+    const start = { stage: "ppo", step: 0, hash: "" };
+    const incarnation = core.learner("l2", start);
+    const l1 = core.state.volatile.members.get("l1")!;
+    core.do({ type: "WorkerDisconnected", workerId: "l1", incarnation: l1.incarnation });
+    expect(core.state.volatile.members.get("l2")!.state, "it is needed").toBe("ready");
+    core.learner("l1", start);
+    const { generation } = core.state.volatile.activeStep!;
+    core.do({ type: "ReduceFailed", generation, step: 1, workerId: null, reason: "a cut link" });
+    expect(core.state.volatile.activeStep!.members.map(({ workerId }) => workerId)).toEqual(["l1"]);
+    core.take("AckHeartbeat");
+    core.do({ type: "WorkerHeartbeat", workerId: "l2", incarnation });
+    expect(core.takeOne("AckHeartbeat").isReady).toBe(false);
+  });
+
   it("blames nobody for needing longer than a learner that has nothing to do", () => {
     const core = stageWith(6, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
     core.requestStep(1); // four micro-shards
