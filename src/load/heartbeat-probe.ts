@@ -73,8 +73,9 @@ export class HeartbeatProbe {
       );
       // One that was never answered counts as long as it took to find out.
       if (answer !== null || !signal.aborted) this.roundTrips.push(performance.now() - sentMs);
-      // Refusals are no heartbeats: who was given up joins again.
-      if (answer?.directive === "REGISTER_AGAIN" && !signal.aborted) known = (await this.register()).sender;
+      // Refusals are no heartbeats: who was given up joins again, when it is let in.
+      if (answer?.directive === "REGISTER_AGAIN" && !signal.aborted)
+        known = (await this.register().catch(() => ({ sender: known }))).sender;
       await sleep(EVERY_MS, signal);
     }
   }
