@@ -9,6 +9,7 @@ import type { ArtifactRef__Output } from "../rpc/generated/troupe/v1/ArtifactRef
 import type { LearnerDirective } from "../rpc/generated/troupe/v1/LearnerDirective.js";
 import type { LearnerMessage__Output } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerService.js";
+import { LONGEST_TIMER_MS } from "../shared/abort.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
 import { LearnerHealer } from "./learner-healer.js";
@@ -152,7 +153,8 @@ export class LearnerGroup {
     };
     for (let patience = 1; open.length > 0; patience = Math.min(2 * patience, MAX_PATIENCE)) {
       const learners = await this.ready.wait(signal);
-      await Promise.all(learners.map((workerId) => run(workerId, patience * stepTimeoutMs)));
+      const limitMs = Math.min(patience * stepTimeoutMs, LONGEST_TIMER_MS);
+      await Promise.all(learners.map((workerId) => run(workerId, limitMs)));
     }
     return concatenate(results as Record<string, Float64Array>[]);
   }

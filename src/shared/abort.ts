@@ -1,5 +1,8 @@
 import { TroupeError } from "./errors.js";
 
+/** A timer of Node that is set for longer goes off at once. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** Resolves after `ms`, or at once when `signal` aborts (it does not throw: check the signal). */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

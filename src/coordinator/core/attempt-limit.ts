@@ -1,7 +1,8 @@
+import { LONGEST_TIMER_MS } from "../../shared/abort.js";
 import type { CoordinatorState } from "./state.js";
 
-/** How long one attempt at a step, at a round's training or at its sum may take. */
+/** How long one attempt at a step, at a round's training or at its sum may take: what a learner's timer can be set for. */
 export function attemptLimitMs({ config, volatile }: CoordinatorState, isTraining: boolean): number {
   const limitMs = isTraining ? config.round?.timeoutMs : undefined;
-  return (limitMs ?? config.stepTimeoutMs) * volatile.stepPatience;
+  return Math.min((limitMs ?? config.stepTimeoutMs) * volatile.stepPatience, LONGEST_TIMER_MS);
 }

@@ -240,6 +240,15 @@ describe("optimizer step", () => {
     expect(core.state.volatile.activeStep!.members.map(({ workerId }) => workerId)).toEqual(["l2"]);
   });
 
+  it("is given no more time than a timer can be set for", () => {
+    const longestMs = 2 ** 31 - 1; // as cluster.stepTimeoutMs may be
+    const core = stageWith(1, { stepTimeoutMs: longestMs, leaseTtlMs: 2 ** 40 });
+    core.requestStep(1);
+    expect(core.takeOne("StartStep").limitMs).toBe(longestMs);
+    core.wait(longestMs);
+    expect(core.takeOne("StartStep").limitMs).toBe(longestMs);
+  });
+
   it("tells a learner that stays out for a while that others must not leave for it", () => {
     const core = stageWith(2, { stepTimeoutMs: 1_000, leaseTtlMs: 1_000_000 });
     core.requestStep(1);
