@@ -322,6 +322,20 @@ describe("rollout tasks", () => {
     expect(core.takeOne("CancelTask")).toMatchObject({ workerId: "r2" });
   });
 
+  it("take what was made before a restart, whoever was given them since", () => {
+    const core = new CoreDriver();
+    core.collect(2);
+    core.rollout("r1");
+    const before = core.takeOne("AssignTask");
+    core.restart();
+    core.rollout("r2");
+    expect(core.takeOne("AssignTask").workerId).toBe("r2");
+    const incarnation = core.rollout("r1");
+    expect(core.deliver("0/0/0", { ...before, incarnation })).toBe("admitted");
+    expect(core.deliver("0/1/0", { ...before, incarnation })).toBe("admitted");
+    expect(core.takeOne("CancelTask").workerId).toBe("r2");
+  });
+
   it("wait for a worker whose policy is fresh enough, which is told once what to fetch", () => {
     const core = new CoreDriver();
     core.collect(1);
