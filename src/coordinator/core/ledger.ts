@@ -224,11 +224,6 @@ export function closeIterations(
   }
 }
 
-/** No iteration follows: whatever was collected ahead is given up. */
-export function cancelCollections(state: CoordinatorState, out: Outbox): void {
-  closeIterations(state, Infinity, "iterationEnd", "unused", out);
-}
-
 function dropBuffered(
   state: CoordinatorState,
   ids: readonly ExperienceId[],

@@ -59,16 +59,29 @@ export function startIteration(state: CoordinatorState, event: IterationStarted,
 
 /** Ends the iteration: what is left of it is dropped, then its ids are forgotten (and refused from then on). */
 export function commitIteration(state: CoordinatorState, event: IterationCommitted, out: Outbox): void {
-  const { durable, volatile } = state;
+  const { durable } = state;
   const { iteration, promptCursor, resume } = event;
   if (iteration <= durable.committedIteration) return;
-  const isOver = (id: string): boolean => (durable.experiences.get(id)?.iteration ?? -1) === iteration;
-  if (volatile.activeStep?.manifest.experienceIds.some(isOver))
-    abort(state, "stageEnded", "its iteration ended", out, false);
-  if (volatile.stepRequest?.experienceIds.some(isOver)) volatile.stepRequest = null;
+  endSteps(state, (of) => of === iteration, out);
   closeIterations(state, iteration, "iterationEnd", "unused", out);
   const deletePayloads = releasable(durable, { committedIteration: iteration });
   out.record({ type: "IterationCommitted", iteration, promptCursor, resume }, { deletePayloads });
+}
+
+/** No iteration follows: whatever was collected for one is given up, and so is a step that was to train it. */
+export function cancelCollections(state: CoordinatorState, out: Outbox): void {
+  const { committedIteration } = state.durable;
+  endSteps(state, (of) => of > committedIteration, out);
+  closeIterations(state, Infinity, "iterationEnd", "unused", out);
+}
+
+/** Steps on experiences of these iterations are not done any more. */
+function endSteps(state: CoordinatorState, isOver: (iteration: number) => boolean, out: Outbox): void {
+  const { durable, volatile } = state;
+  const lists = (id: string): boolean => isOver(durable.experiences.get(id)?.iteration ?? -1);
+  if (volatile.activeStep?.manifest.experienceIds.some(lists))
+    abort(state, "stageEnded", "its iteration ended", out, false);
+  if (volatile.stepRequest?.experienceIds.some(lists)) volatile.stepRequest = null;
 }
 
 /** A newer policy: rollouts are told, and whatever it makes too stale is dropped or sampled again. */

@@ -20,7 +20,6 @@ import { advanceLearning, noteAppliedStep, receiveDifference } from "./healing.j
 import { receiveHealed, receiveHealFailed, receiveLent } from "./heals.js";
 import {
   addCollectionTasks,
-  cancelCollections,
   dropStale,
   openWaitingCollections,
   receiveExperiences,
@@ -38,6 +37,7 @@ import { fence, notePolicyHeld, renewMember, setCredits, signer, startDraining }
 import { Outbox } from "./outbox.js";
 import { failAttempt } from "./poison.js";
 import {
+  cancelCollections,
   commitIteration,
   finishStage,
   publishVersion,

@@ -128,4 +128,18 @@ describe("collecting ahead", () => {
       abandoned: { iterationEnd: 1 },
     });
   });
+
+  it("gives up the step under way with what it would train", () => {
+    const { core, ids } = start();
+    const incarnation = core.learner("l1");
+    core.requestStep(1, ids);
+    const { generation, step } = core.takeOne("StartStep");
+    core.do({ type: "CollectionsCancelled" });
+    expect(core.takeOne("AbortStep")).toMatchObject({ generation, reason: "stageEnded" });
+    const vote = { generation, step, isFinite: true, hash: "h1" };
+    core.do({ type: "StepVote", workerId: "l1", incarnation, ...vote });
+    expect(core.take("CommitStep")).toEqual([]);
+    expect(status(core.state).ledger).toMatchObject({ admitted: 2, trained: 0, dropped: { unused: 2 } });
+    core.restart();
+  });
 });
