@@ -6,12 +6,52 @@ import type { DurableRecord, ExperienceOutcome } from "../coordinator/core/index
 
 export type HistoryEntry =
   /** The coordinator told a process its incarnation, or that an incarnation is over (any reason). */
-  | { readonly type: "accepted" | "removed"; readonly workerId: string; readonly incarnation: number }
+  | {
+      readonly type: "accepted" | "removed";
+      readonly owner: number;
+      readonly workerId: string;
+      readonly incarnation: number;
+    }
+  /** A process asked to join was told its incarnation. */
+  | {
+      readonly type: "welcomed";
+      readonly workerId: string;
+      readonly incarnation: number;
+      readonly epoch: number;
+      readonly durable: number;
+    }
+  /** A coordinator, the owner-th that opened the journal, wrote to it. */
+  | { readonly type: "appended"; readonly owner: number; readonly epoch: number }
+  /** It wanted to, and could not. */
+  | { readonly type: "refused"; readonly owner: number; readonly why: "replaced" | "failed" }
+  /** A message of a process that is over ("I6"), or of something that is over ("I12"), changed something. */
+  | {
+      readonly type: "strayed";
+      readonly rule: "I6" | "I12";
+      readonly event: string;
+      readonly workerId: string;
+      readonly change: string;
+    }
+  /** Learners are told to go on from a checkpoint. */
+  | {
+      readonly type: "restored";
+      readonly checkpointId: string;
+      readonly isDamaged: boolean;
+      readonly durable: number;
+    }
+  /** The learners' state after a step became a policy (its version) or a checkpoint (its id). */
+  | {
+      readonly type: "kept";
+      readonly as: number | string;
+      readonly step: number;
+      readonly parameters: number;
+    }
   /** A lease ran out although the last heartbeat arrived `silentMs` ago in true time. */
   | { readonly type: "expired"; readonly workerId: string; readonly silentMs: number }
   /** The core judged an experience; `records` journalled with the verdict. */
   | {
       readonly type: "judged";
+      readonly owner: number;
       readonly workerId: string;
       readonly incarnation: number;
       readonly experienceId: string;
@@ -24,6 +64,13 @@ export type HistoryEntry =
       readonly experienceId: string;
       readonly outcome: ExperienceOutcome;
       readonly durable: number;
+    }
+  /** The core took a worker's answer to an evaluation task. */
+  | {
+      readonly type: "evaluated";
+      readonly owner: number;
+      readonly taskId: string;
+      readonly attempt: number;
     }
   | {
       readonly type: "voted";
@@ -92,6 +139,8 @@ export type HistoryEntry =
   /** The ledger as the product reports it. */
   | {
       readonly type: "ledger";
+      /** The coordinator that reports it. */
+      readonly owner: number;
       readonly admitted: number;
       readonly trained: number;
       readonly dropped: number;
@@ -109,6 +158,8 @@ export interface History {
   /** Whether the train loop went through, and when. */
   isFinished: boolean;
   endedAtMs: number;
+  /** Between two signs that something happens, ms. */
+  longestSilenceMs: number;
   /** The last published policy. */
   finalParameters: number | null;
 }
@@ -119,5 +170,6 @@ export const makeHistory = (): History => ({
   contents: new Map(),
   isFinished: false,
   endedAtMs: 0,
+  longestSilenceMs: 0,
   finalParameters: null,
 });

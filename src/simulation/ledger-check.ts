@@ -2,7 +2,7 @@
 import type { Report } from "./checker.js";
 import type { DurableRecord } from "../coordinator/core/index.js";
 import type { History, HistoryEntry } from "./history.js";
-import type { Scenario } from "./scenario.js";
+import { lastIteration, type Scenario } from "./scenario.js";
 
 interface Fate {
   readonly iteration: number;
@@ -18,7 +18,7 @@ interface Fate {
   abandoned: number;
 }
 
-export function checkLedger(scenario: Scenario, history: History, report: Report): { hasLosses: boolean } {
+export function checkLedger(scenario: Scenario, history: History, report: Report): void {
   const fates = new Map<string, Fate>();
   const firstAdmitted = new Map<string, number>();
   let policyVersion = -1;
@@ -29,7 +29,6 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
     readonly listings: readonly (readonly number[])[];
     readonly isFinalUse: boolean;
   } | null = null;
-  let hasLosses = false;
   let buffered = 0;
   let bufferedBytes = 0;
   const fateOf = (id: string, what: string): Fate | undefined => {
@@ -79,7 +78,6 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
         return;
       }
       case "ExperiencesAbandoned":
-        hasLosses = true;
         for (const id of record.experienceIds) {
           const fate = fateOf(id, "given up");
           if (fate === undefined) continue;
@@ -90,7 +88,6 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
         }
         return;
       case "ExperiencesDropped":
-        hasLosses = true;
         for (const id of record.experienceIds) {
           const fate = fateOf(id, "dropped");
           if (fate === undefined) continue;
@@ -124,7 +121,6 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
       case "StepCommitted":
       case "StepSkipped": {
         const leftOut = new Set(record.type === "StepCommitted" ? record.leftOut : []);
-        if (leftOut.size > 0) hasLosses = true;
         for (const place of prepared?.listings.flat() ?? []) {
           const fate = fates.get(prepared!.ids[place]);
           if (fate !== undefined) fate.listings += 1;
@@ -147,7 +143,6 @@ export function checkLedger(scenario: Scenario, history: History, report: Report
   checkFates(scenario, history, fates, report);
   checkAcks(history, firstAdmitted, report);
   checkCounts(history, fates, report);
-  return { hasLosses };
 }
 
 /** Every id of a finished run ended in exactly one way, and a trained one was used once per epoch. */
@@ -158,7 +153,8 @@ function checkFates(
   report: Report,
 ): void {
   if (!history.isFinished) return;
-  if (fates.size !== scenario.iterations * scenario.prompts)
+  const trained = lastIteration(scenario) * scenario.prompts;
+  if (scenario.endsEarly ? fates.size < trained : fates.size !== trained)
     report("I1", `${fates.size} experiences asked for`);
   for (const [id, fate] of fates) {
     const ends = (fate.isFinal ? 1 : 0) + fate.dropped + fate.abandoned;
@@ -182,6 +178,7 @@ function minibatchesOf({
 /** An answer is only as good as the journal behind it; a refusal changes nothing. */
 function checkAcks(history: History, firstAdmitted: ReadonlyMap<string, number>, report: Report): void {
   const admitted = new Set<string>();
+  const evaluated = new Set<string>();
   for (const entry of history.entries) {
     if (entry.type === "acked" && entry.outcome === "admitted") {
       if (admitted.has(entry.experienceId))
@@ -191,6 +188,11 @@ function checkAcks(history: History, firstAdmitted: ReadonlyMap<string, number>,
       if (index === undefined || index >= entry.durable) {
         report("I2", `${entry.experienceId} acknowledged before (or without) its record`);
       }
+    }
+    if (entry.type === "evaluated") {
+      const answer = `${entry.owner} ${entry.taskId} ${entry.attempt}`;
+      if (evaluated.has(answer)) report("I2", `attempt ${entry.attempt} of ${entry.taskId} accepted twice`);
+      evaluated.add(answer);
     }
     if (entry.type !== "judged") continue;
     const mayRecord =
@@ -205,7 +207,8 @@ function checkCounts(history: History, fates: ReadonlyMap<string, Fate>, report:
   let last: Extract<HistoryEntry, { type: "ledger" }> | undefined;
   for (const entry of history.entries) {
     if (entry.type !== "ledger") continue;
-    last = entry;
+    // One that was replaced may have decided what it was not allowed to write.
+    if (entry.owner >= (last?.owner ?? 0)) last = entry;
     if (entry.admitted !== entry.trained + entry.dropped + entry.buffered)
       report("I3", `ledger does not balance: ${JSON.stringify(entry)}`);
   }

@@ -21,6 +21,15 @@ export const PLANTED_BUGS = [
   "forget-left-out",
   "count-departed",
   "blame-nobody",
+  "no-fsync",
+  "deaf-to-failure",
+  "two-writers",
+  "early-registration",
+  "fence-experiences-only",
+  "count-stale-parts",
+  "trust-checkpoint",
+  "slow-to-notice",
+  "lose-retried",
 ] as const;
 export type Planted = "none" | (typeof PLANTED_BUGS)[number];
 
@@ -49,8 +58,21 @@ export function reduceWith(
       return event.type === "StepComputed" ? [] : reduce(state, event, nowMs);
     case "no-staleness-bound":
       return reduce(unbounded(state), fromAnyPolicy(event), nowMs);
+    case "fence-experiences-only":
+      return reduce(state, event.type === "ExperiencesReceived" ? event : asLiveMember(state, event), nowMs);
+    case "count-stale-parts":
+      return reduce(state, asCurrentPart(state, event), nowMs);
+    case "slow-to-notice":
+      return reduce(patient(state), event, nowMs);
+    case "lose-retried":
+      return reduce(state, withoutRetried(event), nowMs);
     case "none":
     case "ack-before-journal": // done by the shell, which sends before it syncs
+    case "deaf-to-failure": // done by the shell, which goes on after an append that failed
+    case "early-registration": // done by the shell, which hears workers before it opens its epoch
+    case "trust-checkpoint": // done by the shell, which does not look at what it loads
+    case "no-fsync": // done by the journal, which acknowledges what only the operating system has
+    case "two-writers": // done by the journal, which takes records from whoever comes
     case "wall-clock-lease": // done by the shell, which reads the wrong clock
       return reduce(state, event, nowMs);
   }
@@ -110,4 +132,22 @@ function asLiveMember(state: CoordinatorState, event: CoordinatorEvent): Coordin
   if (!("incarnation" in event)) return event;
   const member = state.volatile.members.get(event.workerId);
   return member === undefined ? event : { ...event, incarnation: member.incarnation };
+}
+
+/** Whoever has computed anything is through with its part. */
+function asCurrentPart(state: CoordinatorState, event: CoordinatorEvent): CoordinatorEvent {
+  const active = state.volatile.activeStep;
+  if (event.type !== "StepComputed" || active === null) return event;
+  return { ...event, generation: active.generation, step: active.manifest.step };
+}
+
+/** An attempt at a step may take long. */
+function patient(state: CoordinatorState): CoordinatorState {
+  return { ...state, config: { ...state.config, stepTimeoutMs: 50 * state.config.stepTimeoutMs } };
+}
+
+/** What was handed out again is not good enough any more. */
+function withoutRetried(event: CoordinatorEvent): CoordinatorEvent {
+  if (event.type !== "ExperiencesReceived") return event;
+  return { ...event, experiences: event.experiences.map((one) => ({ ...one, isFinite: one.attempt === 1 })) };
 }

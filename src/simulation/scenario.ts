@@ -5,6 +5,10 @@ export type FaultKind =
   | "killRollout"
   | "killLearner"
   | "killCoordinator"
+  /** It stops for so long that another may take over, and goes on beside it. */
+  | "pauseCoordinator"
+  /** An append to the journal fails. */
+  | "failJournal"
   | "killAll"
   | "pauseRollout"
   | "pauseLearner"
@@ -33,7 +37,8 @@ export interface Fault {
   readonly durationMs: number;
   /**
    * killCoordinator: where it dies. "now": at that time; otherwise at the next journal sync, before it, right after
-   * it (nothing told to anybody yet), or after the first of its messages. Partitions: "in" and "out" cut one direction.
+   * it (nothing told to anybody yet), or after the first of its messages. failJournal: whether its records are lost
+   * ("beforeSync") or there nevertheless ("afterSync"). Partitions: "in" and "out" cut one direction.
    */
   readonly point: "now" | "beforeSync" | "afterSync" | "midEffects" | "in" | "out";
 }
@@ -79,6 +84,10 @@ export interface Scenario {
   readonly rounds: RoundScenario | null;
   /** Learners sum gradients among themselves. */
   readonly isSharded: boolean;
+  /** The policy is evaluated at the end. */
+  readonly evaluates: boolean;
+  /** One iteration less is trained than was planned, and perhaps collected for. */
+  readonly endsEarly: boolean;
   readonly network: NetworkProfile;
   readonly faults: readonly Fault[];
 }
@@ -95,7 +104,7 @@ export interface RoundScenario {
 /** No fault starts after this; the network is clean from here on, so the run must then finish. */
 export const FAULTS_END_MS = 6_000;
 /** A run that is not over by then hangs. */
-export const RUN_LIMIT_MS = 90_000;
+export const RUN_LIMIT_MS = 240_000;
 
 const QUIET: NetworkProfile = { drop: 0, duplicate: 0, delayMs: 5, jitterMs: 0 };
 
@@ -146,8 +155,10 @@ export function makeScenario(seed: number): Scenario {
     copyMs: isComparison ? 0 : random.pick([0, 0, 0, 200, 900]),
     rounds: null,
     isSharded: false,
+    evaluates: false,
+    endsEarly: false,
   };
-  const whole = isQuiet ? scenario : withLateLearners(scenario);
+  const whole = isQuiet ? scenario : withOtherEnds(withTroubledCoordinator(withLateLearners(scenario)));
   // Averaging is refused with staleness; a lone learner averages with nobody.
   return random.chance(0.3) ? withRounds(whole, random) : whole;
 }
@@ -165,6 +176,30 @@ function withLateLearners(scenario: Scenario): Scenario {
   return { ...scenario, isSharded, faults: [...scenario.faults, ...faults].sort((a, b) => a.atMs - b.atMs) };
 }
 
+/** The one that directs is replaced while it only slept, or cannot write. From numbers of its own. */
+function withTroubledCoordinator(scenario: Scenario): Scenario {
+  const random = new Random(scenario.seed ^ 0xc0de);
+  const faults = Array.from({ length: random.chance(0.3) ? random.between(1, 2) : 0 }, (): Fault => {
+    return {
+      kind: random.pick(["pauseCoordinator", "pauseCoordinator", "failJournal"]),
+      atMs: random.between(1, 2_000),
+      target: 0,
+      durationMs: random.pick([100, 700, 1_500, 3_000]),
+      point: random.pick(["beforeSync", "afterSync"]),
+    };
+  });
+  return { ...scenario, faults: [...scenario.faults, ...faults].sort((a, b) => a.atMs - b.atMs) };
+}
+
+function withOtherEnds(scenario: Scenario): Scenario {
+  const random = new Random(scenario.seed ^ 0xe7d5);
+  return { ...scenario, evaluates: random.chance(0.2), endsEarly: random.chance(0.1) };
+}
+
+/** Iterations that are trained. */
+export const lastIteration = ({ iterations, endsEarly }: Scenario): number =>
+  endsEarly ? Math.max(1, iterations - 1) : iterations;
+
 const CUTS: readonly FaultKind[] = ["cutLearners", "cutLearners"];
 
 /** With more faults of learners, while most rounds are trained. */
@@ -176,6 +211,7 @@ function withRounds(scenario: Scenario, random: Random): Scenario {
     lateMs: scenario.faults.some(({ kind }) => kind === "rollLearners") ? 0 : random.pick([0, 0, 200, 700]),
   };
   const learners = Math.max(scenario.learners, random.pick([1, 2, 3, 3]));
+  // What these compare needs all learners, from the first round to the last.
   const isCalm = scenario.faults.some(({ kind }) => kind === "corruptLearner" || kind === "rollLearners");
   const more = Array.from({ length: isCalm ? 0 : random.between(1, 4) }, (): Fault => {
     const kind = random.pick(LEARNER_KINDS);
@@ -185,7 +221,7 @@ function withRounds(scenario: Scenario, random: Random): Scenario {
   return {
     ...scenario,
     maxStalenessVersions: 0,
-    rounds,
+    rounds: isCalm ? { ...rounds, patience: null } : rounds,
     learners,
     shardCount: random.pick([1, 2, 4, 4]),
     ppoEpochs: random.pick([1, 2, 3]),

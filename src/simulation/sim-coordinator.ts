@@ -1,26 +1,26 @@
 /**
- * The simulated coordinator process: the real core and the real journal encoding inside a shell with the real shell's
- * contract (records durable first, effects in order), which can die at every point of that contract.
+ * A simulated coordinator: the real core and the real journal encoding inside a shell with the real shell's contract
+ * (records durable first, effects in order), which can die at every point of that contract, or be stopped until another
+ * has taken over.
  */
 import {
-  collectedIds,
-  iterationOf,
   makeState,
   nextDeadlineMs,
   type CoordinatorEvent,
   type CoordinatorState,
   type Effect,
+  type JournalEffect,
 } from "../coordinator/core/index.js";
 import { BrokenLinks } from "../coordinator/broken-links.js";
-import type { LogEntry } from "../coordinator/journal/durable-log.js";
-import { MemoryLog } from "../coordinator/journal/memory-log.js";
 import { reduceWith } from "./planted.js";
 import type { Fault } from "./scenario.js";
+import { AppendRefused } from "./sim-journal.js";
 import type { ToWorker } from "./sim-process.js";
+import { SimLife } from "./sim-life.js";
 import { SimReduction } from "./sim-reduction.js";
 import { SimRounds } from "./sim-rounds.js";
 import { SimTrainLoop } from "./sim-train-loop.js";
-import { Witness } from "./witness.js";
+import { collectionsOf, Witness } from "./witness.js";
 import type { World } from "./world.js";
 
 interface Batch {
@@ -29,15 +29,28 @@ interface Batch {
   readonly contents: ReadonlyMap<string, number> | undefined;
 }
 
+/** Of a process that ended by itself. */
+const RESTART_MS = 100;
+/** From when it goes on until it knows that another has taken over. */
+const LEADERSHIP_CHECK_MS = 150;
+/** Of the planted bug: it hears workers for so long before its epoch is open. */
+const EARLY_MS = 30;
+
+/** What is told again and again while nothing happens. */
+const WITHOUT_NEWS: ReadonlySet<Effect["type"]> = new Set([
+  "journal",
+  "AckHeartbeat",
+  "AnnounceVersion",
+  "RefreshPolicy",
+]);
+
 export class SimCoordinator {
   isStopped = false;
-  private readonly log = new MemoryLog();
-  private readonly contents = new Map<string, number>();
+  /** Whose turn at the journal this process is. */
+  owner = 0;
+  private readonly process: SimLife;
   private state!: CoordinatorState;
   private trainLoop!: SimTrainLoop;
-  private isAlive = false;
-  /** Counts lives, so that timers of a dead process do nothing. */
-  private life = 0;
   private queue: Batch[] = [];
   /** Something is being synced or told; what comes now waits. */
   private isBusy = false;
@@ -47,26 +60,65 @@ export class SimCoordinator {
   private readonly rounds: SimRounds;
   private readonly witness: Witness;
   private dieAt: { point: Fault["point"]; downMs: number } | null = null;
-  private recordsSinceSnapshot = 0;
 
   constructor(private readonly world: World) {
+    this.process = new SimLife(world.scheduler);
     this.reduction = new SimReduction(world, this);
     this.rounds = new SimRounds(world, this);
     this.witness = new Witness(world);
   }
 
   start(): void {
-    this.life += 1;
-    this.isAlive = true;
+    this.process.begin();
     this.queue = [];
     this.isBusy = false;
     this.tickAtMs = Infinity;
     this.brokenLinks = new BrokenLinks();
     this.closeStep();
-    this.state = makeState(this.world.config, this.log.recoverNow());
+    const { owner, durable } = this.world.journal.open();
+    this.owner = owner;
+    this.state = makeState(this.world.config, durable);
+    this.witness.begin(owner);
     this.trainLoop = new SimTrainLoop(this.world, this);
+    if (this.world.planted === "early-registration") this.later(EARLY_MS, () => this.open());
+    else this.open();
+  }
+
+  /** Only then does it hear anybody. */
+  private open(): void {
     this.dispatch({ type: "CoordinatorStarted" });
     this.trainLoop.start(this.state.durable);
+  }
+
+  get isAlive(): boolean {
+    return this.process.isAlive;
+  }
+
+  get isPaused(): boolean {
+    return this.process.isPaused;
+  }
+
+  pause(): void {
+    this.process.pause();
+  }
+
+  resume(): void {
+    if (!this.isPaused) return;
+    this.later(LEADERSHIP_CHECK_MS, () => {
+      if (!this.leads) this.end();
+    });
+    this.process.resume();
+  }
+
+  /** No other coordinator has taken over. */
+  get leads(): boolean {
+    return this.world.journal.owner === this.owner;
+  }
+
+  /** A process that may not, or cannot, go on; whoever looks after it starts another if it was the one that leads. */
+  private end(): void {
+    const isReplaced = this.world.coordinator !== this;
+    this.die(isReplaced ? Infinity : RESTART_MS);
   }
 
   killAt(point: Fault["point"], downMs: number): void {
@@ -77,7 +129,7 @@ export class SimCoordinator {
 
   /** From the network. */
   receive(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
-    if (this.isAlive) this.dispatch(event, contents);
+    this.process.whenRunning(() => this.dispatch(event, contents));
   }
 
   dispatch(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
@@ -85,9 +137,13 @@ export class SimCoordinator {
     if (!this.isAlive || this.isStopped) return;
     const nowMs =
       world.scheduler.nowMs + (world.planted === "wall-clock-lease" ? 100_000_000 + world.wallOffsetMs : 0);
-    const effects = reduceWith(world.planted, state, event, nowMs);
-    this.witness.note(event, effects, state);
-    if (effects.length > 0) this.enqueue(effects, contents);
+    const reduceNow = (one: CoordinatorEvent): Effect[] => {
+      const effects = reduceWith(world.planted, state, one, nowMs);
+      this.witness.note(one, effects, state);
+      if (effects.length > 0) this.enqueue(effects, one === event ? contents : undefined);
+      return effects;
+    };
+    this.witness.watch(event, state, reduceNow);
     this.scheduleTick();
   }
 
@@ -98,28 +154,27 @@ export class SimCoordinator {
   }
 
   later(delayMs: number, run: () => void): void {
-    const life = this.life;
-    this.world.scheduler.after(delayMs, () => {
-      if (this.isAlive && life === this.life) run();
-    });
+    this.process.later(delayMs, run);
   }
 
   send(workerId: string, message: ToWorker): void {
-    this.world.network.toWorker(workerId, () => this.world.deliver(workerId, message));
+    this.world.network.toWorker(workerId, () => this.world.deliver(workerId, message, this));
   }
 
   // The bulk paths: weights, batches, gradients, parameters.
 
   sendWeights(workerId: string, policyVersion: number): void {
     const parameters = this.world.weights.get(policyVersion);
-    if (this.isAlive && parameters !== undefined)
-      this.send(workerId, { type: "Weights", policyVersion, parameters });
+    if (parameters === undefined) return;
+    this.process.whenRunning(() => this.send(workerId, { type: "Weights", policyVersion, parameters }));
   }
 
   sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
+    if (this.isPaused)
+      return this.process.whenRunning(() => this.sendContents(workerId, generation, experienceIds));
     if (!this.isAlive || (this.rounds.generation ?? this.reduction.generation) !== generation) return;
     // Advantages are whitened over the whole collection, so all of it is read.
-    for (const collection of this.collectionsOf(experienceIds)) this.readContents(collection.split(" "));
+    for (const collection of collectionsOf(this.state.durable, experienceIds)) this.readContents(collection);
     const contents = this.readContents(experienceIds);
     this.send(workerId, { type: "BatchContents", generation, contents });
   }
@@ -127,27 +182,22 @@ export class SimCoordinator {
   /** A payload that is gone ends the run. */
   readContents(experienceIds: readonly string[]): number[] {
     return experienceIds.map((id) => {
-      const content = this.contents.get(id);
+      const content = this.world.journal.contents.get(id);
       if (content !== undefined) return content;
+      if (!this.leads) return -1; // whoever leads has deleted it
       this.world.history.entries.push({ type: "unreadable", experienceId: id });
       this.isStopped = true;
       return -1;
     });
   }
 
-  /** The whole collections these experiences belong to, ids joined. */
-  private collectionsOf(experienceIds: readonly string[]): string[] {
-    const iterations = new Set(experienceIds.map(iterationOf));
-    return [...iterations].map((iteration) => collectedIds(this.state.durable, iteration).join(" "));
-  }
-
   receiveContribution(...contribution: Parameters<SimReduction["receive"]>): void {
-    if (this.isAlive) this.reduction.receive(...contribution);
+    this.process.whenRunning(() => this.reduction.receive(...contribution));
   }
 
   /** What one learner says of another is no proof: their connection may be to blame. */
   receiveBrokenLink(workerId: string, otherId: string, generation: number, step: number): void {
-    if (!this.isAlive || this.reduction.generation !== generation) return;
+    if (!this.isAlive || this.isPaused || this.reduction.generation !== generation) return;
     const { members } = this.reduction;
     const [a, b] = [workerId, otherId].map(
       (name) => members.find((member) => member.workerId === name)?.incarnation,
@@ -160,7 +210,7 @@ export class SimCoordinator {
 
   /** A learner has trained its part of a round. */
   receiveTrained(...trained: Parameters<SimRounds["finish"]>): void {
-    if (this.isAlive) this.rounds.finish(...trained);
+    this.process.whenRunning(() => this.rounds.finish(...trained));
   }
 
   openSum(of: Parameters<SimReduction["open"]>[0]): void {
@@ -172,8 +222,8 @@ export class SimCoordinator {
     this.reduction.close();
   }
 
-  receiveParameters(step: number, parameters: number): void {
-    if (this.isAlive) this.trainLoop.receiveParameters(step, parameters);
+  receiveParameters(...read: Parameters<SimTrainLoop["receiveParameters"]>): void {
+    this.process.whenRunning(() => this.trainLoop.receiveParameters(...read));
   }
 
   private scheduleTick(): void {
@@ -212,59 +262,49 @@ export class SimCoordinator {
   /** All that gathered shares one synced batch; only then does anybody hear of it. */
   private sync(): void {
     const batches = this.queue.splice(0);
-    this.writeJournal(batches);
     if (this.dieAt?.point === "beforeSync") return this.die(this.dieAt.downMs);
-    this.commitJournal(batches);
+    if (!this.append(batches) && this.world.planted !== "deaf-to-failure") return this.end();
     if (this.dieAt?.point === "afterSync") return this.die(this.dieAt.downMs);
     if (this.tellAll(batches)) this.pump();
   }
 
+  /** False when the journal could not be written: nothing of it may be told. */
+  private append(batches: readonly Batch[]): boolean {
+    const isRecord = (effect: Effect): effect is JournalEffect => effect.type === "journal";
+    try {
+      this.world.journal.append(
+        this.owner,
+        this.state.durable.epoch,
+        batches.map(({ effects, contents }) => ({ records: effects.filter(isRecord), contents })),
+      );
+      return true;
+    } catch (error) {
+      if (!(error instanceof AppendRefused)) throw error;
+      return false;
+    }
+  }
+
   /** False when the process died on the way. */
   private tellAll(batches: readonly { effects: readonly Effect[] }[]): boolean {
-    const { life } = this;
+    const life = this.process.number;
     for (const { effects } of batches) {
       if (this.world.planted !== "ack-before-journal") this.tell(effects);
       if (this.dieAt?.point === "midEffects") this.die(this.dieAt.downMs);
-      if (!this.isAlive || life !== this.life) return false;
+      if (!this.process.isSameLife(life)) return false;
     }
     return true;
   }
 
-  private writeJournal(batches: readonly { effects: readonly Effect[] }[]): void {
-    const entries: LogEntry[] = [];
-    for (const { effects } of batches) {
-      for (const effect of effects) if (effect.type === "journal") entries.push({ record: effect.record });
-    }
-    this.log.write(entries);
-  }
-
-  private commitJournal(batches: readonly Batch[]): void {
-    const { history, scenario } = this.world;
-    this.log.sync();
-    for (const { effects, contents } of batches) {
-      for (const effect of effects) {
-        if (effect.type !== "journal") continue;
-        history.records.push(effect.record);
-        this.recordsSinceSnapshot += 1;
-        for (const id of effect.putPayloads ?? []) {
-          this.contents.set(id, contents!.get(id)!);
-          history.contents.set(id, contents!.get(id)!);
-        }
-        for (const id of effect.deletePayloads ?? []) this.contents.delete(id);
-      }
-    }
-    if (scenario.compactEvery === 0 || this.recordsSinceSnapshot < scenario.compactEvery) return;
-    this.recordsSinceSnapshot = 0;
-    this.log.compactNow();
-  }
-
   private die(downMs: number): void {
-    this.isAlive = false;
+    this.process.end();
     this.dieAt = null;
+    this.closeStep();
+    // One that was replaced has nothing left to take along.
+    if (this.world.coordinator !== this) return;
     this.damageCheckpoint();
-    this.log.crash();
+    this.world.journal.crash();
     this.world.scheduler.after(downMs, () => {
-      if (!this.isAlive) this.start();
+      if (!this.isAlive && this.world.coordinator === this) this.start();
     });
   }
 
@@ -276,28 +316,19 @@ export class SimCoordinator {
   }
 
   private tell(effects: readonly Effect[]): void {
-    for (const effect of effects) this.execute(effect);
+    if (effects.some(({ type }) => !WITHOUT_NEWS.has(type))) this.world.noteSign();
+    for (const effect of effects) {
+      this.witness.hear(effect, this.state.durable);
+      this.execute(effect);
+    }
   }
 
   private execute(effect: Effect): void {
-    const { entries, records } = this.world.history;
     switch (effect.type) {
       case "journal":
         return;
       case "AckExperiences":
-        effect.experiences.forEach(({ experienceId }, i) =>
-          entries.push({
-            type: "acked",
-            experienceId,
-            outcome: effect.outcomes[i],
-            durable: records.length,
-          }),
-        );
-        return this.send(effect.workerId, effect);
       case "AssignTask":
-        if (effect.redelivery === "hedge")
-          entries.push({ type: "hedged", taskId: effect.taskId, workerId: effect.workerId });
-        return this.send(effect.workerId, effect);
       case "AcceptWorker":
       case "AckHeartbeat":
       case "FenceWorker":
@@ -308,23 +339,19 @@ export class SimCoordinator {
         return this.send(effect.workerId, effect);
       case "HealLearner": {
         const { source } = effect;
-        if (source.kind !== "checkpoint" || !this.world.damaged.has(source.checkpointId))
-          return this.send(effect.workerId, effect);
+        if (source.kind !== "checkpoint") return this.send(effect.workerId, effect);
         const { checkpointId } = source;
+        const isDamaged = this.world.damaged.has(checkpointId);
+        if (!isDamaged || this.world.planted === "trust-checkpoint") {
+          if (this.leads) this.witness.restore(checkpointId, isDamaged);
+          return this.send(effect.workerId, effect);
+        }
         return this.later(1, () =>
           this.dispatch({ type: "CheckpointDamaged", checkpointId, reason: `${checkpointId} is damaged` }),
         );
       }
       case "StartStep": {
-        const { generation, step, members, isReplay } = effect;
-        entries.push({
-          type: "started",
-          generation,
-          step,
-          incarnations: members.map((member) => member.incarnation),
-          isReplay,
-          collections: this.collectionsOf(effect.experienceIds),
-        });
+        const { members } = effect;
         const ends = members.map(({ incarnation }) => incarnation);
         const { scenario } = this.world;
         const isSharded = scenario.isSharded && scenario.rounds === null && !this.brokenLinks.among(ends);
@@ -332,13 +359,6 @@ export class SimCoordinator {
         return this.world.scenario.rounds === null ? this.reduction.open(effect) : this.rounds.start(effect);
       }
       case "CommitStep":
-        entries.push({
-          type: "committed",
-          generation: effect.generation,
-          step: effect.step,
-          hash: effect.hash,
-          durable: records.length,
-        });
         this.world.noteCommitted(effect.step, effect.hash);
         this.closeStep();
         for (const member of effect.members) this.send(member.workerId, effect);
@@ -360,7 +380,8 @@ export class SimCoordinator {
       case "StepRefused":
         return this.trainLoop.hear(effect);
       case "StopRun":
-        entries.push({ type: "stopped", code: effect.code, diagnosis: effect.diagnosis });
+        if (!this.leads) return this.end();
+        this.world.history.entries.push({ type: "stopped", code: effect.code, diagnosis: effect.diagnosis });
         this.isStopped = true;
         return;
       case "SetAsideCheckpoint":

@@ -161,9 +161,7 @@ export class SimLearner extends SimProcess {
       case "ReadParameters":
         if (message.step === this.step) {
           const { workerId, step, parameters } = this;
-          this.world.network.fromWorker(workerId, () =>
-            this.world.coordinator.receiveParameters(step, parameters),
-          );
+          this.toCoordinator((coordinator) => coordinator.receiveParameters(step, parameters, workerId));
         }
         return;
       default:
@@ -196,8 +194,8 @@ export class SimLearner extends SimProcess {
   }
 
   private fetchBatch(message: StartStep): void {
-    this.world.network.fromWorker(this.workerId, () =>
-      this.world.coordinator.sendContents(this.workerId, message.generation, message.experienceIds),
+    this.toCoordinator((coordinator) =>
+      coordinator.sendContents(this.workerId, message.generation, message.experienceIds),
     );
   }
 
@@ -270,8 +268,8 @@ export class SimLearner extends SimProcess {
     if (computing === null || local === null) return;
     const { generation, step } = computing;
     this.signed((me) => ({ type: "StepComputed", ...me, generation, step }));
-    this.world.network.fromWorker(workerId, () =>
-      this.world.coordinator.receiveTrained(workerId, generation, step, local.minibatches),
+    this.toCoordinator((coordinator) =>
+      coordinator.receiveTrained(workerId, generation, step, local.minibatches),
     );
   }
 
@@ -288,8 +286,8 @@ export class SimLearner extends SimProcess {
     const { generation, step } = computing;
     this.signed((me) => ({ type: "StepComputed", ...me, generation, step }));
     if (this.peerSum.isOpen) return this.peerSum.contribute(contribution);
-    this.world.network.fromWorker(workerId, () =>
-      this.world.coordinator.receiveContribution(
+    this.toCoordinator((coordinator) =>
+      coordinator.receiveContribution(
         workerId,
         incarnation,
         computing.generation,
@@ -302,9 +300,7 @@ export class SimLearner extends SimProcess {
   /** A peer cannot be reached; the coordinator decides what becomes of the step. */
   reportBrokenLink(generation: number, step: number, otherId: string): void {
     const { workerId } = this;
-    this.world.network.fromWorker(workerId, () =>
-      this.world.coordinator.receiveBrokenLink(workerId, otherId, generation, step),
-    );
+    this.toCoordinator((coordinator) => coordinator.receiveBrokenLink(workerId, otherId, generation, step));
   }
 
   receiveSum(generation: number, step: number, gradient: number, isFinite: boolean): void {

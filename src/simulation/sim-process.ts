@@ -1,5 +1,6 @@
 /** What every simulated worker process shares: dying, restarting, being stopped, and joining the coordinator. */
 import type { CoordinatorEvent, Effect, LearnerPosition, StartStep } from "../coordinator/core/index.js";
+import type { SimCoordinator } from "./sim-coordinator.js";
 import type { World } from "./world.js";
 import type { WorkerRole } from "../shared/roles.js";
 
@@ -29,6 +30,8 @@ export abstract class SimProcess {
   isAlive = false;
   isPaused = false;
   slowness = 1;
+  /** The coordinator that it joined. */
+  private joined: SimCoordinator | null = null;
   private life = 0;
   private requests = 0;
   private requestId = "";
@@ -46,6 +49,7 @@ export abstract class SimProcess {
     this.isAlive = true;
     this.isPaused = false;
     this.incarnation = null;
+    this.joined = null;
     this.backlog = [];
     this.reset();
     this.register();
@@ -77,9 +81,14 @@ export abstract class SimProcess {
     }
   }
 
-  receive(message: ToWorker): void {
+  receive(message: ToWorker, from: SimCoordinator): void {
     const life = this.life;
-    this.ifRunning(life, () => this.handleCommon(message));
+    this.ifRunning(life, () => this.handleCommon(message, from));
+  }
+
+  /** The one at the other end of its connection, as long as there is one; otherwise whoever directs the run. */
+  protected get coordinator(): SimCoordinator {
+    return this.joined?.isAlive ? this.joined : this.world.coordinator;
   }
 
   /** Runs later in this life of the process; a stopped process runs it when it is resumed. */
@@ -96,7 +105,12 @@ export abstract class SimProcess {
   }
 
   protected send(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
-    this.world.network.fromWorker(this.workerId, () => this.world.coordinator.receive(event, contents));
+    this.toCoordinator((coordinator) => coordinator.receive(event, contents));
+  }
+
+  protected toCoordinator(deliver: (coordinator: SimCoordinator) => void): void {
+    const { coordinator } = this;
+    this.world.network.fromWorker(this.workerId, () => deliver(coordinator));
   }
 
   /** Signed with the present incarnation; nothing is sent while there is none. */
@@ -153,15 +167,19 @@ export abstract class SimProcess {
 
   private rejoin(): void {
     this.incarnation = null;
+    this.joined = null;
     this.detached();
     this.register();
   }
 
-  private handleCommon(message: ToWorker): void {
+  private handleCommon(message: ToWorker, from: SimCoordinator): void {
+    // The stream of a coordinator that it left is closed.
+    if (from !== this.coordinator && message.type !== "AcceptWorker") return;
     switch (message.type) {
       case "AcceptWorker":
         if (message.requestId !== this.requestId || this.incarnation !== null) return;
         this.incarnation = message.incarnation;
+        this.joined = from;
         this.lastAnswerMs = this.world.scheduler.nowMs;
         this.heartbeat();
         return;

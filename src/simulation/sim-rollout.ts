@@ -118,9 +118,7 @@ export class SimRollout extends SimProcess {
   }
 
   private fetchWeights(policyVersion: number): void {
-    this.world.network.fromWorker(this.workerId, () =>
-      this.world.coordinator.sendWeights(this.workerId, policyVersion),
-    );
+    this.toCoordinator((coordinator) => coordinator.sendWeights(this.workerId, policyVersion));
   }
 
   private work(): void {
@@ -144,9 +142,19 @@ export class SimRollout extends SimProcess {
     held.tokens += 1;
     const { policyVersion } = this;
     const content = sampleContent(experienceId, this.parameters);
-    const result = { taskId, attempt, experienceId, policyVersion, content };
-    this.unanswered.set(kind === "evaluation" ? taskId : experienceId, result);
-    this.deliver([result]);
+    // An evaluation is answered once, with all of it.
+    const isEvaluation = kind === "evaluation";
+    if (!isEvaluation || held.left.length === 0) {
+      const result = {
+        taskId,
+        attempt,
+        experienceId: isEvaluation ? "" : experienceId,
+        policyVersion,
+        content,
+      };
+      this.unanswered.set(isEvaluation ? taskId : experienceId, result);
+      this.deliver([result]);
+    }
     if (held.left.length > 0) return;
     this.tasks.shift();
     this.finishing.push(held.task);

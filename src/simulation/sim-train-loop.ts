@@ -1,13 +1,21 @@
-/** A miniature train loop: collect, ppoEpochs × minibatches, publish, checkpoint, commit; resumes from the journal. */
+/** A miniature train loop: collect, ppoEpochs × minibatches, publish, commit, checkpoint; resumes from the journal. */
 import type { DurableState, Effect } from "../coordinator/core/index.js";
 import type { StepRequest } from "../coordinator/optimizer-steps.js";
 import { intoRounds, roundRequest } from "../coordinator/round-manifest.js";
 import type { SimCoordinator } from "./sim-coordinator.js";
+import { lastIteration } from "./scenario.js";
 import { hashOf, INITIAL_PARAMETERS } from "./toy-model.js";
 import type { World } from "./world.js";
 
 const STAGE = "ppo";
 const READ_RETRY_MS = 200;
+const EVALUATION = "after";
+const EVALUATION_TASKS = [
+  { taskId: "after-0", experienceIds: ["eval/0/0", "eval/1/0"] },
+  { taskId: "after-1", experienceIds: ["eval/2/0"] },
+];
+/** A checkpoint's files take at most so long. */
+const WRITE_MS = 40;
 
 export class SimTrainLoop {
   private iteration = 0;
@@ -19,6 +27,8 @@ export class SimTrainLoop {
   private readingStep: number | null = null;
   private reads = 0;
   private isAwaiting = false;
+  /** A checkpoint of this step, and what the learners say they hold after it. */
+  private saving: { readonly step: number; readonly states: Map<string, number> } | null = null;
   /** Voted for the last finished step; "" when it was skipped. */
   private lastHash = "";
 
@@ -52,13 +62,17 @@ export class SimTrainLoop {
         this.lastHash = effect.hash;
         this.nextStep += 1;
         return this.advance();
+      case "EvaluationCompleted":
+        if (effect.givenUp.length > 0) throw new Error(`evaluation gave up ${effect.givenUp.join(" ")}`);
+        return this.finishStage();
       case "StepRefused":
         throw new Error(`step ${effect.step} refused: ${effect.reason} ${effect.missing.join(" ")}`);
       default:
     }
   }
 
-  receiveParameters(step: number, parameters: number): void {
+  receiveParameters(step: number, parameters: number, workerId: string): void {
+    if (this.saving?.step === step) return this.compare(this.saving, workerId, parameters);
     if (this.readingStep !== step) return;
     // Nothing becomes a policy or a checkpoint that is not what the learners voted for.
     if (!this.isAgreed(step, parameters)) return;
@@ -75,11 +89,7 @@ export class SimTrainLoop {
 
   private begin(): void {
     const { scenario } = this.world;
-    if (this.iteration === scenario.iterations) {
-      this.coordinator.dispatch({ type: "StageFinished", stage: STAGE });
-      this.finish();
-      return;
-    }
+    if (this.iteration >= lastIteration(scenario)) return this.end();
     this.coordinator.dispatch({
       type: "IterationStarted",
       iteration: this.iteration,
@@ -155,17 +165,25 @@ export class SimTrainLoop {
   /** Asks a ready learner for its parameters until one answers from the right step. */
   private read(): void {
     if (this.readingStep === null) return;
-    const ready = this.coordinator.ready();
-    const isAwaited = ready.length === 0;
-    if (isAwaited !== this.isAwaiting) this.coordinator.dispatch({ type: "LearnersAwaited", isAwaited });
-    this.isAwaiting = isAwaited;
+    const ready = this.readyLearners();
     const learner = ready[this.reads++ % Math.max(1, ready.length)];
     if (learner !== undefined)
       this.coordinator.send(learner, { type: "ReadParameters", step: this.readingStep });
     this.coordinator.later(READ_RETRY_MS, () => this.read());
   }
 
-  private publish(policyVersion: number, parameters: number): void {
+  /** The core is told when there is none: it ends the run when nobody comes. */
+  private readyLearners(): readonly string[] {
+    const ready = this.coordinator.ready();
+    const isAwaited = ready.length === 0;
+    if (isAwaited !== this.isAwaiting) this.coordinator.dispatch({ type: "LearnersAwaited", isAwaited });
+    this.isAwaiting = isAwaited;
+    return ready;
+  }
+
+  private publish(policyVersion: number, parameters: number, step = 0): void {
+    if (!this.coordinator.leads) return; // the store refuses one that was replaced
+    this.world.history.entries.push({ type: "kept", as: policyVersion, step, parameters });
     this.world.weights.set(policyVersion, parameters);
     this.world.history.finalParameters = parameters;
     this.policyVersion = policyVersion;
@@ -175,12 +193,7 @@ export class SimTrainLoop {
   private close(step: number, parameters: number): void {
     const { checkpointEvery, prompts } = this.world.scenario;
     const { iteration, nextStep } = this;
-    this.publish(iteration + 1, parameters);
-    if (checkpointEvery > 0 && (iteration + 1) % checkpointEvery === 0) {
-      const checkpointId = `step-${step}`;
-      this.world.checkpoints.set(checkpointId, parameters);
-      this.coordinator.dispatch({ type: "CheckpointSaved", checkpointId, stage: STAGE, step, resume: null });
-    }
+    this.publish(iteration + 1, parameters, step);
     this.coordinator.dispatch({
       type: "IterationCommitted",
       iteration,
@@ -188,7 +201,62 @@ export class SimTrainLoop {
       resume: { nextStep },
     });
     this.iteration += 1;
+    const isLast = this.iteration >= lastIteration(this.world.scenario);
+    if (checkpointEvery === 0 || this.iteration % checkpointEvery !== 0 || isLast) return this.begin();
+    this.saving = { step, states: new Map() };
+    this.askAll();
+  }
+
+  /** Until all that are ready have said what they hold. */
+  private askAll(): void {
+    const { saving } = this;
+    if (saving === null) return;
+    for (const workerId of this.readyLearners())
+      this.coordinator.send(workerId, { type: "ReadParameters", step: saving.step });
+    this.coordinator.later(READ_RETRY_MS, () => this.askAll());
+  }
+
+  /** A checkpoint holds what all learners agree on; where they do not, the core decides whose it is. */
+  private compare(
+    { step, states }: NonNullable<SimTrainLoop["saving"]>,
+    workerId: string,
+    parameters: number,
+  ): void {
+    states.set(workerId, parameters);
+    const ready = this.coordinator.ready();
+    if (ready.some((one) => !states.has(one)) || !ready.includes(workerId)) return;
+    const held = ready.map((one) => ({ workerId: one, sha256: hashOf(states.get(one)!) }));
+    if (held.some(({ sha256 }) => sha256 !== held[0].sha256)) {
+      states.clear();
+      return this.coordinator.dispatch({ type: "StatesDiffer", step, states: held });
+    }
+    this.saving = null;
+    this.coordinator.later(this.world.random.between(0, WRITE_MS), () => this.save(step, parameters));
+  }
+
+  private save(step: number, parameters: number): void {
+    if (!this.coordinator.leads) return; // the store refuses one that was replaced
+    const checkpointId = `step-${step}`;
+    this.world.checkpoints.set(checkpointId, parameters);
+    this.world.history.entries.push({ type: "kept", as: checkpointId, step, parameters });
+    this.coordinator.dispatch({ type: "CheckpointSaved", checkpointId, stage: STAGE, step, resume: null });
     this.begin();
+  }
+
+  private end(): void {
+    this.coordinator.dispatch({ type: "CollectionsCancelled" });
+    if (!this.world.scenario.evaluates) return this.finishStage();
+    this.coordinator.dispatch({
+      type: "EvaluationRequested",
+      evaluationId: EVALUATION,
+      policyVersion: this.policyVersion,
+      tasks: EVALUATION_TASKS,
+    });
+  }
+
+  private finishStage(): void {
+    this.coordinator.dispatch({ type: "StageFinished", stage: STAGE });
+    this.finish();
   }
 
   private finish(): void {

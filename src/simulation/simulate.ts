@@ -60,6 +60,8 @@ function* smaller(scenario: Scenario): Iterable<Scenario> {
     if (lateMs > 0) yield { ...scenario, rounds: { ...scenario.rounds, lateMs: 0 } };
     if (every > 1) yield { ...scenario, rounds: { ...scenario.rounds, every: every - 1 } };
   }
+  if (scenario.evaluates) yield { ...scenario, evaluates: false };
+  if (scenario.endsEarly) yield { ...scenario, endsEarly: false };
   if (scenario.iterations > 1) yield { ...scenario, iterations: scenario.iterations - 1 };
   if (scenario.ppoEpochs > 1) yield { ...scenario, ppoEpochs: 1 };
   if (scenario.rollouts > 1) yield { ...scenario, rollouts: scenario.rollouts - 1 };

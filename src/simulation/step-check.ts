@@ -46,6 +46,17 @@ export function checkSteps(scenario: Scenario, history: History, report: Report)
         }
         break;
       }
+      case "kept": {
+        // Nothing becomes a policy or a checkpoint that is not what the learners voted for.
+        if (scenario.rounds !== null) break;
+        const hash = expected.hashAfter(entry.step);
+        if (hash !== hashOf(entry.parameters))
+          report(
+            "I5",
+            `${entry.as} holds ${hashOf(entry.parameters)}, after step ${entry.step} it is ${hash}`,
+          );
+        break;
+      }
       case "applied": {
         // A round is checked by what its learners trained (round-check.ts), and may be repeated differently.
         const isRound = scenario.rounds !== null;
@@ -104,5 +115,10 @@ function recompute(scenario: Scenario, history: History, report: Report) {
       default:
     }
   });
-  return { hashes, recordAt };
+  const hashAfter = (step: number): string | undefined => {
+    let last = step;
+    while (last > 0 && !hashes.has(last)) last -= 1; // skipped
+    return last === 0 ? hashOf(INITIAL_PARAMETERS) : hashes.get(last);
+  };
+  return { hashes, hashAfter, recordAt };
 }

@@ -1,12 +1,14 @@
 /** Everything of one simulated run: processes, network, stores that outlive processes, and the faults. */
-import { DEFAULT_CORE_CONFIG, type CoreConfig } from "../coordinator/core/index.js";
+import type { CoreConfig } from "../coordinator/core/index.js";
 import { makeHistory, type History } from "./history.js";
 import { Network } from "./network.js";
 import type { Planted } from "./planted.js";
 import { Random } from "./random.js";
 import { FAULTS_END_MS, RUN_LIMIT_MS, type Fault, type Scenario } from "./scenario.js";
 import { Scheduler } from "./scheduler.js";
+import { coreConfig } from "./sim-config.js";
 import { SimCoordinator } from "./sim-coordinator.js";
+import { SimJournal } from "./sim-journal.js";
 import { SimLearner } from "./sim-learner.js";
 import type { SimProcess, ToWorker } from "./sim-process.js";
 import { SimRollout } from "./sim-rollout.js";
@@ -17,7 +19,9 @@ export class World {
   readonly network: Network;
   readonly history: History = makeHistory();
   readonly config: CoreConfig;
-  readonly coordinator: SimCoordinator;
+  readonly journal: SimJournal;
+  /** The one that directs the run; one that it replaced may still be there. */
+  coordinator: SimCoordinator;
   readonly rollouts: SimRollout[];
   readonly learners: SimLearner[];
   /** Durable outside the journal: checkpoint and published weights. */
@@ -29,6 +33,7 @@ export class World {
   private readonly committed = new Map<number, Set<string>>();
   /** Wall clock minus true time; only a planted bug reads the wall clock. */
   wallOffsetMs = 0;
+  private lastSignMs = 0;
   private readonly processes = new Map<string, SimProcess>();
   private readonly poison: ReadonlySet<string>;
   private readonly nonFinite: ReadonlySet<string>;
@@ -42,6 +47,7 @@ export class World {
     this.config = coreConfig(scenario);
     this.poison = new Set(scenario.poisonIds);
     this.nonFinite = new Set(scenario.nonFiniteIds);
+    this.journal = new SimJournal(this);
     this.coordinator = new SimCoordinator(this);
     this.rollouts = Array.from({ length: scenario.rollouts }, (_, i) => new SimRollout(this, `rollout-${i}`));
     this.learners = Array.from({ length: scenario.learners }, (_, i) => new SimLearner(this, `learner-${i}`));
@@ -57,6 +63,7 @@ export class World {
     for (const fault of this.scenario.faults) this.scheduler.after(fault.atMs, () => this.inject(fault));
     const isOver = (): boolean => this.history.isFinished || this.coordinator.isStopped;
     this.scheduler.run(RUN_LIMIT_MS, isOver);
+    this.noteSign();
     this.history.endedAtMs = this.scheduler.nowMs;
     return this.history;
   }
@@ -78,8 +85,8 @@ export class World {
     return this.nonFinite.size > 0 && this.nonFinite.has(experienceId);
   }
 
-  deliver(workerId: string, message: ToWorker): void {
-    this.processes.get(workerId)?.receive(message);
+  deliver(workerId: string, message: ToWorker, from: SimCoordinator): void {
+    this.processes.get(workerId)?.receive(message, from);
   }
 
   private inject(fault: Fault): void {
@@ -95,6 +102,10 @@ export class World {
       case "killAll":
         for (const process of this.processes.values()) this.restart(process, fault);
         return this.coordinator.killAt("now", fault.durationMs);
+      case "failJournal":
+        return this.journal.failNext(fault.point === "afterSync" ? "kept" : "lost");
+      case "pauseCoordinator":
+        return this.pauseCoordinator(fault.durationMs);
       case "pauseRollout":
         return this.pause(rollout, fault);
       case "pauseLearner":
@@ -135,6 +146,25 @@ export class World {
     }
   }
 
+  /** Another takes over when it is silent for too long, and it may wake up beside that one. */
+  private pauseCoordinator(durationMs: number): void {
+    const { coordinator } = this;
+    coordinator.pause();
+    this.scheduler.after(durationMs, () => coordinator.resume());
+    this.scheduler.after(TAKE_OVER_MS, () => {
+      if (this.coordinator !== coordinator || !coordinator.isPaused) return;
+      this.coordinator = new SimCoordinator(this);
+      this.coordinator.start();
+    });
+  }
+
+  /** Somebody heard of something that happened. */
+  noteSign(): void {
+    const { history, scheduler } = this;
+    history.longestSilenceMs = Math.max(history.longestSilenceMs, scheduler.nowMs - this.lastSignMs);
+    this.lastSignMs = scheduler.nowMs;
+  }
+
   /** Only while others stand at the same step: a damaged state that nobody can compare is nobody's to notice. */
   private corrupt(learner: SimLearner): void {
     const hasWitness = learner.step > 0 && this.learners.every((other) => other.step === learner.step);
@@ -167,30 +197,6 @@ export class World {
   }
 }
 
-const STEP_TIMEOUT_MS = 900;
-/** Times as slow: a computation takes longer than STEP_TIMEOUT_MS. */
+const TAKE_OVER_MS = 600;
+/** Times as slow: a computation takes longer than an attempt at a step. */
 const CRAWL = 150;
-
-/** Real proportions, shorter times. */
-function coreConfig(scenario: Scenario): CoreConfig {
-  return {
-    leaseTtlMs: 1_000,
-    taskTimeoutMs: 1_500,
-    stepTimeoutMs: STEP_TIMEOUT_MS,
-    round: scenario.rounds && { timeoutMs: STEP_TIMEOUT_MS * scenario.rounds.every },
-    healTimeoutMs: 6_000,
-    healPatienceMs: 400,
-    drainTimeoutMs: 3_000,
-    regroupMs: 200,
-    waitForWorkersMs: 60_000,
-    maxTaskAttempts: DEFAULT_CORE_CONFIG.maxTaskAttempts,
-    hedgeFactor: scenario.hedgeFactor,
-    maxStepAttempts: DEFAULT_CORE_CONFIG.maxStepAttempts,
-    maxSkippedSteps: 3,
-    minLearners: scenario.minLearners,
-    maxStalenessVersions: scenario.maxStalenessVersions,
-    keptCheckpoints: scenario.keptCheckpoints,
-    capacityExperiences: (scenario.maxStalenessVersions + 1) * scenario.prompts,
-    capacityBytes: scenario.capacityBytes,
-  };
-}

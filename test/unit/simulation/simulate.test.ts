@@ -56,6 +56,8 @@ describe("simulation", () => {
         "killRollout",
         "partitionLearner",
         "partitionRollout",
+        "failJournal",
+        "pauseCoordinator",
         "pauseLearner",
         "pauseRollout",
         "rollLearners",
@@ -118,6 +120,29 @@ describe("simulation", () => {
     }
     expect(poisoned).toBeGreaterThan(5);
     expect(givenUp).toBeGreaterThan(poisoned / 2);
+  });
+
+  it("refuses coordinators that wake up beside their successor, and recovers from appends that fail", () => {
+    const refusals = { replaced: 0, failed: 0 };
+    for (let seed = 1; seed <= 200; seed++) {
+      const { entries, isFinished } = new World(makeScenario(seed), "none").run();
+      for (const entry of entries) if (entry.type === "refused") refusals[entry.why] += 1;
+      expect(isFinished, `seed ${seed}`).toBe(true);
+    }
+    expect(refusals.replaced).toBeGreaterThan(3);
+    expect(refusals.failed).toBeGreaterThan(5);
+  });
+
+  it("commits an iteration before it keeps a checkpoint of it, as the product does, and none of the last", () => {
+    const { records } = new World({ ...makeScenario(5), checkpointEvery: 1, faults: [] }, "none").run();
+    const { iterations } = makeScenario(5);
+    const ends = records
+      .map(({ type }) => type)
+      .filter((type) => /IterationCommitted|CheckpointSaved/.test(type));
+    expect(ends).toEqual([
+      ...Array.from({ length: iterations - 1 }, () => ["IterationCommitted", "CheckpointSaved"]).flat(),
+      "IterationCommitted",
+    ]);
   });
 
   it("averages parameters in some runs, and some of their rounds leave rows out", () => {
@@ -202,6 +227,7 @@ describe("checker", () => {
     const history = honest();
     history.entries.push({
       type: "ledger",
+      owner: 1,
       admitted: 3,
       trained: 1,
       dropped: 0,
@@ -273,6 +299,68 @@ describe("checker", () => {
       reason: "poison",
     });
     expect(invariantsOf(history)).toContain("I15");
+  });
+
+  it("notices a coordinator that writes after it was replaced, and one that takes workers in before its epoch is open", () => {
+    const late = honest();
+    late.entries.push({ type: "appended", owner: 2, epoch: 2 }, { type: "appended", owner: 1, epoch: 1 });
+    expect(invariantsOf(late)).toEqual(["I6"]);
+    const early = honest();
+    const index = early.entries.findIndex((entry) => entry.type === "welcomed");
+    early.entries[index] = { ...early.entries[index], durable: 0 } as (typeof early.entries)[number];
+    expect(invariantsOf(early)).toEqual(["I6"]);
+  });
+
+  it("notices a message that changes something although its sender, or what it speaks of, is over", () => {
+    for (const rule of ["I6", "I12"] as const) {
+      const history = honest();
+      const change = { event: "StepVote", workerId: "learner-0", change: "activeStep" };
+      history.entries.push({ type: "strayed", rule, ...change });
+      expect(invariantsOf(history)).toEqual([rule]);
+    }
+  });
+
+  it("notices a checkpoint that is damaged, not the newest one, or not what the learners voted for", () => {
+    const history = honest();
+    for (const step of [1, 2])
+      history.records.push({
+        ...{
+          type: "CheckpointSaved",
+          checkpointId: `c${step}`,
+          stage: "ppo",
+          step,
+          keptFrom: 0,
+          resume: null,
+        },
+      } as (typeof history.records)[number]);
+    const invariantsWith = (entry: (typeof history.entries)[number]) =>
+      invariantsOf({ ...history, entries: [...history.entries, entry] });
+    const durable = history.records.length;
+    const restored = { type: "restored", checkpointId: "c2", isDamaged: false, durable } as const;
+    expect(invariantsWith(restored)).toEqual([]);
+    expect(invariantsWith({ ...restored, isDamaged: true })).toContain("I10");
+    expect(invariantsWith({ ...restored, checkpointId: "c1" })).toContain("I10");
+    expect(invariantsWith({ type: "kept", as: "c2", step: 2, parameters: 7 })).toContain("I5");
+  });
+
+  it("notices a run that is silent for longer than all its deadlines", () => {
+    const history = honest();
+    history.longestSilenceMs = 60_000;
+    expect(invariantsOf(history)).toEqual(["I11"]);
+  });
+
+  it("notices an evaluation that is taken twice", () => {
+    const history = honest();
+    const answer = { type: "evaluated", owner: 1, taskId: "after-0", attempt: 1 } as const;
+    history.entries.push(answer, answer);
+    expect(invariantsOf(history)).toEqual(["I2"]);
+  });
+
+  it("notices a run that lost an experience with which nothing was wrong", () => {
+    const history = honest();
+    const losing = { ...scenario, nonFiniteIds: ["0/0/0"] };
+    // The run trained what its data says is not finite: what it was told to leave out differs from what it did.
+    expect(invariantsOf(history, losing)).toContain("I7");
   });
 
   it("notices a run that never ends", () => {
