@@ -93,7 +93,8 @@ export class LearnerSession {
    */
   private async whenUnchanging(): Promise<void> {
     if (this.isHung) return;
-    if (!(await this.steps.close(this.limitMs))) throw this.stuck("the step under way did not come to its end");
+    if (!(await this.steps.close(this.limitMs)))
+      throw this.stuck("the step under way did not come to its end");
     if (this.change === undefined) return;
     const { done, sinceMs } = this.change;
     const patience = new AbortController();
