@@ -21,6 +21,12 @@ export class FreeWorkers {
     return this.places.size;
   }
 
+  /** Whether one of them holds no task. */
+  get hasIdle(): boolean {
+    for (const [idle] of this.byVersion.values()) if (idle.size > 0) return true;
+    return false;
+  }
+
   /** To be called whenever role, state, credits, policy or leases of a member have changed. */
   update(member: Member): void {
     const before = this.places.get(member);

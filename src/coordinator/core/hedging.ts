@@ -76,10 +76,10 @@ export function noteDuration({ volatile }: CoordinatorState, task: Task): void {
   taskMs.mean += (volatile.nowMs - lease.startedAtMs - taskMs.mean) / taskMs.count;
 }
 
-/** No task waits for a worker, somebody is free, and there is a mean to compare with. */
+/** No task waits for a worker, somebody is idle, and there is a mean to compare with. */
 function mayHedge({ config, volatile }: CoordinatorState): boolean {
   if (config.hedgeFactor === 0 || volatile.taskMs.count < MIN_SAMPLES) return false;
-  return volatile.waitingTasks.size === 0 && volatile.freeWorkers.size > 0;
+  return volatile.waitingTasks.size === 0 && volatile.freeWorkers.hasIdle;
 }
 
 const dueMs = ({ config, volatile }: CoordinatorState, task: Task): number =>

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { nextDeadlineMs, status } from "../../../../src/coordinator/core/index.js";
 import { simulateSeed } from "../../../../src/simulation/index.js";
 import { makeScenario } from "../../../../src/simulation/scenario.js";
@@ -64,6 +64,24 @@ describe("hedging", () => {
     expect(core.take("AssignTask")).toEqual([]);
     core.wait(1);
     expect(core.takeOne("AssignTask")).toMatchObject({ workerId: "r1", redelivery: "hedge" });
+  });
+
+  it("looks at no task while every worker is busy", () => {
+    const core = new CoreDriver({ hedgeFactor: 2 });
+    core.collect(5, 1);
+    const r1 = core.rollout("r1");
+    for (let i = 0; i < 3; i++) {
+      const task = core.takeOne("AssignTask");
+      core.wait(100);
+      core.deliver(task.experienceIds[0], task);
+    }
+    const r2 = core.rollout("r2");
+    for (const [workerId, incarnation] of [["r1", r1] as const, ["r2", r2] as const])
+      core.do({ type: "WorkerReady", workerId, incarnation, credits: 2, policyVersion: 0 });
+    const looks = vi.spyOn(core.state.volatile.freeWorkers, "idle");
+    nextDeadlineMs(core.state);
+    expect(core.state.volatile.freeWorkers.size).toBe(2);
+    expect(looks).not.toHaveBeenCalled();
   });
 
   it("goes on with the second holder when the first dies, and starts no third", () => {
