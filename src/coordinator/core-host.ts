@@ -66,7 +66,8 @@ export class CoreHost {
   dispatch(event: CoordinatorEvent, payloads?: Payloads): void {
     if (this.isClosed) return;
     const effects = reduce(this.state, event, performance.now());
-    // Says nothing that a crash could undo, so it need not wait for what is being synced.
+    // A worker is told only whether it may be given work: nothing that a crash could undo, so that need not wait for what
+    // is being synced.
     if (effects.length === 1 && effects[0].type === "AckHeartbeat") this.execute(effects[0]);
     else if (effects.length > 0) {
       this.queue.push({ effects, payloads });

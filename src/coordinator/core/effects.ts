@@ -29,15 +29,15 @@ export interface AcceptWorker {
   readonly incarnation: number;
   readonly epoch: number;
 }
-/** Answer to a heartbeat, with the levels a worker may have missed. */
+/** Answer to a heartbeat. */
 export interface AckHeartbeat {
   readonly type: "AckHeartbeat";
   /** May be given work; a learner: stands where the next step starts from, or no stage is open. */
   readonly isReady: boolean;
   readonly workerId: string;
   readonly incarnation: number;
+  /** The newest there is. */
   readonly policyVersion: number;
-  readonly finishedStep: number;
 }
 /** This incarnation is over: the process must drop what it does and register again (or exit with 75). */
 export interface FenceWorker {

@@ -86,7 +86,6 @@ export function renewMember(
     incarnation: member.incarnation,
     isReady: member.state === "ready" || (member.state === "joining" && state.durable.stage === null),
     policyVersion: state.durable.policyVersion,
-    finishedStep: state.durable.finishedStep,
   });
 }
 
