@@ -12,7 +12,12 @@ const spec = freshGpt2Spec({
   ...{ head: "lm", layers: 4, hidden: 256, heads: 4, contextTokens: 256, vocabularySize: 4096 },
   ...{ eosTokenId: 0, padTokenId: 1 },
 });
-const policy = { hfConfigJson: JSON.stringify(toHfConfig(spec)), parameters: null, initSeed: 1, directory: "models/policy" };
+const policy = {
+  hfConfigJson: JSON.stringify(toHfConfig(spec)),
+  parameters: null,
+  initSeed: 1,
+  directory: "models/policy",
+};
 
 /** Prompts of 16 to 96 tokens, answers of up to 96. */
 function run(ppo: Record<string, unknown> = {}): Pick<RunContext, "config" | "data"> {
