@@ -8,7 +8,7 @@ import { ProgressView } from "./progress-view.js";
 import type { RestartPolicy } from "./restart-budget.js";
 import { runCommand } from "./run-commands.js";
 import { parseCoordinatorAddresses } from "../worker/coordinator-addresses.js";
-import { Supervisor, type SupervisorOptions } from "./supervisor.js";
+import { RETIRE_GRACE_MS, Supervisor, type SupervisorOptions } from "./supervisor.js";
 import type { TextStream } from "./terminal.js";
 import type { WorkerRole } from "../shared/roles.js";
 
@@ -74,7 +74,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
     if (signal.aborted) throw cancelled(signal);
   } finally {
     if (signal.aborted) view.stopping();
-    await supervisor.stop();
+    await supervisor.stop({ graceMs: RETIRE_GRACE_MS });
     view.close();
   }
 }

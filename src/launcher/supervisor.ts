@@ -64,8 +64,8 @@ interface Slot {
 
 /** From SIGTERM to SIGKILL at the end of a run. */
 const STOP_GRACE_MS = 8_000;
-/** The same for a process too many, while the run goes on: a learner may hold what others still have to copy. */
-const RETIRE_GRACE_MS = 30_000;
+/** The same while the run goes on without the process: a learner may hold what others still have to copy. */
+export const RETIRE_GRACE_MS = 30_000;
 /** The coordinator stops first: it sends the workers away, and each leaves once its work is handed back. */
 const COORDINATOR_HEAD_START_MS = 4_000;
 
