@@ -15,7 +15,9 @@ import type { ArtifactStore } from "./artifact-store.js";
 import type { DurableFiles } from "./journal/durable-files.js";
 
 /** A model as later stages refer to it. */
-export interface ModelSource extends Omit<ModelRef, "role" | "head"> {
+export interface ModelSource extends Omit<ModelRef, "role" | "head" | "hfConfigJson"> {
+  /** Its config.json. */
+  readonly hfConfigJson: string;
   /** Its folder; null for fresh weights, which have none. Stays with the coordinator: it is no field of the message. */
   readonly directory: string | null;
 }
@@ -137,7 +139,7 @@ export class ModelFolders {
   ): Promise<void> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true });
-    const hfConfig = portableConfig(JSON.parse(source.hfConfigJson ?? "{}") as Record<string, unknown>);
+    const hfConfig = portableConfig(JSON.parse(source.hfConfigJson) as Record<string, unknown>);
     if (head === "scalar") Object.assign(hfConfig, scalarHead(hfConfig, this.tokenizer.padId));
     else hfConfig.eos_token_id = this.generation.eos_token_id;
     await writeFile(join(directory, "config.json"), JSON.stringify(hfConfig, null, 2) + "\n");

@@ -82,8 +82,8 @@ function checkVocabulary(
 }
 
 /** The config of a model that may be saved with either head: its class, which a copy of the backbone does not name. */
-function withArchitecture(hfConfigJson: string | null | undefined, architecture: string): string {
-  const config = JSON.parse(hfConfigJson ?? "{}") as Record<string, unknown>;
+function withArchitecture(hfConfigJson: string, architecture: string): string {
+  const config = JSON.parse(hfConfigJson) as Record<string, unknown>;
   return JSON.stringify({ ...config, architectures: [architecture] });
 }
 

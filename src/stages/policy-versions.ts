@@ -3,6 +3,7 @@
  * the reference and the reward model.
  */
 import { hasAdapters, type ModelSource } from "../coordinator/model-folders.js";
+import { parseModelConfig } from "../models/model-spec.js";
 import type { ModelRef } from "../rpc/generated/troupe/v1/ModelRef.js";
 import { storageError } from "../shared/errors.js";
 import type { RunContext } from "./run-context.js";
@@ -35,6 +36,11 @@ export class PolicyVersions {
   /** What the learners train, as it stands before the first step. */
   get trained(): readonly ModelRef[] {
     return [this.actor, this.critic];
+  }
+
+  /** Answers hold ids below it. A config.json may leave it to its model type. */
+  get vocabularySize(): number {
+    return parseModelConfig(JSON.parse(this.models.policy.hfConfigJson), "lm").vocabularySize;
   }
 
   /** What a rollout worker holds to sample and score with a version. */

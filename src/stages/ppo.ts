@@ -34,7 +34,7 @@ export async function runPpoStage(run: RunContext, models: PpoModels): Promise<P
     tokenizer: run.tokens,
     sampling: { seed: config.seed, ...config.generation, greedy: false },
     score: true,
-    vocabularySize: (JSON.parse(models.policy.hfConfigJson!) as { vocab_size: number }).vocab_size,
+    vocabularySize: versions.vocabularySize,
     stops: run.stops,
   };
   const runShapes = await ppoShapes(run, models);

@@ -24,11 +24,11 @@ const SAMPLED_SEQUENCES = 8192;
 export function shapesOfStage(
   { engine: { microBatchTokens } }: Pick<Config, "engine">,
   stage: "sft" | "reward" | "ppo",
-  model: { readonly hfConfigJson?: string; readonly head: Head },
+  model: { readonly hfConfigJson: string; readonly head: Head },
   sample: readonly (readonly Packable[])[],
   longest: number,
 ): Promise<RunShape[]> {
-  const spec = parseModelConfig(JSON.parse(model.hfConfigJson ?? ""), model.head);
+  const spec = parseModelConfig(JSON.parse(model.hfConfigJson), model.head);
   const size = Math.max(1, ...sample.map(({ length }) => length));
   return inSlices(
     choosingRunShapes(everyFew(sample, SAMPLED_SEQUENCES / size), longest, {
