@@ -10,7 +10,7 @@ import { describeError } from "../shared/errors.js";
 import { machineMemory } from "../shared/machine-memory.js";
 import { deviceMemoryBytes } from "../shared/device-memory.js";
 import { gib } from "./memory-check.js";
-import { knobs } from "./memory-knobs.js";
+import { advice, knobs } from "./memory-knobs.js";
 import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
 
 export interface DoctorOptions {
@@ -192,7 +192,7 @@ async function deviceFindings(config: Config, { processes }: MemoryEstimate): Pr
       text:
         `each ${role} keeps about ${gib(deviceBytes)} on its GPU (estimated, not measured)` +
         (hasBytes === null ? "" : `, which has ${gib(hasBytes)}`) +
-        (isTooMuch ? `. Lower ${lower.join(", ")}` : ""),
+        (isTooMuch ? `.${advice(lower)}` : ""),
     });
   }
   return findings;
@@ -202,7 +202,7 @@ async function memoryVerdict(config: Config, { totalBytes }: MemoryEstimate): Pr
   const { usableBytes, freeBytes } = machineMemory();
   const text = `the run needs about ${gib(totalBytes)} here; ${gib(usableBytes)} usable, ${gib(freeBytes)} free now`;
   if (totalBytes > usableBytes) {
-    return { verdict: "FAIL", subject: "memory", text: `${text}. Lower ${(await knobs(config)).join(", ")}` };
+    return { verdict: "FAIL", subject: "memory", text: `${text}.${advice(await knobs(config))}` };
   }
   return { verdict: totalBytes > freeBytes ? "note" : "ok", subject: "memory", text };
 }

@@ -6,7 +6,7 @@ import type { Config } from "../config/schema.js";
 import type { AdmitWorker } from "../coordinator/membership-service.js";
 import { configError, errorCodeOf } from "../shared/errors.js";
 import { machineMemory } from "../shared/machine-memory.js";
-import { knobs } from "./memory-knobs.js";
+import { advice, knobs } from "./memory-knobs.js";
 import { estimateMemory, type MemoryEstimate, type ProcessEstimate } from "./memory-estimate.js";
 
 /** Which processes of the run are on this machine. */
@@ -23,19 +23,17 @@ export async function checkMemoryFits(
   machine = machineMemory(),
   local: LocalProcesses = "all",
 ): Promise<string | null> {
-  let estimate = await estimateIfReadable(config);
-  if (estimate === null) return null;
-  if (local === "coordinator") estimate = ofProcesses(estimate, { coordinator: 1 });
+  const whole = await estimateIfReadable(config);
+  if (whole === null) return null;
+  const here = (of: MemoryEstimate) => (local === "coordinator" ? ofProcesses(of, { coordinator: 1 }) : of);
+  const estimate = here(whole);
   const needs = needsOf(estimate);
   if (estimate.totalBytes > machine.usableBytes) {
     const refusal = refusalText(
       "this run does not fit this machine",
       estimate,
       machine.usableBytes,
-      await knobs(
-        config,
-        (of) => (local === "coordinator" ? ofProcesses(of, { coordinator: 1 }) : of).totalBytes,
-      ),
+      await knobs(config, (of) => here(of).totalBytes),
     );
     if (config.cluster.memoryCheck) throw configError(refusal);
     return refusal;
@@ -101,7 +99,7 @@ const refusalText = (
   hasBytes: number,
   lower: readonly string[],
 ): string =>
-  `${what}: ${needsOf(estimate)}, and it has ${gib(hasBytes)}. Lower ${lower.join(", ")}; troupe doctor --config shows where it goes, and cluster.memoryCheck: false starts it all the same`;
+  `${what}: ${needsOf(estimate)}, and it has ${gib(hasBytes)}.${advice(lower)} troupe doctor --config shows where it goes; cluster.memoryCheck: false starts it all the same`;
 
 const describeNeeds = ({ processes }: MemoryEstimate): string =>
   processes

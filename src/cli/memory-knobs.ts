@@ -33,6 +33,10 @@ export async function knobs(
   ];
 }
 
+/** Ends a message about too little memory. */
+export const advice = (lower: readonly string[]): string =>
+  lower.length === 0 ? "" : ` Lower ${lower.join(", ")}.`;
+
 /** Of the config itself where the change does not go with the rest of it: that knob saves nothing. */
 async function estimateLowered(lowered: Config, config: Config): Promise<MemoryEstimate> {
   try {
@@ -63,7 +67,9 @@ function knobsOf(config: Config): Knob[] {
     isOpen ? [{ text, lowered }] : [];
   const takesInt8 = engineOf(engine) === "onnx" && engine.provider === "cpu";
   const { lora } = configSchema.parse({ data: { path: "-" }, model: { lora: {} } }).model;
-  const fresh = { ...model.fresh, layers: half(model.fresh.layers), hidden: model.fresh.hidden };
+  const { layers, hidden, heads } = model.fresh;
+  const smaller = layers > 1 ? { layers: half(layers) } : { hidden: heads * half(hidden / heads) };
+  const fresh = { ...model.fresh, ...smaller };
   return [
     ...knob(
       cluster.learners > 1,

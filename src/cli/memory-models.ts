@@ -2,19 +2,19 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../config/schema.js";
-import { freshGpt2Spec, parseModelConfig, type Head, type ModelSpec } from "../models/model-spec.js";
-import { dataError } from "../shared/errors.js";
+import { readSpec } from "../models/checkpoint-dir.js";
+import { freshGpt2Spec, type ModelSpec } from "../models/model-spec.js";
 
 /** GPT-2's. */
 const LARGE_VOCABULARY = 50_257;
 
 /** The policy. @throws {TroupeError} DATA when `model.path` cannot be read */
 export const policySpec = ({ model }: Config): Promise<ModelSpec> =>
-  model.path === null ? freshSpec(model) : specOf(model.path, "lm");
+  model.path === null ? freshSpec(model) : readSpec(model.path, "lm");
 
 /** Of `reward.path`; null where the run trains its reward model. @throws {TroupeError} DATA when it cannot be read */
 export const givenRewardSpec = ({ reward }: Config): Promise<ModelSpec | null> =>
-  reward.path === null ? Promise.resolve(null) : specOf(reward.path, "scalar");
+  reward.path === null ? Promise.resolve(null) : readSpec(reward.path, "scalar");
 
 async function freshSpec({ fresh, tokenizer }: Config["model"]): Promise<ModelSpec> {
   const { layers, hidden, heads, contextTokens } = fresh;
@@ -57,17 +57,4 @@ async function vocabularyOf(folder: string): Promise<number> {
 interface TokenizerFile {
   readonly model: { readonly vocab: Readonly<Record<string, number>> | readonly unknown[] };
   readonly added_tokens?: readonly { readonly id: number }[];
-}
-
-async function specOf(path: string, head: Head): Promise<ModelSpec> {
-  const file = join(path, "config.json");
-  const text = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw dataError(`${file}: cannot be read; expected a Hugging Face model directory`, { cause });
-  });
-  try {
-    return parseModelConfig(JSON.parse(text), head);
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw dataError(`${file} is not valid JSON`, { cause });
-  }
 }

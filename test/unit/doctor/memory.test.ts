@@ -302,6 +302,20 @@ describe("checkMemoryFits", () => {
     expect((await knobs(averaging)).join()).toMatch(/averageMoments: false.*ppo\.ema/);
   });
 
+  it("names none where none would help", async () => {
+    const refusal = checkMemoryFits(
+      config({ cluster: { learners: 1 }, model: fresh(64, 2) }),
+      machine(64),
+      "coordinator",
+    );
+    await expect(refusal).rejects.toThrow(/and it has 64 MiB\. troupe doctor --config shows where it goes/);
+  });
+
+  it("names the width of a model that has but one layer", async () => {
+    const wide = config({ stages: ["sft"], cluster: { learners: 1 }, model: fresh(2048, 1) });
+    expect((await knobs(wide)).join()).toMatch(/model\.fresh\.layers and hidden/);
+  });
+
   it("asks of a coordinator's machine only what the coordinator needs", async () => {
     const large = config({ cluster: { learners: 4, rollouts: 2 } });
     await expect(checkMemoryFits(large, machine(4096))).rejects.toThrow(/engine\.recompute: layers/);
