@@ -13,6 +13,7 @@ import { headOf } from "../models/model-head.js";
 import type { EngineName } from "../engine/engine.js";
 import { RolloutCompute } from "../rollout/rollout-compute.js";
 import type { SamplingOptions } from "../rollout/sampling.js";
+import { PREFILL_ROWS } from "../rollout/token-buckets.js";
 import type { FinishReason } from "../rl/types.js";
 import { dataError } from "../shared/errors.js";
 
@@ -32,9 +33,6 @@ export interface Answer {
   readonly tokens: number;
   readonly finishReason: FinishReason;
 }
-
-/** Prompts read together, where there are so many. */
-const PREFILL_ROWS = 4;
 
 export class LocalModel {
   #draws = 0;

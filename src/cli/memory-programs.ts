@@ -7,14 +7,12 @@ import { roundTokens } from "../learner/packed-rows.js";
 import { rowLength } from "../learner/packing.js";
 import { MAX_SHAPES } from "../learner/run-shapes.js";
 import type { ModelSpec } from "../models/model-spec.js";
-import { promptStep, scoringRows } from "../rollout/token-buckets.js";
+import { PREFILL_ROWS, promptStep, scoringRows } from "../rollout/token-buckets.js";
 
 /** Runs of other shapes leave holes: the pool grows to more than the largest of them. */
 const POOL_SPREAD = 1.15;
 /** Rows may be longer than the longest sequence needs, where that leaves less unused; attention grows with them. */
 const ROW_STRETCH = 1.25;
-/** Prompts of one prefill (src/rollout/generator.ts). */
-const PREFILL_ROWS = 4;
 
 /** What a session keeps beside the pool: its graph and kernels. Measured, see docs/memory.md. */
 const SESSION_BYTES = 2 * 2 ** 20;

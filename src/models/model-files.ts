@@ -75,17 +75,23 @@ export async function weightFiles(folder: string): Promise<string[]> {
   return paths.sort();
 }
 
+/** transformers' class that config.json names; null when it names none. @throws {TroupeError} DATA when it cannot be read */
+export async function architectureIn(folder: string): Promise<string | null> {
+  const config = await readFolderJson(folder, "config.json");
+  const architectures = isJsonObject(config) ? config.architectures : undefined;
+  const [name] = Array.isArray(architectures) ? architectures : [];
+  return typeof name === "string" ? name : null;
+}
+
 async function noWeights(folder: string): Promise<Error> {
   const names = await readdir(folder).catch((cause: unknown) => {
     throw dataError(`${folder}: not a readable folder`, { cause });
   });
   const pickle = names.find((name) => /\.(bin|pt|pth|ckpt|pkl)$/.test(name));
   if (pickle === undefined) return dataError(`${folder}: has no model.safetensors`);
-  const config = await readFolderJson(folder, "config.json");
-  const architectures = isJsonObject(config) ? config.architectures : undefined;
-  const [name] = Array.isArray(architectures) ? architectures : [];
+  const name = await architectureIn(folder);
   // The class that the weights were made with: another one would drop a score head, or add one.
-  const model = typeof name === "string" && /^\w+$/.test(name) ? name : "AutoModelForCausalLM";
+  const model = name !== null && /^\w+$/.test(name) ? name : "AutoModelForCausalLM";
   return pickleRefused(folder, pickle, `${model}.from_pretrained`, "transformers");
 }
 

@@ -1,6 +1,5 @@
 import { SafetensorsFile } from "../shared/safetensors.js";
-import { isJsonObject } from "../shared/strict-json.js";
-import { readFolderJson, weightFiles } from "./model-files.js";
+import { architectureIn, weightFiles } from "./model-files.js";
 import type { Head } from "./model-spec.js";
 
 /**
@@ -9,13 +8,9 @@ import type { Head } from "./model-spec.js";
  * @throws {TroupeError} DATA when the folder's files cannot be read
  */
 export async function headOf(folder: string): Promise<Head> {
-  const config = await readFolderJson(folder, "config.json");
-  const architectures = isJsonObject(config) ? config.architectures : undefined;
-  const [name] = Array.isArray(architectures) ? architectures : [];
-  if (typeof name === "string") {
-    if (name.endsWith("ForSequenceClassification")) return "scalar";
-    if (/(ForCausalLM|LMHeadModel)$/.test(name)) return "lm";
-  }
+  const name = (await architectureIn(folder)) ?? "";
+  if (name.endsWith("ForSequenceClassification")) return "scalar";
+  if (/(ForCausalLM|LMHeadModel)$/.test(name)) return "lm";
   for (const path of await weightFiles(folder)) {
     const file = await SafetensorsFile.open(path);
     await file.close();

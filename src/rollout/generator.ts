@@ -12,7 +12,7 @@ import { logitRow } from "./logit-row.js";
 import { TokenSampler, type SamplingOptions } from "./sampling.js";
 import { StopDetector } from "./stop-strings.js";
 import { Sequence } from "./sequence.js";
-import { bucketOf, promptStep } from "./token-buckets.js";
+import { bucketOf, PREFILL_ROWS, promptStep } from "./token-buckets.js";
 
 const DEFAULT_SLOTS = 16;
 /** More of them would only take more memory: matrix products are at their fastest by then. */
@@ -114,7 +114,7 @@ export class Generator {
     this.decodeStep = decodeProgram(this.shape);
     this.cache = createCache(engine, cache, rows, maxSequenceTokens);
     this.sampler = new TokenSampler(spec.vocabularySize);
-    this.prefillRows = options.prefillRows ?? 4;
+    this.prefillRows = options.prefillRows ?? PREFILL_ROWS;
     this.eosIds = options.eosIds ?? spec.eosTokenIds;
     this.stopIds = options.stopIds ?? [];
     this.endingIds = [...this.eosIds, ...this.stopIds];

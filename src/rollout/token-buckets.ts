@@ -27,6 +27,8 @@ export function bucketOf(tokens: number, bucket: number, limit: number): number 
 export const sequenceStep = (longest: number): number => bucketStep(longest, 32);
 /** Prompts that are read into a cache of `slotTokens` a slot: about half of them are the answer's. */
 export const promptStep = (slotTokens: number): number => bucketStep(slotTokens / 2, 16);
+/** Prompts that are read into it together, unless told otherwise. */
+export const PREFILL_ROWS = 4;
 /** The positions read of a row are rounded up to so many parts of it. */
 const LISTED_PARTS = 2;
 
