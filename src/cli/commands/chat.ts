@@ -51,7 +51,8 @@ export function registerChat(program: Command, lifetime: Lifetime): void {
         console.log(escapeControlLines(await respond(text)));
       } catch (error) {
         if (errorCodeOf(error) !== "DATA") throw error;
-        console.error(escapeControlLines(`error: ${describeError(error)} (/clear starts over)`));
+        const remedy = isChatModel ? " (/clear starts over)" : "";
+        console.error(escapeControlLines(`error: ${describeError(error)}${remedy}`));
       }
     }
 

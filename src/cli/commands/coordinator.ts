@@ -47,7 +47,7 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
     .option("--tls-cert <file>", "certificate: speak TLS only (default: cluster.tls.cert)")
     .option("--tls-key <file>", "its private key (default: cluster.tls.key)")
     .option("--tls-client-ca <file>", "also ask every caller for a certificate this authority signed")
-    .option("--insecure", "listen beyond loopback without TLS")
+    .option("--insecure", "listen beyond loopback, and reach NATS there, without TLS (cluster.insecure)")
     .addOption(resumeOption())
     .addOption(allowDriftOption())
     .option(
