@@ -233,8 +233,9 @@ function checkListening({ cluster }: Config, contradict: Contradict): void {
 
 /** The servers keep the run, experiences and weights included, and say who directs it. */
 function checkDurable({ durable, insecure }: Config["cluster"], contradict: Contradict): void {
-  const elsewhere = durable.type === "nats" ? firstElsewhere(durable.servers) : undefined;
-  if (durable.type !== "nats" || elsewhere === undefined) return;
+  if (durable.type !== "nats") return;
+  const elsewhere = firstElsewhere(durable.servers);
+  if (elsewhere === undefined) return;
   if (durable.tokenFile === null) {
     contradict(
       ["cluster.durable.tokenFile", "cluster.durable.servers"],
