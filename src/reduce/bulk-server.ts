@@ -32,6 +32,7 @@ const openSchema = z.strictObject({
   nodes: z.array(z.strictObject({ level: count, index: count })),
   elementCount: count,
   bucketElements: count,
+  laterBuckets: count.default(0),
 });
 export type OpenNote = z.infer<typeof openSchema>;
 

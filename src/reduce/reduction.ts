@@ -34,6 +34,8 @@ export interface ReductionHeader {
   readonly nodes: readonly TreeNode[];
   readonly elementCount: number;
   readonly bucketElements: number;
+  /** The last so many buckets are still being computed. @default 0 */
+  readonly laterBuckets?: number;
 }
 
 /** A member's connection, as the reduction sees it. */
@@ -73,7 +75,7 @@ export interface ReductionOptions {
   readonly shardCount: number;
   readonly members: readonly ReductionMember[];
   readonly wire: WireFormat;
-  /** Once all members are there, every bucket completes within this many milliseconds. */
+  /** Once all members are there, every bucket that its owners have computed completes within this many milliseconds. */
   readonly bucketTimeoutMs: number;
   readonly onBytes: (direction: "in" | "out", bytes: number) => void;
   readonly onFailed: (failure: ReductionFailure) => void;
@@ -84,6 +86,8 @@ interface Joined {
   readonly workerId: string;
   readonly nodes: readonly TreeNode[];
   readonly port: MemberPort;
+  /** Buckets of nodes that it had when it joined; the others come when it has computed them. */
+  readonly ready: number;
   /** Buckets of nodes that came. */
   received: number;
   sent: number;
@@ -109,6 +113,7 @@ export class Reduction {
   private pool: SlotPool | undefined;
   /** Complete totals that some member lacks, and how many do. */
   private readonly totals = new Map<number, Total>();
+  private published = 0;
   private readonly isReleased: boolean[] = [];
   /** The oldest bucket that some member lacks. */
   private oldest = 0;
@@ -157,7 +162,10 @@ export class Reduction {
         `${workerId}: expected gradients of ${elementCount} elements in buckets of ${bucketElements}, got ${header.elementCount} in ${header.bucketElements}`,
       );
     const { nodes } = header;
-    const joined: Joined = { workerId, nodes, port, received: 0, sent: 0, position: -1, isPaused: false };
+    const ready = nodes.length * (sum.bucketCount - (header.laterBuckets ?? 0));
+    const joined: Joined = {
+      ...{ workerId, nodes, port, ready, received: 0, sent: 0, position: -1, isPaused: false },
+    };
     this.joined.set(workerId, joined);
     if (this.joined.size === this.members.size) this.watch();
     // Totals that were complete before this member joined; none was released, since it lacks them.
@@ -205,6 +213,7 @@ export class Reduction {
 
   private publish(bucket: number, bytes: Uint8Array): void {
     this.timer?.refresh();
+    this.published += 1;
     const total: Total = { bytes, lacking: this.members.size, checksum: undefined };
     this.totals.set(bucket, total);
     for (const member of this.joined.values()) this.deliver(member, bucket, total);
@@ -238,15 +247,33 @@ export class Reduction {
     if (this.oldest === this.sum?.bucketCount) this.end(undefined);
   }
 
-  /** From here on somebody is late when nothing is completed or delivered for `bucketTimeoutMs`. */
+  /**
+   * From here on somebody is late when nothing is completed or delivered for `bucketTimeoutMs`; but not who still computes:
+   * how long that may take is for the coordinator to say, who is told when it is done.
+   */
   private watch(): void {
     const { bucketTimeoutMs, generation, step, onFailed } = this.options;
     this.timer = setTimeout(() => {
-      const [slowest] = [...this.joined.values()].sort((a, b) => a.received + a.sent - (b.received + b.sent));
+      const all = [...this.joined.values()];
+      const late = all.some((member) => this.isComputing(member)) ? all.filter((m) => this.owes(m)) : all;
+      const [slowest] = late.sort((a, b) => a.received + a.sent - (b.received + b.sent));
+      if (slowest === undefined) return this.watch();
       const reason = `no bucket was completed for ${bucketTimeoutMs / 1000} s; ${slowest.workerId} has sent ${slowest.received} and taken ${slowest.sent} of ${this.sum?.bucketCount}`;
       if (!this.end(new TroupeError("CANCELLED", reason))) return;
       onFailed({ generation, step, workerId: slowest.workerId, reason });
     }, bucketTimeoutMs);
+  }
+
+  /** It has sent what it had, and of the rest nothing. */
+  private isComputing({ nodes, ready, received }: Joined): boolean {
+    return received === ready && ready < nodes.length * (this.sum as GradientSum).bucketCount;
+  }
+
+  /** It could send, or take a total. */
+  private owes(member: Joined): boolean {
+    const { nodes, received, sent, isPaused } = member;
+    const isThrough = received === nodes.length * (this.sum as GradientSum).bucketCount;
+    return sent < this.published || !(isThrough || isPaused || this.isComputing(member));
   }
 
   private fail(error: unknown, workerId: string): void {
@@ -279,7 +306,7 @@ function nodeOf({ workerId, nodes }: Joined, node: number): TreeNode {
 
 /** Sizes are announced before the bytes come, and nodes say whose shards they sum: neither is taken on trust. */
 function checkHeader(
-  { elementCount, bucketElements, nodes }: ReductionHeader,
+  { elementCount, bucketElements, nodes, laterBuckets = 0 }: ReductionHeader,
   { workerId, firstShard, shardCount }: ReductionMember,
 ): void {
   if (!(bucketElements >= 1 && bucketElements * 4 <= MAX_BUCKET_BYTES))
@@ -290,6 +317,9 @@ function checkHeader(
     throw protocolError(
       `GradientHeader.element_count: expected 1 to ${MAX_BUCKETS} buckets of ${bucketElements}, got ${elementCount}`,
     );
+  const buckets = Math.ceil(elementCount / bucketElements);
+  if (!(laterBuckets >= 0 && laterBuckets <= buckets))
+    throw protocolError(`GradientHeader.later_buckets: expected 0 to ${buckets}, got ${laterBuckets}`);
   const end = firstShard + shardCount;
   for (const { level, index } of nodes) {
     if (level <= 30 && index * 2 ** level >= firstShard && (index + 1) * 2 ** level <= end) continue;

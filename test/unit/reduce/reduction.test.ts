@@ -36,11 +36,17 @@ const open = (members = ["a", "b"]) =>
     members: members.map((workerId, i) => ({ workerId, firstShard: i, shardCount: i < 2 ? 1 : 0 })),
     onBytes: () => undefined,
   });
-const join = (reduction: Reduction, workerId: string, shard: number, port: Member): Contribution =>
+const join = (
+  reduction: Reduction,
+  workerId: string,
+  shard: number,
+  port: Member,
+  laterBuckets = 0,
+): Contribution =>
   reduction.join(
     workerId,
     {
-      ...{ generation: 1, step: 1, elementCount: BUCKETS, bucketElements: 1 },
+      ...{ generation: 1, step: 1, elementCount: BUCKETS, bucketElements: 1, laterBuckets },
       nodes: shard < 2 ? [{ level: 0, index: shard }] : [],
     },
     port,
@@ -107,6 +113,42 @@ describe("a reduction", () => {
     expect(failures.map(({ workerId }) => workerId)).toEqual(["b"]);
     expect([quick.outcome, slow.outcome]).toEqual(["failed", "failed"]);
     expect(() => a.add(0, 2, value(1))).toThrow(/given up/);
+  });
+
+  it("does not take for late who still computes, but whoever else owes something", () => {
+    const [first, second] = [new Member(), new Member()];
+    const reduction = open();
+    const later = BUCKETS - 2;
+    const a = join(reduction, "a", 0, first, later);
+    const b = join(reduction, "b", 1, second, later);
+    for (const bucket of [0, 1]) for (const member of [a, b]) member.add(0, bucket, value(1));
+    vi.advanceTimersByTime(60_000);
+    expect(failures).toEqual([]); // both compute
+    for (let bucket = 2; !first.isPaused; bucket++) a.add(0, bucket, value(1));
+    vi.advanceTimersByTime(60_000);
+    expect(failures).toEqual([]); // one of them is through and far ahead
+    b.add(0, 2, value(1));
+    vi.advanceTimersByTime(60_000);
+    expect(failures.map(({ workerId }) => workerId)).toEqual(["b"]);
+  });
+
+  it.each(["sends nothing of what it has", "takes no total"])(
+    "blames a member that %s, while another computes",
+    (what) => {
+      const computes = new Member();
+      const idle = new Member(what !== "takes no total");
+      const reduction = open();
+      const a = join(reduction, "a", 0, computes, BUCKETS - 1);
+      const b = join(reduction, "b", 1, idle, BUCKETS - 1);
+      a.add(0, 0, value(1));
+      if (!what.startsWith("sends")) b.add(0, 0, value(1));
+      vi.advanceTimersByTime(2_000);
+      expect(failures.map(({ workerId }) => workerId)).toEqual(["b"]);
+    },
+  );
+
+  it("refuses a member that computes more buckets than there are", () => {
+    expect(() => join(open(), "a", 0, new Member(), BUCKETS + 1)).toThrow(/later_buckets/);
   });
 
   it("ends for all when one is lost, once", () => {

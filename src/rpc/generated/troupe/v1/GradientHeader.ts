@@ -20,6 +20,11 @@ export interface GradientHeader {
    * Elements per bucket (the last one may be shorter).
    */
   'bucketElements'?: (number);
+  /**
+   * The last so many buckets are still being computed. How long they take is for the step's deadline; those before them
+   * come at once.
+   */
+  'laterBuckets'?: (number);
 }
 
 export interface GradientHeader__Output {
@@ -38,4 +43,9 @@ export interface GradientHeader__Output {
    * Elements per bucket (the last one may be shorter).
    */
   'bucketElements': (number);
+  /**
+   * The last so many buckets are still being computed. How long they take is for the step's deadline; those before them
+   * come at once.
+   */
+  'laterBuckets': (number);
 }
