@@ -12,6 +12,7 @@ import type { Reducer__Output } from "../rpc/generated/troupe/v1/Reducer.js";
 import { cancelled, makeDeferred, type Deferred } from "../shared/abort.js";
 import { TroupeError, errorCodeOf, describeError } from "../shared/errors.js";
 import { BulkLink, type Part } from "./bulk-link.js";
+import { ALL_FINAL, finalBuckets, type GradientProgress } from "./gradient-progress.js";
 import type { GradientNode, StepKey } from "./gradient-sync.js";
 import type { TotalGradient } from "./total-gradient.js";
 
@@ -78,6 +79,7 @@ export class BulkExchange {
     elementCount: number,
     exchange: Exchange__Output,
     signal: AbortSignal,
+    progress: GradientProgress = ALL_FINAL,
   ): Promise<void> {
     const { reducers } = exchange;
     const { bucketElements } = this.options;
@@ -89,6 +91,7 @@ export class BulkExchange {
       if (firstBucket === endBucket) return;
       const start = firstBucket * bucketElements;
       const end = Math.min(endBucket * bucketElements, elementCount);
+      const bucketCount = endBucket - firstBucket;
       const part: Part = {
         open: {
           secret: exchange.secret.toString("hex"),
@@ -97,9 +100,10 @@ export class BulkExchange {
           nodes: nodes.map(({ level, index }) => ({ level, index })),
           elementCount: end - start,
           bucketElements,
+          laterBuckets: bucketCount - finalBuckets(progress, { start, end, bucketElements }),
         },
         nodes: nodes.map(({ gradients }) => gradients.subarray(start, end)),
-        ...{ bucketElements, firstBucket, bucketCount: endBucket - firstBucket, total },
+        ...{ bucketElements, firstBucket, bucketCount, total, rest: progress.rest },
       };
       if (reducer.workerId === this.options.workerId) await this.reduceHere(part, stop);
       else await this.reduceThere(reducer, part, key, exchange, stop);
@@ -164,6 +168,7 @@ export class BulkExchange {
     const contribution = reduction.join(workerId, open, port);
     const add = async () => {
       for (let bucket = 0; bucket < part.bucketCount; bucket++) {
+        if (bucket === part.bucketCount - open.laterBuckets) await Promise.race([part.rest, done.promise]);
         for (const [node, values] of nodes.entries()) {
           const slot = contribution.pool.take(contribution.bytesOf(node, bucket));
           const piece = values.subarray(bucket * part.bucketElements, (bucket + 1) * part.bucketElements);

@@ -32,6 +32,8 @@ export interface Part {
   readonly firstBucket: number;
   readonly bucketCount: number;
   readonly total: TotalGradient;
+  /** Resolves when `open.laterBuckets`, the last ones, are final. */
+  readonly rest: Promise<unknown>;
 }
 
 export interface BulkLinkOptions {
@@ -151,7 +153,7 @@ class ReducerConnection {
     }
   }
 
-  private async send({ open, nodes, bucketElements, bucketCount }: Part): Promise<void> {
+  private async send({ open, nodes, bucketElements, bucketCount, rest }: Part): Promise<void> {
     const { connection, options } = this;
     connection.sendNote(FRAME.open, open);
     this.hearing = setTimeout(
@@ -160,6 +162,8 @@ class ReducerConnection {
     );
     let inFlight = 0;
     for (let bucket = 0; bucket < bucketCount; bucket++) {
+      if (bucket === bucketCount - open.laterBuckets) await rest;
+      if (connection.isClosed) return; // `done` says why
       for (const [node, values] of nodes.entries()) {
         const payload = this.encode(values.subarray(bucket * bucketElements, (bucket + 1) * bucketElements));
         options.onBytes("out", payload.byteLength);
@@ -172,7 +176,7 @@ class ReducerConnection {
         // No race against the part's end: every turn of it would leave a listener there.
         while (inFlight >= IN_FLIGHT && !connection.isClosed)
           await new Promise<void>((resolve) => (this.hasRoom = resolve));
-        if (connection.isClosed) return; // `done` says why
+        if (connection.isClosed) return;
       }
     }
   }

@@ -29,15 +29,20 @@ export class CallExchange {
   private inFlight = 0;
   private room: Deferred<void> | undefined;
 
-  /** @param nodes values of the nodes that `header` announces, in its order */
+  /**
+   * @param nodes values of the nodes that `header` announces, in its order
+   * @param rest resolves when the buckets that come later are final
+   */
   constructor(
     private readonly options: CallExchangeOptions,
     private readonly header: GradientHeader & {
       readonly elementCount: number;
       readonly bucketElements: number;
+      readonly laterBuckets: number;
     },
     private readonly nodes: readonly Float32Array[],
     private readonly total: TotalGradient,
+    private readonly rest: Promise<unknown>,
   ) {
     this.halves = new SlotPool(BYTES_PER_ELEMENT.bf16 * header.bucketElements, 2 * IN_FLIGHT);
   }
@@ -74,9 +79,11 @@ export class CallExchange {
   }
 
   private async send(call: GradientCall): Promise<void> {
-    const { elementCount, bucketElements } = this.header;
+    const { elementCount, bucketElements, laterBuckets } = this.header;
+    const readyBuckets = this.total.bucketCount - laterBuckets;
     call.write([envelope(requestSerialize({ header: this.header }))]);
     for (let start = 0, bucket = 0; start < elementCount; start += bucketElements, bucket++) {
+      if (bucket === readyBuckets) await Promise.race([this.rest, this.done.promise]);
       for (const [node, gradient] of this.nodes.entries()) {
         const values = this.encode(gradient.subarray(start, Math.min(start + bucketElements, elementCount)));
         this.options.onBytes("out", values.byteLength);

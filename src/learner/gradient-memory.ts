@@ -1,63 +1,99 @@
-/** Where gradients are: taken for a micro-shard, added up along the tree, sent, applied, and taken again. */
+/** Where gradients are: computed for a micro-shard, added up along the tree, sent, applied, and taken again. */
 import type { Arena, Engine } from "../engine/engine.js";
+import { hostMemory } from "../engine/host-arena.js";
 import type { VectorPool } from "../engine/vector-pool.js";
 import type { TrainedModel } from "./trained-model.js";
 
-/** The gradients of one micro-shard. */
-export interface ShardGradient {
-  /** What the programs of each role add to. */
-  readonly arenas: ReadonlyMap<string, Arena>;
-  /** Every role's, concatenated in role-name order; call it once, when all of them are written. */
+/** Where one model's gradient of one micro-shard is computed. */
+export interface ShardRoom {
+  /** What the programs add to. */
+  readonly arena: Arena;
+  /** The values; call it once, when all of them are written. */
   read(): Promise<Float32Array>;
 }
 
-export class GradientMemory {
-  /** At a large model's size, touching fresh memory costs more than writing it. */
-  private readonly spare: Float32Array[] = [];
-  private readonly maxSpare: number;
+export interface GradientMemoryOptions {
+  /** In role-name order. */
+  readonly models: readonly TrainedModel[];
+  /** Gradients are sent while others are still computed: what is sent must be seen by two threads at once. */
+  readonly isSeenEarly: boolean;
+}
 
-  /** @param models in role-name order */
+export class GradientMemory {
+  /** At a large model's size, touching fresh memory costs more than writing it. Of all models together. */
+  private readonly vectors: Float32Array[] = [];
+  /** Of any one model; they never leave this thread. */
+  private readonly parts: Float32Array[] = [];
+  /** Vectors that the last computation took; as many are worth keeping. */
+  private taken = 0;
+  /** float32 elements of a gradient: what is trained of all models together. */
+  readonly elementCount: number;
+  private readonly partElements: number;
+
   constructor(
     private readonly engine: Engine,
-    private readonly models: readonly TrainedModel[],
     private readonly pool: VectorPool,
+    private readonly options: GradientMemoryOptions,
   ) {
-    // One for each shard under way, one to be added to another.
-    this.maxSpare = 1 + (engine.lanes ?? 1);
+    const sizes = options.models.map(({ layout }) => layout.size);
+    this.elementCount = sizes.reduce((sum, size) => sum + size, 0);
+    this.partElements = Math.max(...sizes);
   }
 
-  /** float32 elements of a gradient: what is trained of all models together. */
-  get elementCount(): number {
-    return this.models.reduce((sum, { layout }) => sum + layout.size, 0);
+  /** Parts of its vectors can be read by another thread while this one writes others. */
+  get isSeenEarly(): boolean {
+    return this.options.isSeenEarly;
   }
 
-  /** Room for one micro-shard. In host memory programs write where the tree adds; from a device it is downloaded. */
-  take(): ShardGradient {
-    const { engine } = this;
-    const values = this.spare.pop() ?? this.pool.allocate(this.elementCount);
-    const arenas = new Map(
-      this.partsOf(values).map(([model, part]): [string, Arena] => [
-        model.role,
-        engine.arenaOver?.(model.layout, part) ?? model.grads,
-      ]),
-    );
-    const read = async (): Promise<Float32Array> => {
-      if (engine.arenaOver !== undefined) for (const arena of arenas.values()) arena.dispose();
-      else for (const [model, part] of this.partsOf(values)) part.set(await model.grads.read());
-      return values;
-    };
-    return { arenas, read };
+  /** One vector for each node that a computation hands out: every model's gradient, concatenated in role-name order. */
+  takeVectors(count: number): Float32Array[] {
+    this.taken = count;
+    return Array.from({ length: count }, () => {
+      const spare = this.vectors.pop();
+      if (spare !== undefined) return spare;
+      return this.isSeenEarly ? hostMemory(this.elementCount, true) : this.pool.allocate(this.elementCount);
+    });
   }
 
-  /** Takes back what is no longer needed. */
+  /** Takes back a vector that is no longer needed. */
   keep(gradients: Float32Array): void {
-    if (this.spare.length < this.maxSpare) this.spare.push(gradients);
+    if (this.vectors.length < this.taken) this.vectors.push(gradients);
+  }
+
+  /** One model's gradient of a micro-shard that is added to another's. */
+  takePart({ layout }: TrainedModel): Float32Array {
+    return (this.parts.pop() ?? hostMemory(this.partElements, false)).subarray(0, layout.size);
+  }
+
+  /** Takes back what `takePart` gave. */
+  keepPart({ buffer }: Float32Array): void {
+    this.parts.push(new Float32Array(buffer));
+  }
+
+  /** In host memory programs write where the tree adds; from a device it is downloaded. */
+  roomIn(values: Float32Array, { layout, grads }: TrainedModel): ShardRoom {
+    const arena = this.engine.arenaOver?.(layout, values);
+    if (arena === undefined)
+      return {
+        arena: grads,
+        read: async () => {
+          values.set(await grads.read());
+          return values;
+        },
+      };
+    return {
+      arena,
+      read: async () => {
+        arena.dispose();
+        return values;
+      },
+    };
   }
 
   /** Views of a concatenated gradient, by model. */
   partsOf(gradients: Float32Array): [TrainedModel, Float32Array][] {
     let offset = 0;
-    return this.models.map((model) => {
+    return this.options.models.map((model) => {
       const part = gradients.subarray(offset, offset + model.layout.size);
       offset += model.layout.size;
       return [model, part];

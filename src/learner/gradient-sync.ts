@@ -11,6 +11,7 @@ import { cancelled } from "../shared/abort.js";
 import type { Clients } from "../worker/coordinator-link.js";
 import type { BulkExchange } from "./bulk-exchange.js";
 import { CallExchange } from "./call-exchange.js";
+import { ALL_FINAL, finalBuckets, type GradientProgress } from "./gradient-progress.js";
 import { TotalGradient, type ReducedGradient } from "./total-gradient.js";
 
 /** One node of the reduction tree and its gradient, all roles concatenated in role-name order. */
@@ -55,28 +56,34 @@ export class GradientSync {
    * @param nodes what this learner contributes; empty when there are more learners than micro-shards. Taken over: the
    *   total may be written there
    * @param elementCount elements of one gradient
+   * @param progress what is not final yet is sent when it is
    */
   async allReduce(
     { generation, step, exchange, timeLimitMs }: StepRoute,
     nodes: readonly GradientNode[],
     elementCount: number,
     signal: AbortSignal,
+    progress: GradientProgress = ALL_FINAL,
   ): Promise<ReducedGradient> {
     if (signal.aborted) throw cancelled(signal);
     const values = nodes.at(0)?.gradients ?? new Float32Array(elementCount);
     const total = new TotalGradient(values, BUCKET_ELEMENTS, this.options.wire);
     if (exchange && this.bulk) {
       const inTime = AbortSignal.any([signal, AbortSignal.timeout(timeLimitMs)]);
-      await this.bulk.run({ generation, step }, nodes, total, elementCount, exchange, inTime);
+      await this.bulk.run({ generation, step }, nodes, total, elementCount, exchange, inTime, progress);
       return total.result();
     }
     const { wire, onBytes } = this.options;
+    const readyBuckets = finalBuckets(progress, {
+      ...{ start: 0, end: elementCount, bucketElements: BUCKET_ELEMENTS },
+    });
     const header = {
       ...{ sender: this.sender, generation, step, elementCount, bucketElements: BUCKET_ELEMENTS },
+      laterBuckets: total.bucketCount - readyBuckets,
       nodes: nodes.map(({ level, index }) => ({ level, index })),
     };
     const parts = nodes.map(({ gradients }) => gradients);
-    const call = new CallExchange({ wire, onBytes }, header, parts, total);
+    const call = new CallExchange({ wire, onBytes }, header, parts, total, progress.rest);
     try {
       await call.run(this.clients.gradients, timeLimitMs, signal);
     } catch (error) {

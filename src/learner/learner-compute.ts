@@ -13,17 +13,23 @@ import type { LoraSettings } from "../models/lora.js";
 import { layoutOf } from "../models/model-spec.js";
 import type { WireFormat } from "../rpc/codec/gradient.js";
 import { dataError, numericError, shapeError } from "../shared/errors.js";
-import { mapAhead } from "../shared/map-ahead.js";
 import { writeSafetensors } from "../shared/safetensors.js";
 import { evaluateRows } from "./evaluation.js";
 import { GradientMemory } from "./gradient-memory.js";
 import type { RunShape } from "./packing.js";
 import { ParameterRound, type OuterStepRequest, type RoundSettings } from "./parameter-round.js";
-import { tasksOf, type ShardDropout, type Denominators, type StageSettings } from "./shard-tasks.js";
+import { ShardSums, type Minibatch } from "./shard-sums.js";
+import {
+  tasksOf,
+  type ShardDropout,
+  type ShardTask,
+  type Denominators,
+  type StageSettings,
+} from "./shard-tasks.js";
 import type { MicroShard, ShardRows } from "./shards.js";
 import { TrainedModel, type ModelSettings } from "./trained-model.js";
 import { restoreState, saveState, stateSha256, type StatePosition } from "./training-state.js";
-import { TreeSum, type TreePosition } from "./tree-sum.js";
+import type { TreePosition } from "./tree-sum.js";
 
 export type LearnerSettings = StageSettings & {
   readonly engine: CreateEngineOptions;
@@ -52,6 +58,18 @@ export interface ShardsRequest {
   /** All micro-shards of the minibatch, over all learners; a power of two. */
   readonly shardCount: number;
   readonly denominators: Denominators;
+  /** Of a PPO step: told once, when the first model's part of every node is final. @default told nothing */
+  readonly progress?: { postMessage(soFar: GradientsSoFar): void };
+}
+
+/** What can travel while the rest is computed. */
+export interface GradientsSoFar {
+  /** Those of the result, in memory that both threads see. */
+  readonly nodes: readonly GradientNode[];
+  /** Elements of one gradient. */
+  readonly elementCount: number;
+  /** So many, the first ones of every node, do not change any more. */
+  readonly finalElements: number;
 }
 
 export interface GradientNode extends TreePosition {
@@ -84,6 +102,8 @@ export interface ApplyRequest {
   readonly learningRates: Readonly<Record<string, number>>;
   /** This step's number, from 1. */
   readonly optimizerStep: number;
+  /** Other nodes of the step, which nobody needs any more. Taken over. @default none */
+  readonly spare?: readonly Float32Array[];
 }
 
 export interface MeasuredGradients {
@@ -121,8 +141,11 @@ export class LearnerCompute {
     private appliedStep: number,
     private readonly pool: VectorPool,
   ) {
-    this.memory = new GradientMemory(engine, models, pool);
-    const { round } = settings;
+    const { round, wire } = settings;
+    const isSeenEarly = models.length > 1 && !round;
+    const memory = new GradientMemory(engine, pool, { models, isSeenEarly });
+    this.memory = memory;
+    this.shardSums = new ShardSums({ engine, models, memory, wire, tasksOf: this.tasksOf.bind(this) });
     if (round) {
       const compute = { models, computeShards: this.computeShards.bind(this), adamw: this.adamw.bind(this) };
       this.openRound = new ParameterRound(compute, round);
@@ -132,6 +155,8 @@ export class LearnerCompute {
   private readonly openRound: ParameterRound | undefined;
 
   private readonly memory: GradientMemory;
+
+  private readonly shardSums: ShardSums;
 
   /** Opens the engine and loads the models. */
   static async open(settings: LearnerSettings): Promise<LearnerCompute> {
@@ -169,28 +194,13 @@ export class LearnerCompute {
   }
 
   /** Gradients of the loss on micro-shards, added up along the fixed tree; changes no parameter. */
-  async computeShards({ shards, shardCount, denominators }: ShardsRequest): Promise<ShardsResult> {
-    const sum = new TreeSum(this.settings.wire, (values) => this.memory.keep(values));
-    const stats: ShardStats[] = [];
-    // Several shards at a time, added up in their order: bits do not depend on which is ready first.
-    const gradients = mapAhead(shards, this.engine.lanes ?? 1, (shard) =>
-      this.gradientOf(shard, { shardCount, denominators }),
-    );
-    for await (const { index, values, sums } of gradients) {
-      sum.push({ level: 0, index, values });
-      stats.push({ shard: index, values: sums });
-    }
-    const nodes = sum.nodes.map(({ level, index, values }) => ({ level, index, gradients: values }));
-    return { nodes, elementCount: this.parameterCount, stats };
+  async computeShards(request: ShardsRequest): Promise<ShardsResult> {
+    return this.shardSums.compute(request);
   }
 
-  /** The gradient of a micro-shard's loss, every model's by its own tasks, and the sums over its rows. */
-  private async gradientOf(
-    { index, rows }: MicroShard,
-    minibatch: Pick<ShardsRequest, "shardCount" | "denominators">,
-  ): Promise<{ index: number; values: Float32Array; sums: Record<string, number> }> {
+  private tasksOf({ index, rows }: MicroShard, minibatch: Minibatch): ShardTask[] {
     const { settings } = this;
-    const tasks = tasksOf(rows, {
+    return tasksOf(rows, {
       ...minibatch,
       settings,
       specs: new Map(this.models.map(({ role, spec }) => [role, spec])),
@@ -200,35 +210,6 @@ export class LearnerCompute {
       recompute: settings.recompute,
       dropout: this.dropoutOf(index),
     });
-    const sideBySide = this.sharesThreads(minibatch.shardCount);
-    const gradient = this.memory.take();
-    const runAll = async ({ role, weights }: TrainedModel): Promise<Record<string, number>> => {
-      const grads = gradient.arenas.get(role)!;
-      const sums: Record<string, number> = {};
-      let isFirst = true;
-      for (const { program, inputs, statName } of tasks.filter((task) => task.role === role)) {
-        // The first run of a shard overwrites the gradient; those after it add to it.
-        const executable = await this.engine.compile(isFirst ? program.overwriting : program, { sideBySide });
-        isFirst = false;
-        const outputs = await executable.run({ ...weights, grads }, inputs);
-        for (const [output, [value]] of Object.entries(outputs)) {
-          sums[statName(output)] = (sums[statName(output)] ?? 0) + value;
-        }
-      }
-      if (isFirst) await grads.clear();
-      return sums;
-    };
-    const sumsOfModels = await Promise.all(this.models.map(runAll));
-    const sums = Object.assign({ rows: rows.rows.length }, ...sumsOfModels) as Record<string, number>;
-    return { index, values: await gradient.read(), sums };
-  }
-
-  /**
-   * True where a minibatch has work for every thread if each makes a run of its own; else all of them share one run. Asks
-   * nothing but the config, so that all learners compute the same bits.
-   */
-  private sharesThreads(shardCount: number): boolean {
-    return shardCount * this.models.length >= (this.engine.lanes ?? 1);
   }
 
   /** What a micro-shard's adapters drop in the next optimizer step. PPO trains the policy that sampled: nothing. */
@@ -263,8 +244,10 @@ export class LearnerCompute {
     gradNorms: measured,
     learningRates,
     optimizerStep,
+    spare = [],
   }: ApplyRequest): Promise<{ gradNorms: Readonly<Record<string, number>>; isFinite: true }> {
     const gradNorms = await this.adamw(gradients, learningRates, optimizerStep, measured);
+    for (const vector of spare) this.memory.keep(vector);
     for (const model of this.models) await model.average();
     this.appliedStep = optimizerStep;
     return { gradNorms, isFinite: true };

@@ -27,7 +27,10 @@ export interface Vote extends StepKey {
   readonly digest: string;
   readonly stats: readonly { readonly shard: number; readonly values: Readonly<Record<string, number>> }[];
   readonly computeMs: number;
+  /** After `computeMs`. */
   readonly allReduceMs: number;
+  /** At the end of `computeMs`: gradients travelled already. Kept here. @default 0 */
+  readonly overlapMs?: number;
 }
 
 /** What was voted for: enough to apply it later, should the decision not be heard. */
@@ -61,16 +64,22 @@ export async function optimizerStep(
   { compute, shardGradients, sync, digest, noteComputed, vote, signal }: StepDependencies,
 ): Promise<Readonly<Record<string, number>> | undefined> {
   const startedMs = performance.now();
-  // 1. ∇ loss of my micro-shards, already added along the tree inside my range.
-  const { nodes, elementCount, stats } = await shardGradients.of(order, signal);
-  noteComputed();
-  const computedMs = performance.now();
-  // 2. Σ over all learners.
-  const {
-    values,
-    isFinite: hasFiniteElements,
-    hash,
-  } = await sync.allReduce(order, nodes, elementCount, signal);
+  // 1. ∇ loss of my micro-shards, model by model, already added along the tree inside my range.
+  const { begun, ended } = shardGradients.of(order, signal);
+  const computing = ended.then(({ stats }) => {
+    noteComputed();
+    return { stats, computedMs: performance.now() };
+  });
+  // 2. Σ over all learners; the first model's gradient travels while the next one's is computed.
+  const reducing = begun.then(async ({ nodes, elementCount, progress }) => {
+    const begunMs = performance.now();
+    const total = await sync.allReduce(order, nodes, elementCount, signal, progress);
+    return { ...total, spare: nodes.slice(1).map(({ gradients }) => gradients), begunMs };
+  });
+  // A computation cannot be interrupted: a step that fails is over when both are.
+  await Promise.allSettled([computing, reducing]);
+  const { stats, computedMs } = await computing;
+  const { values, isFinite: hasFiniteElements, hash, spare, begunMs } = await reducing;
   const reducedMs = performance.now();
   const { gradients, gradNorms } = hasFiniteElements
     ? await compute.run("measureGradients", values, [values])
@@ -86,11 +95,12 @@ export async function optimizerStep(
     stats,
     computeMs: computedMs - startedMs,
     allReduceMs: reducedMs - computedMs,
+    overlapMs: Math.max(0, computedMs - begunMs),
   };
   const update = { gradients, gradNorms, learningRates: order.learningRates };
   const decision = await vote(ballot, update);
   if (decision === "skip") return undefined;
   // 4. Clip to the global norm, AdamW, EMA.
-  await compute.run("applyGradients", { ...update, optimizerStep: order.step }, [gradients]);
+  await compute.run("applyGradients", { ...update, optimizerStep: order.step, spare }, [gradients, ...spare]);
   return gradNorms;
 }

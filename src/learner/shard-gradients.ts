@@ -3,9 +3,11 @@
  * attempt is given up meanwhile, the step is done again, most likely with the same micro-shards: the result is kept for
  * that.
  */
+import { MessageChannel } from "node:worker_threads";
 import type { ComputePool } from "../worker/compute-pool.js";
-import { cancelled } from "../shared/abort.js";
-import type { ShardsResult } from "./learner-compute.js";
+import { cancelled, makeDeferred } from "../shared/abort.js";
+import { ALL_FINAL, type GradientProgress } from "./gradient-progress.js";
+import type { GradientsSoFar, ShardsResult } from "./learner-compute.js";
 import type * as learnerThread from "./learner-thread.js";
 import type { StepOrder } from "./optimizer-step.js";
 
@@ -16,6 +18,18 @@ interface Kept {
   readonly order: StepOrder;
   readonly state: object | null;
   readonly result: ShardsResult;
+}
+
+/** Nodes that can be sent, the rest of them as `progress` says. */
+export type SendableGradients = Pick<ShardsResult, "nodes" | "elementCount"> & {
+  readonly progress: GradientProgress;
+};
+
+export interface Computation {
+  /** When the first part of the nodes is final. Rejects as `ended` does. */
+  readonly begun: Promise<SendableGradients>;
+  /** @throws {TroupeError} CANCELLED when the attempt was given up meanwhile; whatever the computation ends with */
+  readonly ended: Promise<ShardsResult>;
 }
 
 export class ShardGradients {
@@ -33,17 +47,50 @@ export class ShardGradients {
     private readonly stateOf: () => object | null,
   ) {}
 
-  /** @throws {TroupeError} CANCELLED when the attempt was given up meanwhile; whatever the computation ends with */
-  async of(order: StepOrder, signal: AbortSignal): Promise<ShardsResult> {
+  of(order: StepOrder, signal: AbortSignal): Computation {
+    const begun = makeDeferred<SendableGradients>();
+    const ended = this.resultOf(order, signal, begun.resolve);
+    ended.then((result) => begun.resolve({ ...result, progress: ALL_FINAL }), begun.reject);
+    return { begun: begun.promise, ended };
+  }
+
+  private async resultOf(
+    order: StepOrder,
+    signal: AbortSignal,
+    begin: (gradients: SendableGradients) => void,
+  ): Promise<ShardsResult> {
     const state = this.stateOf();
     const { kept } = this;
     this.kept = undefined;
     if (kept !== undefined && state !== null && kept.state === state && isSameWork(kept.order, order))
       return kept.result;
-    const result = await this.watch(order.step, order.timeLimitMs, this.compute.run("computeShards", order));
-    if (!signal.aborted) return result;
-    this.kept = { order, state, result };
-    throw cancelled(signal);
+    const rest = makeDeferred<void>();
+    let isHandedOut = false;
+    const { port1, port2 } = new MessageChannel();
+    port1.on("message", ({ nodes, elementCount, finalElements }: GradientsSoFar) => {
+      if (signal.aborted) return;
+      isHandedOut = true;
+      begin({ nodes, elementCount, progress: { finalElements, rest: rest.promise } });
+    });
+    // Who computes all of it has nobody to send it to.
+    const computation =
+      order.shards.length === order.shardCount
+        ? this.compute.run("computeShards", order)
+        : this.compute.run("computeShards", { ...order, progress: port2 }, [port2]);
+    try {
+      const result = await this.watch(order.step, order.timeLimitMs, computation);
+      rest.resolve();
+      if (!signal.aborted) return result;
+      // What was handed out may have been overwritten with part of the total.
+      if (!isHandedOut) this.kept = { order, state, result };
+      throw cancelled(signal);
+    } catch (error) {
+      rest.reject(error);
+      throw error;
+    } finally {
+      port1.close();
+      port2.close();
+    }
   }
 
   /** Notes that a computation of gradients is under way, and how long it may take. */

@@ -273,8 +273,10 @@ export class TrainSteps {
     const { stepDuration } = this.context.metrics;
     stepDuration.observe({ phase: "compute" }, vote.computeMs / 1000);
     stepDuration.observe({ phase: "allreduce" }, vote.allReduceMs / 1000);
+    const { overlapMs = 0, ...told } = vote;
+    stepDuration.observe({ phase: "overlap" }, overlapMs / 1000);
     this.send({
-      vote: { ...vote, stats: stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) },
+      vote: { ...told, stats: stats.map(({ shard, values }) => ({ shard, sums: { ...values } })) },
     });
   }
 

@@ -310,9 +310,9 @@ export const METRIC_TABLE = {
     name: "troupe_step_duration_seconds",
     type: "histogram",
     roles: learner,
-    labels: { phase: ["wait", "compute", "allreduce", "optimizer"] },
+    labels: { phase: ["wait", "compute", "overlap", "allreduce", "optimizer"] },
     buckets: SECONDS,
-    help: "wall time of each phase of an optimizer step on this learner, seconds",
+    help: "wall time of each phase of an optimizer step on this learner, seconds; overlap: of compute, while gradients travel",
     healthy: "compute dominates; wait spread over learners shows a straggler",
   },
   rolloutDuration: {

@@ -2,6 +2,7 @@
  * The one compute thread of a worker process. Models and executables live in the thread's module state; calls run one
  * after another there, so the process's own event loop is always free to answer heartbeats.
  */
+import { MessagePort } from "node:worker_threads";
 import { Piscina } from "piscina";
 import { builtFile } from "../shared/paths.js";
 import { fromThreadError } from "./thread-error.js";
@@ -27,11 +28,11 @@ export class ComputePool<M extends ThreadModule> {
     });
   }
 
-  /** Runs an exported function of the thread module. Memory of `moved` moves without a copy and is gone here. */
+  /** Runs an exported function of the thread module. What is `moved` moves without a copy and is gone here. */
   async run<K extends keyof M & string>(
     name: K,
     argument: Parameters<M[K]>[0],
-    moved: readonly ArrayBufferView[] = [],
+    moved: readonly (ArrayBufferView | MessagePort)[] = [],
   ): Promise<Awaited<ReturnType<M[K]>>> {
     try {
       return (await this.pool.run(argument, {
@@ -57,7 +58,10 @@ export class ComputePool<M extends ThreadModule> {
   }
 }
 
-/** What of some memory has to move to another thread: shared memory is there already. */
-export function movableBuffers(views: readonly ArrayBufferView[]): ArrayBuffer[] {
-  return views.flatMap(({ buffer }) => (buffer instanceof ArrayBuffer ? [buffer] : []));
+/** What of all that has to move to another thread: shared memory is there already. */
+export function movableBuffers(
+  views: readonly (ArrayBufferView | MessagePort)[],
+): (ArrayBuffer | MessagePort)[] {
+  const memories = views.map((view) => (view instanceof MessagePort ? view : view.buffer));
+  return memories.filter((memory) => memory instanceof ArrayBuffer || memory instanceof MessagePort);
 }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { execFileSync } from "node:child_process";
-import { LearnerCompute } from "../../../src/learner/learner-compute.js";
+import { MessageChannel } from "node:worker_threads";
+import { LearnerCompute, type GradientsSoFar } from "../../../src/learner/learner-compute.js";
 import type * as learnerThread from "../../../src/learner/learner-thread.js";
 import { denominatorOf } from "../../../src/learner/shards.js";
 import { ComputePool } from "../../../src/worker/compute-pool.js";
@@ -40,7 +41,13 @@ describe("the learner thread", () => {
     const expected = await local.computeShards(request);
     const { parameterCount } = await pool.run("configure", settings);
     expect(parameterCount).toBe(local.parameterCount);
-    const result = await pool.run("computeShards", request);
+    const { port1, port2 } = new MessageChannel();
+    const told = new Promise<GradientsSoFar>((resolve) => port1.once("message", resolve));
+    const result = await pool.run("computeShards", { ...request, progress: port2 }, [port2]);
+    const { nodes, elementCount, finalElements } = await told;
+    port1.close();
+    expect([nodes, elementCount]).toEqual([expected.nodes, parameterCount]); // the memory itself, not a copy of then
+    expect(finalElements).toBeLessThan(elementCount);
     expect(result.stats).toEqual(expected.stats);
     expect(result.nodes).toEqual(expected.nodes);
     expect(result.elementCount).toBe(parameterCount);
