@@ -48,7 +48,7 @@ export class SimCoordinator {
   isStopped = false;
   /** Whose turn at the journal this process is. */
   owner = 0;
-  private readonly process: SimLife;
+  private readonly life: SimLife;
   private state!: CoordinatorState;
   private trainLoop!: SimTrainLoop;
   private queue: Batch[] = [];
@@ -62,14 +62,14 @@ export class SimCoordinator {
   private dieAt: { point: Fault["point"]; downMs: number } | null = null;
 
   constructor(private readonly world: World) {
-    this.process = new SimLife(world.scheduler);
+    this.life = new SimLife(world.scheduler);
     this.reduction = new SimReduction(world, this);
     this.rounds = new SimRounds(world, this);
     this.witness = new Witness(world);
   }
 
   start(): void {
-    this.process.begin();
+    this.life.begin();
     this.queue = [];
     this.isBusy = false;
     this.tickAtMs = Infinity;
@@ -91,15 +91,15 @@ export class SimCoordinator {
   }
 
   get isAlive(): boolean {
-    return this.process.isAlive;
+    return this.life.isAlive;
   }
 
   get isPaused(): boolean {
-    return this.process.isPaused;
+    return this.life.isPaused;
   }
 
   pause(): void {
-    this.process.pause();
+    this.life.pause();
   }
 
   resume(): void {
@@ -107,7 +107,7 @@ export class SimCoordinator {
     this.later(LEADERSHIP_CHECK_MS, () => {
       if (!this.leads) this.end();
     });
-    this.process.resume();
+    this.life.resume();
   }
 
   /** No other coordinator has taken over. */
@@ -129,7 +129,7 @@ export class SimCoordinator {
 
   /** From the network. */
   receive(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
-    this.process.whenRunning(() => this.dispatch(event, contents));
+    this.life.whenRunning(() => this.dispatch(event, contents));
   }
 
   dispatch(event: CoordinatorEvent, contents?: ReadonlyMap<string, number>): void {
@@ -154,7 +154,7 @@ export class SimCoordinator {
   }
 
   later(delayMs: number, run: () => void): void {
-    this.process.later(delayMs, run);
+    this.life.later(delayMs, run);
   }
 
   send(workerId: string, message: ToWorker): void {
@@ -166,12 +166,12 @@ export class SimCoordinator {
   sendWeights(workerId: string, policyVersion: number): void {
     const parameters = this.world.weights.get(policyVersion);
     if (parameters === undefined) return;
-    this.process.whenRunning(() => this.send(workerId, { type: "Weights", policyVersion, parameters }));
+    this.life.whenRunning(() => this.send(workerId, { type: "Weights", policyVersion, parameters }));
   }
 
   sendContents(workerId: string, generation: number, experienceIds: readonly string[]): void {
     if (this.isPaused)
-      return this.process.whenRunning(() => this.sendContents(workerId, generation, experienceIds));
+      return this.life.whenRunning(() => this.sendContents(workerId, generation, experienceIds));
     if (!this.isAlive || (this.rounds.generation ?? this.reduction.generation) !== generation) return;
     // Advantages are whitened over the whole collection, so all of it is read.
     for (const collection of collectionsOf(this.state.durable, experienceIds)) this.readContents(collection);
@@ -192,7 +192,7 @@ export class SimCoordinator {
   }
 
   receiveContribution(...contribution: Parameters<SimReduction["receive"]>): void {
-    this.process.whenRunning(() => this.reduction.receive(...contribution));
+    this.life.whenRunning(() => this.reduction.receive(...contribution));
   }
 
   /** What one learner says of another is no proof: their connection may be to blame. */
@@ -210,7 +210,7 @@ export class SimCoordinator {
 
   /** A learner has trained its part of a round. */
   receiveTrained(...trained: Parameters<SimRounds["finish"]>): void {
-    this.process.whenRunning(() => this.rounds.finish(...trained));
+    this.life.whenRunning(() => this.rounds.finish(...trained));
   }
 
   openSum(of: Parameters<SimReduction["open"]>[0]): void {
@@ -223,7 +223,7 @@ export class SimCoordinator {
   }
 
   receiveParameters(...read: Parameters<SimTrainLoop["receiveParameters"]>): void {
-    this.process.whenRunning(() => this.trainLoop.receiveParameters(...read));
+    this.life.whenRunning(() => this.trainLoop.receiveParameters(...read));
   }
 
   private scheduleTick(): void {
@@ -286,17 +286,17 @@ export class SimCoordinator {
 
   /** False when the process died on the way. */
   private tellAll(batches: readonly { effects: readonly Effect[] }[]): boolean {
-    const life = this.process.number;
+    const { number } = this.life;
     for (const { effects } of batches) {
       if (this.world.planted !== "ack-before-journal") this.tell(effects);
       if (this.dieAt?.point === "midEffects") this.die(this.dieAt.downMs);
-      if (!this.process.isSameLife(life)) return false;
+      if (!this.life.isSameLife(number)) return false;
     }
     return true;
   }
 
   private die(downMs: number): void {
-    this.process.end();
+    this.life.end();
     this.dieAt = null;
     this.closeStep();
     // One that was replaced has nothing left to take along.

@@ -57,11 +57,12 @@ export class SimLife {
     };
   }
 
-  isSameLife(life: number): boolean {
-    return this.isAlive && life === this.life;
-  }
-
+  /** Which life of the process this is. */
   get number(): number {
     return this.life;
+  }
+
+  isSameLife(number: number): boolean {
+    return this.isAlive && number === this.life;
   }
 }

@@ -1,6 +1,7 @@
 /** What every simulated worker process shares: dying, restarting, being stopped, and joining the coordinator. */
 import type { CoordinatorEvent, Effect, LearnerPosition, StartStep } from "../coordinator/core/index.js";
 import type { SimCoordinator } from "./sim-coordinator.js";
+import { SimLife } from "./sim-life.js";
 import type { World } from "./world.js";
 import type { WorkerRole } from "../shared/roles.js";
 
@@ -27,30 +28,34 @@ export type ToWorker =
 
 export abstract class SimProcess {
   incarnation: number | null = null;
-  isAlive = false;
-  isPaused = false;
   slowness = 1;
   /** The coordinator that it joined. */
   private joined: SimCoordinator | null = null;
-  private life = 0;
+  private readonly life: SimLife;
   private requests = 0;
   private requestId = "";
   private lastAnswerMs = 0;
-  private backlog: (() => void)[] = [];
 
   constructor(
     protected readonly world: World,
     readonly workerId: string,
     readonly role: WorkerRole,
-  ) {}
+  ) {
+    this.life = new SimLife(world.scheduler);
+  }
+
+  get isAlive(): boolean {
+    return this.life.isAlive;
+  }
+
+  get isPaused(): boolean {
+    return this.life.isPaused;
+  }
 
   start(): void {
-    this.life += 1;
-    this.isAlive = true;
-    this.isPaused = false;
+    this.life.begin();
     this.incarnation = null;
     this.joined = null;
-    this.backlog = [];
     this.reset();
     this.register();
     this.every(HEARTBEAT_MS, () => this.beat());
@@ -59,20 +64,17 @@ export abstract class SimProcess {
   /** SIGKILL: memory is gone; the connection's end is seen by the coordinator, or not (power cut). */
   kill(isSeen: boolean): void {
     if (!this.isAlive) return;
-    this.isAlive = false;
+    this.life.end();
     const { workerId, incarnation } = this;
     if (isSeen && incarnation !== null) this.send({ type: "WorkerDisconnected", workerId, incarnation });
   }
 
   pause(): void {
-    this.isPaused = true;
+    this.life.pause();
   }
 
   resume(): void {
-    this.isPaused = false;
-    const waiting = this.backlog;
-    this.backlog = [];
-    for (const run of waiting) this.ifRunning(this.life, run);
+    this.life.resume();
   }
 
   drain(): void {
@@ -82,8 +84,7 @@ export abstract class SimProcess {
   }
 
   receive(message: ToWorker, from: SimCoordinator): void {
-    const life = this.life;
-    this.ifRunning(life, () => this.handleCommon(message, from));
+    this.life.whenRunning(() => this.handleCommon(message, from));
   }
 
   /** The one at the other end of its connection, as long as there is one; otherwise whoever directs the run. */
@@ -93,8 +94,7 @@ export abstract class SimProcess {
 
   /** Runs later in this life of the process; a stopped process runs it when it is resumed. */
   protected later(delayMs: number, run: () => void): void {
-    const life = this.life;
-    this.world.scheduler.after(delayMs, () => this.ifRunning(life, run));
+    this.life.later(delayMs, run);
   }
 
   protected every(periodMs: number, run: () => void): void {
@@ -130,14 +130,8 @@ export abstract class SimProcess {
   protected abstract position(): LearnerPosition | null;
   protected abstract heldPolicy(): number;
 
-  private ifRunning(life: number, run: () => void): void {
-    if (!this.isAlive || life !== this.life) return;
-    if (this.isPaused) this.backlog.push(run);
-    else run();
-  }
-
   private register(): void {
-    this.requestId = `${this.workerId}-${this.life}-${this.requests++}`;
+    this.requestId = `${this.workerId}-${this.life.number}-${this.requests++}`;
     this.sendRegistration(this.requestId);
   }
 
@@ -188,7 +182,7 @@ export abstract class SimProcess {
         return;
       case "ReleaseWorker":
         if (message.incarnation !== this.incarnation) return;
-        this.isAlive = false;
+        this.life.end();
         this.world.scheduler.after(200, () => this.start());
         return;
       case "AckHeartbeat":
