@@ -3,6 +3,7 @@ import { attemptLimitMs } from "./attempt-limit.js";
 import { blame } from "./blame.js";
 import type { StepMember } from "./effects.js";
 import type { ApplyFailed, LearnerBehind, ReduceFailed, StepComputed } from "./events.js";
+import { isLending } from "./heals.js";
 import type { Outbox } from "./outbox.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import { abort, isMember } from "./steps.js";
@@ -42,9 +43,13 @@ export function expireStep(state: CoordinatorState, out: Outbox): void {
   const nextMs = attemptLimitMs(state, active.isTraining);
   const longer = nextMs > triedMs ? `; the next attempt may take ${nextMs / 1000} s` : "";
   const silent = late.length > 0 ? late : active.members;
+  // Who hands its state to another begins after that; it is given up when that takes too long (LearnerSilent).
+  const isExcused = ({ incarnation }: StepMember): boolean => isLending(state, incarnation);
+  const isCounted = late.length > 0 ? !late.every(isExcused) : !silent.some(isExcused);
   const names = silent.map(({ workerId }) => workerId).join(", ");
-  abort(state, "timeout", `no ${missing} from ${names} within ${triedMs / 1000} s${longer}`, out);
-  for (const { workerId } of late) blame(state, workerId, `its ${missing} did not come in time`, out);
+  abort(state, "timeout", `no ${missing} from ${names} within ${triedMs / 1000} s${longer}`, out, isCounted);
+  for (const member of late)
+    if (!isExcused(member)) blame(state, member.workerId, `its ${missing} did not come in time`, out);
 }
 
 /**

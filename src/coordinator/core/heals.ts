@@ -40,6 +40,12 @@ export function startHeal(
 export const holdsUp = ({ volatile }: CoordinatorState, { heal }: Member): boolean =>
   heal !== null && volatile.nowMs < heal.holdsUpUntilMs;
 
+/** Whether another waits for this learner's state. A learner does one thing at a time: a step waits for that. */
+export const isLending = ({ volatile }: CoordinatorState, incarnation: number): boolean =>
+  [...volatile.learners].some(
+    ({ heal }) => heal?.source.kind === "peer" && heal.source.incarnation === incarnation && !heal.isLent,
+  );
+
 export function receiveLent(member: Member, event: StateLent): void {
   if (member.heal?.healId === event.healId) member.heal.isLent = true;
 }

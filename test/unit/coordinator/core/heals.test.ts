@@ -73,6 +73,39 @@ describe("a learner that copies for long", () => {
     );
   });
 
+  it("keeps its source from a step, and nobody blames that for it", () => {
+    const core = stageWith(["l1", "l2"], { stepTimeoutMs: 1_000, maxStepAttempts: 2 });
+    const incarnation = core.register("l3", "learner", null, -1);
+    const { healId, source } = core.takeOne("HealLearner");
+    core.requestStep(1);
+    core.wait(1_000);
+    const attempt = (seconds: number): void => {
+      const { generation, members } = core.takeOne("StartStep");
+      for (const { workerId, incarnation } of members)
+        if (source.kind === "peer" && incarnation !== source.incarnation)
+          core.do({ type: "StepComputed", workerId, incarnation, generation, step: 1 });
+      core.wait(seconds * 1_000);
+      expect(core.takeOne("AbortStep").reason).toBe("timeout");
+    };
+    for (const seconds of [1, 2, 4]) attempt(seconds);
+    expect(core.take("FenceWorker")).toEqual([]);
+    expect(core.take("StopRun")).toEqual([]);
+    core.do({ type: "StateLent", workerId: "l3", incarnation, healId });
+    attempt(8);
+    attempt(8);
+    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: source.kind === "peer" && source.workerId });
+  });
+
+  it("does not end a run whose only learner it copies from", () => {
+    const core = stageWith(["l1"], { stepTimeoutMs: 1_000, maxStepAttempts: 2 });
+    core.register("l2", "learner", null, -1);
+    core.requestStep(1);
+    core.wait(1_000);
+    for (const seconds of [1, 2, 4]) core.wait(seconds * 1_000);
+    expect(core.take("AbortStep")).toHaveLength(3);
+    expect(core.take("StopRun")).toEqual([]);
+  });
+
   it("ends the run when what it copies is wrong again and again", () => {
     const core = stageWith(["l1"], { maxStepAttempts: 4 });
     step(core, 1);
