@@ -93,7 +93,9 @@ describe("a learner that copies for long", () => {
     core.do({ type: "StateLent", workerId: "l3", incarnation, healId });
     attempt(8);
     attempt(8);
-    expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: source.kind === "peer" && source.workerId });
+    expect(core.takeOne("FenceWorker")).toMatchObject({
+      workerId: source.kind === "peer" && source.workerId,
+    });
   });
 
   it("does not end a run whose only learner it copies from", () => {
