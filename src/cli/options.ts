@@ -89,7 +89,7 @@ export interface AccessOptions {
 
 export const addAccessOptions = (command: Command): Command =>
   command
-    .option("--token-file <file>", "file with the join token")
+    .option("--token-file <file>", "file with the join token, or a line `ROLE TOKEN` for each role")
     .option("--tls-ca <file>", "connect with TLS: the authority that signed the coordinator's certificate")
     .option("--tls-cert <file>", "client certificate, when the coordinator asks for one")
     .option("--tls-key <file>", "its private key")

@@ -43,7 +43,10 @@ export function registerCoordinator(program: Command, lifetime: Lifetime): void 
       "port of dashboard and metrics (default: cluster.httpPort)",
       wholeNumber(0, 65_535),
     )
-    .option("--token-file <file>", "file with the join token (default: cluster.tokenFile)")
+    .option(
+      "--token-file <file>",
+      "file with the join token, or a line `ROLE TOKEN` for each role (default: cluster.tokenFile)",
+    )
     .option("--tls-cert <file>", "certificate: speak TLS only (default: cluster.tls.cert)")
     .option("--tls-key <file>", "its private key (default: cluster.tls.key)")
     .option("--tls-client-ca <file>", "also ask every caller for a certificate this authority signed")
