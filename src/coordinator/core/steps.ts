@@ -154,7 +154,8 @@ export function receiveVote(state: CoordinatorState, member: Member, event: Step
     return;
   }
   if (!event.isFinite) {
-    if (mustRepeat(state, active)) mismatch(state, active, out);
+    // What was committed is not skipped any more, though a repeated round may come out differently: it is done again.
+    if (active.isReplay) mismatch(state, active, out);
     else skip(state, active, member, out);
     return;
   }

@@ -189,4 +189,26 @@ describe("a round of parameter averaging", () => {
     trained("l1", "l2");
     expect(core.state.volatile.activeStep!.deadlineMs - core.state.volatile.nowMs).toBe(5_000);
   });
+
+  it("is done again when it was committed and is not finite when it is repeated", () => {
+    const { core, trained, vote } = roundWith(1);
+    trained("l1");
+    vote("l1");
+    core.restart();
+    core.effects = [];
+    core.learner("l1"); // its state is lost
+    core.wait(3_000);
+    core.heal();
+    for (const hash of ["", "other"]) {
+      const { generation, members, isReplay } = core.takeOne("StartStep");
+      expect(isReplay).toBe(true);
+      core.do({ type: "RoundTrained", generation, step: 1, workerIds: ["l1"], leftOut: [] });
+      const [{ workerId, incarnation }] = members;
+      const isFinite = hash !== "";
+      core.do({ type: "StepVote", workerId, incarnation, generation, step: 1, isFinite, hash });
+    }
+    expect(core.takeOne("CommitStep")).toMatchObject({ step: 1, hash: "other" });
+    expect(core.state.durable).toMatchObject({ finishedStep: 1, committedSteps: 1, skippedSteps: 0 });
+    core.restart();
+  });
 });
