@@ -39,10 +39,12 @@ const RECORDS_A_TURN = 32;
  * @throws TroupeError RUN_DIR_IN_USE when another process has it open; STORAGE when it cannot be read or written.
  */
 export async function openLevelLog(directory: string, options: CompactionOptions = {}): Promise<DurableLog> {
-  await makeSyncedFolder(directory).catch((error: unknown) => {
+  try {
+    await makeSyncedFolder(directory); // LevelDB syncs what is in it, not its name
+    await checkWriteAheadLog(directory);
+  } catch (error) {
     throw translate(error, directory);
-  }); // LevelDB syncs what is in it, not its name
-  await checkWriteAheadLog(directory);
+  }
   const database: Database = new ClassicLevel(directory, {
     keyEncoding: "utf8",
     valueEncoding: "view",

@@ -1,6 +1,7 @@
 /** LevelDB's own files, cut, flipped and taken away: the journal says so, or is a prefix of what was written. */
 import {
   cpSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
@@ -141,5 +142,14 @@ describe("a journal whose files are damaged", { timeout: 60_000 }, () => {
     await expect(openLevelLog(copy())).rejects.toThrow(
       /\d+\.log cannot be read at byte \d+, and records follow; put the run back from a copy, or start another run .*model\.path/,
     );
+  });
+});
+
+it("a log that cannot be read is told like anything else of the journal", async () => {
+  const directory = join(folder, "unreadable");
+  mkdirSync(join(directory, "000001.log"), { recursive: true });
+  await expect(openLevelLog(directory)).rejects.toMatchObject({
+    code: "STORAGE",
+    message: expect.stringContaining(`journal ${directory} failed`) as string,
   });
 });
