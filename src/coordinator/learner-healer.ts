@@ -12,6 +12,8 @@ import type { StageSetup } from "./optimizer-steps.js";
 import type { LearnerRequests } from "./learner-requests.js";
 import { STREAM_PATIENCE_MS, type StreamRegistry } from "./stream-registry.js";
 
+/** Of the time for a copy, what its source gets: one that hangs is known before the learner that waits for it is given up. */
+const SOURCE_SHARE = 0.8;
 /** Between a failed copy of parameters and the next try. */
 const RETRY_MS = 200;
 
@@ -119,7 +121,8 @@ export class LearnerHealer {
         await this.connected(source);
         const items = [{ what: "state", artifactName: copyName(effect) }];
         const directive = { publish: { items, handoverDir: await this.options.artifacts.handoverDir() } };
-        const { requests, limitMs } = this.options;
+        const { requests } = this.options;
+        const limitMs = SOURCE_SHARE * this.options.limitMs;
         const { published } = await requests.ask(source.workerId, directive, { limitMs });
         if (!published) throw protocolError("expected PublishDone");
         const { workerId, incarnation, healId } = effect;

@@ -77,6 +77,22 @@ it("a learner whose models never load is trained on without, and its process end
   expect(coordinator.failures).toEqual([]);
 }, 30_000);
 
+it("a learner whose source never hands its state over is not given up with it", async () => {
+  const limits = { healTimeoutMs: 3_000 };
+  coordinator = await startRealCoordinator({ cluster: limits, core: limits });
+  const { volatile } = coordinator.host.state;
+  coordinator.learners.startStage(setup);
+  learners.push(new InProcessLearner("learner-0", coordinator.address));
+  await joined(coordinator, 1);
+  watch(learners[0], (name) => name === "exportState");
+  learners.push(new InProcessLearner("learner-1", coordinator.address));
+  while (volatile.members.get("learner-1")?.heal?.source.kind !== "peer") await sleep(10);
+  const { incarnation } = volatile.members.get("learner-1")!;
+  while (volatile.counters.membersLost === 0) await sleep(10);
+  await joined(coordinator, 2);
+  expect(volatile.members.get("learner-1")).toMatchObject({ incarnation });
+}, 30_000);
+
 it("a learner that never comes back from applying a step is done without, and its process ends", async () => {
   const limits = { healTimeoutMs: 2_000, stepTimeoutMs: 1_000 };
   coordinator = await startRealCoordinator({ cluster: limits, core: limits });
