@@ -11,7 +11,7 @@ import { machineMemory } from "../shared/machine-memory.js";
 import { deviceMemoryBytes } from "../shared/device-memory.js";
 import { gib } from "./memory-check.js";
 import { advice, knobs } from "./memory-knobs.js";
-import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
+import { estimateMemory, type MemoryEstimate, type MemoryPart } from "./memory-estimate.js";
 
 export interface DoctorOptions {
   readonly config?: string;
@@ -154,7 +154,7 @@ async function checkConfig(file: string, sets: readonly string[] | undefined): P
   const estimate = await estimateMemory(config).catch((error: unknown) => describeError(error));
   if (typeof estimate === "string") return [...notes, { verdict: "FAIL", subject: "model", text: estimate }];
   const perProcess = estimate.processes.map(({ role, count, stage, parts, bytes }): Finding => {
-    const sum = parts.map((part) => `${part.name} ${gib(part.bytes)}`).join(" + ");
+    const sum = sumText(parts.filter(({ isOnDevice = false }) => !isOnDevice));
     return { verdict: "ok", subject: role, text: `${count} × ${gib(bytes)} at most, in ${stage}: ${sum}` };
   });
   return [
@@ -165,6 +165,9 @@ async function checkConfig(file: string, sets: readonly string[] | undefined): P
     await memoryVerdict(config, estimate),
   ];
 }
+
+const sumText = (parts: readonly MemoryPart[]): string =>
+  parts.map(({ name, bytes }) => `${name} ${gib(bytes)}`).join(" + ");
 
 function checkEngineLibrary({ engine }: Config): Finding[] {
   try {
@@ -179,20 +182,18 @@ function checkEngineLibrary({ engine }: Config): Finding[] {
 async function deviceFindings(config: Config, { processes }: MemoryEstimate): Promise<Finding[]> {
   const hasBytes = await deviceMemoryBytes();
   const findings: Finding[] = [];
-  for (const { role, deviceBytes } of processes) {
+  for (const { role, deviceBytes, parts } of processes) {
     if (deviceBytes === 0) continue;
     const isTooMuch = hasBytes !== null && deviceBytes > hasBytes;
-    const lower = await knobs(
-      config,
-      (of) => of.processes.find((one) => one.role === role)?.deviceBytes ?? 0,
-    );
+    const onDevice = (of: MemoryEstimate) => of.processes.find((one) => one.role === role)?.deviceBytes ?? 0;
     findings.push({
       verdict: isTooMuch ? "note" : "ok",
       subject: "device",
       text:
-        `each ${role} keeps about ${gib(deviceBytes)} on its GPU (estimated, not measured)` +
+        `each ${role} keeps about ${gib(deviceBytes)} on its GPU` +
         (hasBytes === null ? "" : `, which has ${gib(hasBytes)}`) +
-        (isTooMuch ? `.${advice(lower)}` : ""),
+        ` (estimated, not measured): ${sumText(parts.filter(({ isOnDevice }) => isOnDevice))}` +
+        (isTooMuch ? `.${advice(await knobs(config, onDevice))}` : ""),
     });
   }
   return findings;
