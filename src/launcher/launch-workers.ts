@@ -1,4 +1,5 @@
 /** Workers of one machine for a coordinator that runs elsewhere. */
+import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { ClientTls } from "../rpc/tls.js";
@@ -28,6 +29,18 @@ export interface LaunchWorkersOptions {
   readonly commandFor?: SupervisorOptions["commandFor"];
 }
 
+/** Of a host name in a worker's: the coordinator takes 63 in all. */
+const HOST_CHARACTERS = 40;
+
+/**
+ * Names for the workers of one launcher, which they keep when they start again. Whoever registers under a name takes it
+ * from who has it, and other launchers start workers too: elsewhere, perhaps under the same host name, or here.
+ */
+export function workerNames(host = hostname()): (name: string) => string {
+  const suffix = `${host.split(".")[0].slice(0, HOST_CHARACTERS)}-${randomBytes(3).toString("hex")}`;
+  return (name) => `${name}-${suffix}`;
+}
+
 /**
  * Keeps the workers alive until all have left (the run is over) or `signal` aborts.
  * @throws {TroupeError} CANCELLED, BUDGET, or the code of a failure that a restart cannot cure
@@ -39,6 +52,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
   parseCoordinatorAddresses(coordinator, { insecure: options.insecure });
   const logDir = resolve(options.logDir);
   const view = new ProgressView({ stream: options.stream });
+  const workerName = workerNames();
   const commandFor: SupervisorOptions["commandFor"] = (role, index, restarts) => {
     const command = runCommand(
       {
@@ -50,8 +64,7 @@ export async function launchWorkers(options: LaunchWorkersOptions): Promise<void
         coordinatorAddress: () => coordinator,
         coordinatorArgs: () => [],
         together: counts,
-        // Names must be unique in the run, and other machines start workers too.
-        workerName: (name) => `${name}-${hostname().split(".")[0]}`,
+        workerName,
       },
       role,
       index,

@@ -3,11 +3,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
-import { launchWorkers } from "../../../src/launcher/launch-workers.js";
+import { launchWorkers, workerNames } from "../../../src/launcher/launch-workers.js";
 import { sleep } from "../../../src/shared/abort.js";
 
 /** Longer than what the end of a run allows: a learner that stays for others to copy its state does so. */
 const LEAVES_AFTER_MS = 9_000;
+
+it("two launchers on one machine never give their workers the same name, nor one launcher two names", () => {
+  const [one, another] = [workerNames(), workerNames()];
+  expect(one("rollout-0")).toMatch(/^rollout-0-/);
+  expect(one("rollout-0")).toBe(one("rollout-0"));
+  expect(one("rollout-0")).not.toBe(one("rollout-1"));
+  expect(another("rollout-0")).not.toBe(one("rollout-0"));
+  expect(workerNames("h".repeat(63))("rollout-1000").length).toBeLessThanOrEqual(63); // what a coordinator takes
+});
 
 it("a worker of a run that goes on elsewhere may take its time to leave", async () => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-launch-"));
