@@ -7,15 +7,14 @@ import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { readCoordinatorFile } from "../../src/shared/coordinator-file.js";
 import { PATIENCE_MS, RunFolder, type Run } from "../helpers/tiny-run.js";
 
+/** Time for a process to start, join, work and leave while a fast machine trains: iterations are cheap. */
+const LONG = ["--set", "ppo.iterations=20"];
+const ALONE = ["--set", "cluster.rollouts=1", "--set", "cluster.learners=1"];
+
 const folder = new RunFolder();
 let expected: string;
 beforeAll(async () => {
-  const run = await folder.start("undisturbed", [
-    "--set",
-    "cluster.rollouts=1",
-    "--set",
-    "cluster.learners=1",
-  ]);
+  const run = await folder.start("undisturbed", [...LONG, ...ALONE]);
   expected = (await run.finish()).stateSha256;
 }, PATIENCE_MS);
 afterAll(() => folder.remove());
@@ -40,9 +39,7 @@ async function repeatedSteps(run: Run): Promise<number[]> {
 
 describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
   it("takes in workers and lets them go during ppo, without a change in its result", async () => {
-    // Long enough for a process to start, join, work and leave: iterations are cheap.
-    const sets = ["cluster.rollouts=1", "cluster.learners=1"].flatMap((set) => ["--set", set]);
-    const run = await folder.start("elastic", sets);
+    const run = await folder.start("elastic", [...LONG, ...ALONE]);
     await run.until((status) => status.stage === "reward" && status.optimizerStep > 0);
     await scale(run, "rollout", 3);
     await scale(run, "learner", 2);
@@ -59,7 +56,7 @@ describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
   });
 
   it("loses no step when a learner and a rollout worker get SIGTERM", async () => {
-    const run = await folder.start("drained");
+    const run = await folder.start("drained", LONG);
     const status = await run.until(({ stage, optimizerStep }) => stage === "ppo" && optimizerStep > 0);
     for (const role of ["learner", "rollout"]) process.kill(workersOf(status, role)[0].pid, "SIGTERM");
     const summary = await run.finish();
@@ -71,10 +68,7 @@ describe("a run", { timeout: 2 * PATIENCE_MS }, () => {
   it("computes no committed step again when all learners are replaced one right after another", async () => {
     // No checkpoint to go on from, and time for a process to start on a busy machine.
     const sets = ["checkpoint.everyIterations=0", `cluster.drainTimeoutMs=${PATIENCE_MS}`];
-    const run = await folder.start(
-      "rolled",
-      sets.flatMap((set) => ["--set", set]),
-    );
+    const run = await folder.start("rolled", [...LONG, ...sets.flatMap((set) => ["--set", set])]);
     const { workers } = await run.until(({ stage, optimizerStep }) => stage === "ppo" && optimizerStep > 0);
     const learners = workers.filter(({ role }) => role === "learner");
     for (const { pid } of learners) {

@@ -13,7 +13,8 @@ import { EXPERIENCES, Fleet, isUpdating } from "./fleet.js";
 import { hasNatsServer, NatsCluster, WHY_SKIPPED } from "./nats-server.js";
 import { admissionsOf, countOf, storedRecords } from "./stored-records.js";
 
-const ITERATIONS = 8;
+/** What is left of the run must outlast the looks at it. */
+const ITERATIONS = 24;
 const REPLICAS = 3;
 const LEASE_TTL_MS = 5_000;
 /** Beyond the lease; on a machine that does nothing else it takes one or two. */
@@ -95,7 +96,7 @@ describe.skipIf(!hasNatsServer)(
       expect(error.message).toMatch(/keeps 3 copies of TROUPE_\S+_LOG, cluster.durable.replicas is 1/);
     });
 
-    it("a run goes on when the server that leads its streams is killed, when its coordinator is, and when both are", async () => {
+    it("a run goes on when the server that leads its streams is killed, and when its coordinator is", async () => {
       fleet = new Fleet({
         folder: join(inputs.path, "fleet"),
         config: join(inputs.path, "input", "tiny.yaml"),
@@ -126,10 +127,15 @@ describe.skipIf(!hasNatsServer)(
       expect(stalled.epoch, fleet.logs()).toBe(before.epoch);
       expect(await fleet.leaderPid()).toBe(first.child.pid);
 
+      // Without a rollout worker the run waits until the servers are three again, however fast it is.
+      workers[0].child.kill("SIGTERM");
+      expect(await workers[0].exited, fleet.logs()).toBe(0);
       await cluster.named(lost).restart();
       await untilWhole(streams);
+      workers[0] = fleet.worker("rollout", "rollout-1");
       const updating = await fleet.until(
-        ({ optimizerStep, iteration }) => optimizerStep > 0 && iteration >= 3,
+        ({ optimizerStep, iteration }) =>
+          optimizerStep > stalled.optimizerStep && iteration > stalled.iteration + 1,
       );
       first.child.kill("SIGKILL");
       killedMs = performance.now();
