@@ -5,6 +5,9 @@ import { afterAll, expect, it } from "vitest";
 import { packageRoot } from "../../src/shared/paths.js";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
 
+/** Time for a command to start while a fast machine trains. */
+const LONG = ["--set", "ppo.iterations=20"];
+
 const runs = new RunFolder();
 afterAll(() => runs.remove());
 
@@ -12,8 +15,8 @@ it(
   "ends the launcher with 130 instead of a coordinator that it starts again",
   { timeout: 3 * PATIENCE_MS },
   async () => {
-    const faultFree = await (await runs.start("fault-free")).finish();
-    const run = await runs.start("stopped");
+    const faultFree = await (await runs.start("fault-free", LONG)).finish();
+    const run = await runs.start("stopped", LONG);
     await run.until(({ stage, optimizerStep }) => stage === "ppo" && optimizerStep > 0);
     const stop = spawnSync(
       process.execPath,
@@ -24,7 +27,7 @@ it(
     expect(stop.status).toBe(0);
     expect((await run.exited).code, run.output).toBe(130);
     expect(run.output).toMatch(/the run was stopped.*--resume auto/);
-    const { stateSha256 } = await (await runs.start("stopped", ["--resume", "auto"])).finish();
+    const { stateSha256 } = await (await runs.start("stopped", [...LONG, "--resume", "auto"])).finish();
     expect(stateSha256).toBe(faultFree.stateSha256);
   },
 );
