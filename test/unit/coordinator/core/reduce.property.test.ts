@@ -66,8 +66,10 @@ const sum = (counts: Record<string, number>): number =>
 describe("reduce, for any sequence of events", () => {
   it("keeps the books balanced, the buffer bounded, the payloads accounted for, and replays to the same state", () => {
     const seen = new Set<string>();
-    fc.assert(
-      fc.property(fc.boolean(), fc.array(moveArb, { minLength: 20, maxLength: 250 }), (isRound, moves) => {
+    const property = fc.property(
+      fc.boolean(),
+      fc.array(moveArb, { minLength: 20, maxLength: 250 }),
+      (isRound, moves) => {
         const journal: DurableRecord[] = [];
         const replay = (): DurableState => {
           const replayed = emptyDurableState();
@@ -121,9 +123,11 @@ describe("reduce, for any sequence of events", () => {
         );
         expect(sequence).toBe(9);
         expect(decoded).toEqual(state.durable);
-      }),
-      { numRuns: 600 },
+      },
     );
+    // Again while a rare record has not been written: what is drawn differs from run to run.
+    for (let round = 0; round < 10 && (round === 0 || seen.size < RECORD_TYPES.length); round++)
+      fc.assert(property, { numRuns: 600 });
     expect([...seen].sort()).toEqual([...RECORD_TYPES].sort());
   });
 
