@@ -1,12 +1,13 @@
 /** However gradients travel, and whoever adds them, the parameters are the same to the last bit. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { RunStatus } from "../../src/rpc/control-client.js";
 import { PATIENCE_MS, RunFolder } from "../helpers/tiny-run.js";
 
 const folder = new RunFolder();
 const start = (name: string, sets: Readonly<Record<string, string | number>>) =>
   folder.start(
     name,
-    Object.entries({ "ppo.iterations": 1, "cluster.rollouts": 1, ...sets }).flatMap(([key, value]) => [
+    Object.entries({ "ppo.iterations": 3, "cluster.rollouts": 1, ...sets }).flatMap(([key, value]) => [
       "--set",
       `${key}=${value}`,
     ]),
@@ -31,10 +32,11 @@ describe("the final state of a run", { timeout: 2 * PATIENCE_MS }, () => {
 
   it("is that of one learner when three sum among themselves, and one of them is killed meanwhile", async () => {
     const run = await start("sharded", { "cluster.learners": 3 });
-    const { workers } = await run.until(
-      ({ stage, optimizerStep }) => stage === "reward" && optimizerStep > 0,
+    const learnersOf = ({ workers }: RunStatus) => workers.filter(({ role }) => role === "learner");
+    const status = await run.until(
+      (now) => ["reward", "ppo"].includes(now.stage) && learnersOf(now).length === 3,
     );
-    process.kill(workers.filter(({ role }) => role === "learner")[1].pid, "SIGKILL");
+    process.kill(learnersOf(status)[1].pid, "SIGKILL");
     expect((await run.finish()).stateSha256).toBe(star);
     expect(run.output).toMatch(/learner-\d.*SIGKILL/);
   });

@@ -153,14 +153,16 @@ export class Fleet {
 export const EXPERIENCES = 16;
 export const STEPS = 4;
 
-export const isUpdating = (iteration: number) => (status: RunStatus) =>
+/** In the middle of an iteration's update; the first one's or, had it gone by unseen, a later one's. */
+export const isUpdating = (first: number) => (status: RunStatus) =>
   status.stage === "ppo" &&
-  status.iteration === iteration &&
-  status.optimizerStep > iteration * STEPS &&
-  status.optimizerStep < (iteration + 1) * STEPS;
+  status.iteration >= first &&
+  status.optimizerStep > status.iteration * STEPS &&
+  status.optimizerStep < (status.iteration + 1) * STEPS;
 
-export const isCollecting = (iteration: number) => (status: RunStatus) =>
+/** Some of an iteration's experience is there, in the same sense. */
+export const isCollecting = (first: number) => (status: RunStatus) =>
   status.stage === "ppo" &&
-  status.iteration === iteration &&
+  status.iteration >= first &&
   Number(status.ledger?.buffered) > 0 &&
   Number(status.ledger?.buffered) < EXPERIENCES;

@@ -11,6 +11,9 @@ import { freePort, hasNatsServer, NatsServer, WHY_SKIPPED } from "./nats-server.
 import { admissionsOf, countOf, storedRecords } from "./stored-records.js";
 
 const LEASE_TTL_MS = 3_000;
+/** So many that a fast machine does not end a run before it is disturbed. */
+const ITERATIONS = 16;
+const LONG = `ppo.iterations=${ITERATIONS}`;
 
 describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATIENCE_MS }, () => {
   const inputs = new RunFolder();
@@ -27,7 +30,7 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
       "test",
     );
     // A run whose journal is on this machine's disk: where it is kept must not change a result.
-    const sets = ["--set", "cluster.rollouts=1", "--set", "cluster.learners=1"];
+    const sets = [LONG, "cluster.rollouts=1", "cluster.learners=1"].flatMap((set) => ["--set", set]);
     faultFree = (await (await inputs.start("fault-free", sets)).finish()).stateSha256;
   }, PATIENCE_MS);
   afterEach(() => fleet?.stop());
@@ -43,6 +46,7 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
       config: join(inputs.path, "input", "tiny.yaml"),
       nats: server.url,
       leaseTtlMs: LEASE_TTL_MS,
+      sets: [LONG],
       ...more,
     }));
 
@@ -50,7 +54,7 @@ describe.skipIf(!hasNatsServer)(`taking over${WHY_SKIPPED}`, { timeout: 2 * PATI
     const { stateSha256, ppo } = fleet.summary();
     expect(stateSha256, fleet.logs()).toBe(faultFree);
     const { admitted, trained, dropped, buffered } = ppo.experiences;
-    const all = 4 * EXPERIENCES;
+    const all = ITERATIONS * EXPERIENCES;
     expect({ admitted, trained, dropped, buffered }).toEqual({
       admitted: all,
       trained: all,

@@ -24,7 +24,7 @@ describe.skipIf(whyNot !== "")(
     let expected: string;
 
     beforeAll(async () => {
-      const alone = ["cluster.rollouts=1", "cluster.learners=1", "ppo.iterations=1"];
+      const alone = ["cluster.rollouts=1", "cluster.learners=1", "ppo.iterations=4"];
       const twin = await inputs.start(
         "one-host",
         alone.flatMap((set) => ["--set", set]),
@@ -45,7 +45,7 @@ describe.skipIf(whyNot !== "")(
       const runDir = file("three-hosts");
       mkdirSync(runDir);
       const access = ["--token-file", file("token")];
-      const sets = ["cluster.allReduce=sharded", "cluster.bulkChannel=on", "ppo.iterations=1"];
+      const sets = ["cluster.allReduce=sharded", "cluster.bulkChannel=on", "ppo.iterations=4"];
       const coordinator = hosts.spawn(
         "middle",
         [

@@ -17,16 +17,20 @@ const STEPS = 4;
 const LEASE_TTL_MS = 3_000;
 const PORT = 7070;
 
-const inIteration = (status: RunStatus, iteration: number) =>
-  status.stage === "ppo" && status.iteration === iteration && status.workers.length > 0;
-const isCollecting = (iteration: number) => (status: RunStatus) =>
-  inIteration(status, iteration) &&
+/** More than the test waits for, so that a fast machine does not end the run before the link is cut. */
+const ITERATIONS = 12;
+
+/** In an iteration, the first one or, had it gone by unseen, a later one. */
+const hasBegun = (status: RunStatus, first: number) =>
+  status.stage === "ppo" && status.iteration >= first && status.workers.length > 0;
+const isCollecting = (first: number) => (status: RunStatus) =>
+  hasBegun(status, first) &&
   Number(status.ledger?.buffered) > 0 &&
   Number(status.ledger?.buffered) < EXPERIENCES;
-const isUpdating = (iteration: number) => (status: RunStatus) =>
-  inIteration(status, iteration) &&
-  status.optimizerStep > iteration * STEPS &&
-  status.optimizerStep < (iteration + 1) * STEPS;
+const isUpdating = (first: number) => (status: RunStatus) =>
+  hasBegun(status, first) &&
+  status.optimizerStep > status.iteration * STEPS &&
+  status.optimizerStep < (status.iteration + 1) * STEPS;
 
 describe.skipIf(whyNot !== "")(
   `two hosts${whyNot === "" ? "" : ` (skipped: ${whyNot})`}`,
@@ -40,12 +44,11 @@ describe.skipIf(whyNot !== "")(
     let control: ControlClient;
 
     beforeAll(async () => {
-      const twin = await inputs.start("one-host", [
-        "--set",
-        "cluster.rollouts=1",
-        "--set",
-        "cluster.learners=1",
-      ]);
+      const sets = [`ppo.iterations=${ITERATIONS}`, "cluster.rollouts=1", "cluster.learners=1"];
+      const twin = await inputs.start(
+        "one-host",
+        sets.flatMap((set) => ["--set", set]),
+      );
       expected = (await twin.finish()).stateSha256;
       hosts.up();
       await writeCertificates(file("tls"), {
@@ -89,7 +92,11 @@ describe.skipIf(whyNot !== "")(
       const bin = [process.execPath, join(packageRoot, "bin", "troupe.mjs")];
       const runDir = file("two-hosts");
       mkdirSync(runDir);
-      const sets = [`cluster.leaseTtlMs=${LEASE_TTL_MS}`, "cluster.heartbeatIntervalMs=500"];
+      const sets = [
+        `ppo.iterations=${ITERATIONS}`,
+        `cluster.leaseTtlMs=${LEASE_TTL_MS}`,
+        "cluster.heartbeatIntervalMs=500",
+      ];
       const access = ["--token-file", file("token")];
       const coordinator = hosts.spawn(
         "coordinator",
@@ -131,7 +138,7 @@ describe.skipIf(whyNot !== "")(
       ) as TinySummary;
       expect(stateSha256).toBe(expected);
       const { admitted, trained, dropped, buffered } = ppo.experiences;
-      const all = 4 * EXPERIENCES;
+      const all = ITERATIONS * EXPERIENCES;
       expect({ admitted, trained, dropped, buffered }).toEqual({
         admitted: all,
         trained: all,
