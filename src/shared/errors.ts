@@ -66,10 +66,6 @@ export const storageError = (message: string, options?: ErrorOptions) =>
 export const asErrorCode = (code: string): ErrorCode =>
   Object.hasOwn(EXIT_CODES, code) ? (code as ErrorCode) : "INTERNAL";
 
-/** Ends a message about a damaged journal: what can be done. */
-export const AFTER_DAMAGE =
-  "put the run back from a copy, or start another run from the newest model that is whole (model.path: a folder under models/ or checkpoints/; its optimizer state and the run's progress are not taken over)";
-
 /** The code of any thrown value; what is not ours is INTERNAL. */
 export function errorCodeOf(error: unknown): ErrorCode {
   return error instanceof TroupeError ? error.code : "INTERNAL";

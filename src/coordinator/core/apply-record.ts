@@ -1,5 +1,6 @@
 /** The fold of the records into the durable state, live and in replay. */
-import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
+import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 import type { ExperienceId } from "../../rl/types.js";
 import {
   hashAfter,

@@ -11,8 +11,9 @@ import {
   type DurableState,
   type ExperienceEntry,
 } from "../core/index.js";
-import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
+import { storageError } from "../../shared/errors.js";
 import { atOnce, type Steps } from "../../shared/steps.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 
 const FORMAT_VERSION = 2;
 const HEADER_BYTES = 5;

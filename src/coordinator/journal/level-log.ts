@@ -8,9 +8,10 @@
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
-import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
+import { storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices } from "../../shared/steps.js";
 import { makeSyncedFolder } from "../../shared/synced-files.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 import { isWorthCompacting, type CompactionOptions, type DurableLog, type LogEntry } from "./durable-log.js";
 import {
   decodeRecord,

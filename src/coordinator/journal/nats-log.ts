@@ -10,8 +10,9 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { emptyDurableState, type DurableRecord, type DurableState } from "../core/index.js";
-import { AFTER_DAMAGE, storageError, TroupeError } from "../../shared/errors.js";
+import { storageError, TroupeError } from "../../shared/errors.js";
 import { inSlices, type Steps } from "../../shared/steps.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 import { isWorthCompacting, type CompactionOptions, type DurableLog, type LogEntry } from "./durable-log.js";
 import { decodingSnapshot, encodingSnapshot, foldRecord, frame, recordKey, unframe } from "./encoding.js";
 import { natsError, type NatsOptions } from "./nats-connection.js";

@@ -1,5 +1,6 @@
 /** Log entries that say which payloads a chunk of a payload file holds: JSON in the frame of every journal value. */
-import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
+import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 import { frame, unframe } from "./encoding.js";
 import type { Chunk } from "./payload-files.js";
 

@@ -9,8 +9,9 @@ import { open, readdir, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import type { ExperienceId } from "../../rl/types.js";
-import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
+import { storageError } from "../../shared/errors.js";
 import { makeSyncedFolder, syncFolder } from "../../shared/synced-files.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 
 /** A file that has grown to this gets no more payloads. */
 const FILE_BYTES = 64 << 20;

@@ -9,7 +9,8 @@
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { AFTER_DAMAGE, storageError } from "../../shared/errors.js";
+import { storageError } from "../../shared/errors.js";
+import { AFTER_DAMAGE } from "../after-damage.js";
 
 const BLOCK_BYTES = 32 << 10;
 const HEADER_BYTES = 7;
