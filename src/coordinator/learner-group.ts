@@ -12,6 +12,7 @@ import type { LearnerServiceHandlers } from "../rpc/generated/troupe/v1/LearnerS
 import { LONGEST_TIMER_MS } from "../shared/abort.js";
 import { TroupeError, configError, protocolError } from "../shared/errors.js";
 import type { ArtifactStore } from "./artifact-store.js";
+import { MAX_PATIENCE } from "./core/index.js";
 import { LearnerHealer } from "./learner-healer.js";
 import { LearnerRequests, type SilentLearner } from "./learner-requests.js";
 import {
@@ -25,9 +26,6 @@ import { ReadyLearners } from "./ready-learners.js";
 import { StreamRegistry } from "./stream-registry.js";
 import type { WorkerDirectory } from "./worker-directory.js";
 import { serveWorkerStream } from "./worker-stream.js";
-
-/** Most step timeouts that a learner may take for the forward passes of one micro-shard. */
-const MAX_PATIENCE = 8;
 
 export interface LearnerGroupOptions extends Omit<
   OptimizerStepsOptions,

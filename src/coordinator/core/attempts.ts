@@ -1,5 +1,5 @@
 /** How an attempt at a step ends without a decision: its time is over, or somebody cannot do its part. */
-import { attemptLimitMs } from "./attempt-limit.js";
+import { attemptLimitMs, MAX_PATIENCE } from "./attempt-limit.js";
 import { blame } from "./blame.js";
 import type { StepMember } from "./effects.js";
 import type { ApplyFailed, LearnerBehind, ReduceFailed, StepComputed } from "./events.js";
@@ -7,12 +7,6 @@ import { isLending } from "./heals.js";
 import type { Outbox } from "./outbox.js";
 import type { ActiveStep, CoordinatorState, Member } from "./state.js";
 import { abort, isMember } from "./steps.js";
-
-/**
- * Most step timeouts that one attempt is given. Doubling reaches it at the fourth attempt, so learners that are alive
- * and never vote end the run after `1 + 2 + 4 + 8 · (maxStepAttempts − 3)` timeouts.
- */
-const MAX_PATIENCE = 8;
 
 /** Its gradients are computed, or its part of a round is trained: from here on it is not the one that is waited for. */
 export function noteComputed({ volatile }: CoordinatorState, member: Member, event: StepComputed): void {

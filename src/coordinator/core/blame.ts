@@ -52,9 +52,14 @@ export function evict(
 }
 
 function suspectOf({ volatile }: CoordinatorState, workerId: string): Suspect {
-  const suspect = volatile.suspects.get(workerId) ?? { blame: 0, fenced: 0, untilMs: 0 };
+  const suspect = volatile.suspects.get(workerId) ?? { blame: 0, fenced: 0, silences: 0, untilMs: 0 };
   volatile.suspects.set(workerId, suspect);
   return suspect;
+}
+
+/** It did not answer what it was asked between steps. @returns how often that was so, since a step committed with it */
+export function noteSilence(state: CoordinatorState, workerId: string): number {
+  return ++suspectOf(state, workerId).silences;
 }
 
 /** It did its part. */

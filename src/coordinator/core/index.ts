@@ -26,6 +26,7 @@ export { compareExperienceIds, iterationOf } from "./experience-id.js";
 export { RetainedIds } from "./retained-ids.js";
 export { collectedIds, livePayloadIds } from "./retention.js";
 export { makeState, type CoordinatorState } from "./state.js";
+export { MAX_PATIENCE } from "./attempt-limit.js";
 export { LEASE_EXPIRED } from "./lifecycle.js";
 export { reduce } from "./reduce.js";
 export { shareShards } from "./steps.js";

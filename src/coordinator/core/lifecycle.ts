@@ -1,5 +1,6 @@
 /** Workers coming and going, and everything that happens because time passed. */
 import { expireStep } from "./attempts.js";
+import { noteSilence } from "./blame.js";
 import type { LearnerSilent, WorkerRegistered } from "./events.js";
 import { expireHeals } from "./heals.js";
 import { acceptMember, addMember, fence, removeMember, renewLease } from "./members.js";
@@ -41,12 +42,21 @@ export function loseMember(
   abortIfMember(state, member, isBlamed, out);
 }
 
-/** It lives, and does not do what it was asked: others are asked, and it may join again. */
+/**
+ * It lives, and does not do what it was asked: others are asked, and it may join again. Who is asked again and again was
+ * the only one, or all of them are like it: that ends the run.
+ */
 export function giveUpLearner(state: CoordinatorState, event: LearnerSilent, out: Outbox): void {
   const member = state.volatile.members.get(event.workerId);
   if (member?.incarnation !== event.incarnation) return;
   fence(event.workerId, event.incarnation, event.reason, out);
   loseMember(state, member, "fenced", out);
+  const silences = noteSilence(state, event.workerId);
+  if (silences < state.config.maxStepAttempts) return;
+  out.stop(
+    "BUDGET",
+    `${event.workerId} was given up ${silences} times without a step in between (last: ${event.reason}); see that learner's log, or raise cluster.stepTimeoutMs or cluster.healTimeoutMs`,
+  );
 }
 
 /** Lets draining workers go that hold nothing: no task, no part in the step under way, no state that would be lost. */

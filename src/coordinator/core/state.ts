@@ -121,6 +121,8 @@ export interface Suspect {
   blame: number;
   /** How often it was fenced for that. */
   fenced: number;
+  /** How often in a row it did not answer what it was asked between steps. */
+  silences: number;
   /** Until then the others go on without it. */
   untilMs: number;
 }

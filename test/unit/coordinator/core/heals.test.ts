@@ -138,6 +138,24 @@ describe("a learner that is stuck", () => {
     expect(core.takeOne("FenceWorker")).toMatchObject({ workerId: "l1", incarnation, reason: "publish" });
     expect(step(core, 1)).toEqual(["l2"]);
   });
+
+  it("ends the run when it is asked again and again and no step commits in between", () => {
+    const core = stageWith([], { maxStepAttempts: 3 });
+    const joinAndBeSilent = (reason: string) => {
+      const incarnation = core.learner("l1");
+      core.do({ type: "LearnerSilent", workerId: "l1", incarnation, reason });
+    };
+    for (let i = 0; i < 2; i++) joinAndBeSilent("evaluate");
+    core.learner("l1");
+    step(core, 1);
+    for (let i = 0; i < 2; i++) joinAndBeSilent("evaluate");
+    expect(core.take("StopRun")).toEqual([]);
+    joinAndBeSilent("publish");
+    expect(core.takeOne("StopRun")).toMatchObject({
+      code: "BUDGET",
+      diagnosis: expect.stringMatching(/^l1 was given up 3 times .*\(last: publish\)/) as string,
+    });
+  });
 });
 
 describe("learners that are wanted between steps", () => {
