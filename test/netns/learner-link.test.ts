@@ -8,9 +8,9 @@ import { writeCertificates } from "../../src/rpc/certificate-files.js";
 import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";
 import { PATIENCE_MS, RunFolder, type TinySummary } from "../helpers/tiny-run.js";
-import { ThreeHosts, whyNoHosts } from "./three-hosts.js";
+import { ThreeHosts, whyNoThreeHosts } from "./three-hosts.js";
 
-const whyNot = whyNoHosts();
+const whyNot = whyNoThreeHosts();
 const PORT = 7071;
 
 describe.skipIf(whyNot !== "")(
@@ -54,7 +54,7 @@ describe.skipIf(whyNot !== "")(
           ...["--tls-cert", file("tls", "server.crt"), "--tls-key", file("tls", "server.key")],
           ...[...sets, "cluster.minLearners=2"].flatMap((set) => ["--set", set]),
         ],
-        log,
+        { log },
       );
       const joinFrom = (host: "left" | "right", role: "learner" | "rollout") =>
         hosts.spawn(
@@ -63,7 +63,7 @@ describe.skipIf(whyNot !== "")(
             ...[...bin, role, "--coordinator", `${hosts.addressFor(host)}:${PORT}`, ...access],
             ...["--tls-ca", file("tls", "ca.crt"), "--worker-id", `${role}-${host}`],
           ],
-          log,
+          { log },
         );
       joinFrom("left", "learner");
       joinFrom("right", "learner");

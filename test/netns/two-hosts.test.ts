@@ -9,9 +9,9 @@ import { ControlClient, type RunStatus } from "../../src/rpc/control-client.js";
 import { sleep } from "../../src/shared/abort.js";
 import { packageRoot } from "../../src/shared/paths.js";
 import { PATIENCE_MS, RunFolder, type TinySummary } from "../helpers/tiny-run.js";
-import { TwoHosts, whyNoNamespaces } from "./two-hosts.js";
+import { TwoHosts, whyNoTwoHosts } from "./two-hosts.js";
 
-const whyNot = whyNoNamespaces();
+const whyNot = whyNoTwoHosts();
 const EXPERIENCES = 16;
 const STEPS = 4;
 const LEASE_TTL_MS = 3_000;
