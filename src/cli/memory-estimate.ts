@@ -9,6 +9,7 @@ import { frozenForm } from "../models/frozen.js";
 import { cacheLayout } from "../models/cache-layout.js";
 import { frozenLayout, trainedLayout, withLora } from "../models/lora.js";
 import { layoutOf, withHead, type ModelSpec } from "../models/model-spec.js";
+import { subtreesOf } from "../learner/tree-sum.js";
 import { WINDOW } from "../reduce/reduction.js";
 import { givenRewardSpec, policySpec } from "./memory-models.js";
 import {
@@ -137,9 +138,9 @@ const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>
  *                in place, parameters and moments once more
  *   round        with averaged parameters: what is exchanged (parameters and, if averaged, moments) as it was at the
  *                round's start, and its average
- *   gradients    per trained parameter: those of micro-shards under way, and a sum for each level of the tree when its last
- *                leaf comes; the total of all learners overwrites them. And an arena where programs cannot write them into
- *                host memory
+ *   gradients    of all models for each node that is sent, which the total of all learners overwrites; of one model at a
+ *                time for each other sum of the tree when its last leaf comes, and for micro-shards under way. And an arena
+ *                where programs cannot write them into host memory
  *   programs     what forward and backward keep of each run under way; gradients are written where they stay
  *   sessions     what the compiled programs keep
  */
@@ -175,12 +176,12 @@ function learnerIn(
       ],
     ] as const,
   }[stage];
-  const trained = sizeOf(models, (spec) => trainedLayout(spec).size);
+  const trainedEach = models.map((spec) => trainedLayout(spec).size);
+  const trained = trainedEach.reduce((sum, size) => sum + size, 0);
   const frozen = sizeOf(models, (spec) => frozenLayout(spec)?.size ?? 0);
   const average = stage === "ppo" && ppo.ema !== null ? trainedLayout(language).size : 0;
   const shardsEach = Math.max(1, Math.ceil(cluster.microShards / Math.max(1, cluster.learners)));
   const underWay = Math.min(lanesOf(config), shardsEach * models.length);
-  const gradients = Math.ceil(Math.log2(shardsEach)) + Math.min(lanesOf(config), shardsEach);
   const isInHost = isInHostMemory(config);
   const averages = cluster.sync === "parameters";
   const exchanged = averages && cluster.averageMoments ? 3 * trained : trained;
@@ -197,7 +198,7 @@ function learnerIn(
           FLOAT_BYTES * (2 * trained + average + (averages ? trained : 0) + (isInHost ? 0 : 3 * trained)),
       },
       ...(averages ? [{ name: "round", bytes: FLOAT_BYTES * 2 * exchanged }] : []),
-      { name: "gradients", bytes: FLOAT_BYTES * trained * gradients },
+      { name: "gradients", bytes: FLOAT_BYTES * gradientsOf(trainedEach, shardsEach, config) },
       ...(isInHost ? [] : [{ name: "arena", bytes: FLOAT_BYTES * trained }]),
       { name: "programs", bytes: FLOAT_BYTES * underWay * largest },
       {
@@ -208,6 +209,17 @@ function learnerIn(
       ...(model.lora === null ? [] : [{ name: "merging", bytes: FLOAT_BYTES * sizeOf(models, wholeSize) }]),
     ],
   };
+}
+
+/**
+ * Elements of the vectors that the gradients of one learner's micro-shards lie in (src/learner/shard-sums.ts).
+ * @param trained elements of each model
+ */
+function gradientsOf(trained: readonly number[], shards: number, config: Config): number {
+  const nodes = subtreesOf(0, shards - 1).length;
+  const width = isInHostMemory(config) ? trained.length * lanesOf(config) : 1;
+  const parts = Math.min(shards - nodes, Math.ceil(Math.log2(shards)) + Math.max(0, width - 2));
+  return nodes * trained.reduce((sum, size) => sum + size, 0) + parts * Math.max(...trained);
 }
 
 /** On the CPU, through ONNX Runtime: state is updated where it lies. */

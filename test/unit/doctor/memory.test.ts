@@ -65,14 +65,16 @@ describe("estimateMemory", () => {
     expect(await gradients({ ...tiny, cluster: { learners: 3 } })).toBe(3 * trained);
   });
 
-  it("counts a gradient for every level of the tree, and one for each micro-shard under way", async () => {
+  it("counts a gradient of all models for what is sent, and of one for every other sum of the tree and what is under way", async () => {
     const vectors = async (cluster: object, engine: object = {}) => {
       const learner = await processOf(config({ cluster, engine }), "learner");
       return part(learner, "gradients") / (part(learner, "moments") / 2);
     };
-    // Eight micro-shards: sums of four, two and one are there when the last one's gradient comes.
-    expect(await vectors({ microShards: 8, learners: 1 })).toBe(4);
-    expect(await vectors({ microShards: 8, learners: 1 }, { threads: 4 })).toBe(7);
+    // Eight micro-shards: beside the sum of four, those of two and of one are there when the last one's gradient comes.
+    expect(await vectors({ microShards: 8, learners: 1 })).toBeCloseTo(1 + 3 / 2, 3);
+    expect(await vectors({ microShards: 8, learners: 1 }, { threads: 4 })).toBeCloseTo(1 + 7 / 2, 3);
+    // The first three of eight are sent as a sum of two and one alone.
+    expect(await vectors({ microShards: 8, learners: 3 })).toBeCloseTo(2 + 1 / 2, 3);
     expect(await vectors({ microShards: 8, learners: 8 }, { threads: 4 })).toBe(1);
   });
 
