@@ -53,15 +53,15 @@ const FLOAT_BYTES = 4;
 const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
-  coordinator: 176 * MIB,
+  coordinator: 184 * MIB,
   learner: 180 * MIB,
-  rollout: 178 * MIB,
+  rollout: 203 * MIB,
   launcher: 120 * MIB,
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
 /** A token of the vocabulary in the coordinator's tokenizer threads. */
-const TOKEN_BYTES = 600;
+const TOKEN_BYTES = 1000;
 /** Threads of a learner's optimizer beside its own: what one has before it works. */
 const THREAD_BYTES = 25 * MIB;
 
@@ -73,7 +73,7 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   const { cluster, stages } = config;
   // A ready reward model takes the place of its stage.
   const performed = stages.filter((stage) => stage !== "reward" || givenReward === null);
-  const learner = heaviest(performed.map((stage) => learnerIn(stage, models, config)));
+  const learner = heaviest(inTurn(performed.map((stage) => learnerIn(stage, models, config))));
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
@@ -127,6 +127,19 @@ interface LearnerEstimate {
   readonly stage: string;
   readonly parts: readonly MemoryPart[];
   readonly gradientBytes: number;
+}
+
+/** The pool that programs run in does not shrink: a stage has that of the largest run so far. */
+function inTurn(stages: readonly LearnerEstimate[]): LearnerEstimate[] {
+  let pool = 0;
+  return stages.map((estimate) => {
+    const parts = estimate.parts.map((part) => {
+      if (part.name !== "programs") return part;
+      pool = Math.max(pool, part.bytes);
+      return { ...part, bytes: pool };
+    });
+    return { ...estimate, parts };
+  });
 }
 
 const heaviest = (estimates: readonly LearnerEstimate[]): LearnerEstimate =>

@@ -78,6 +78,16 @@ describe("estimateMemory", () => {
     expect(await vectors({ microShards: 8, learners: 8 }, { threads: 4 })).toBe(1);
   });
 
+  it("keeps what programs of an earlier stage needed", async () => {
+    const short = { generation: { maxNewTokens: 8 }, data: { path: "x.jsonl", maxPromptTokens: 16 } };
+    const learner = (stages: string[]) => processOf(config({ ...short, stages }), "learner");
+    const [before, all] = [await learner(["sft", "reward"]), await learner(["sft", "reward", "ppo"])];
+    expect([before.stage, all.stage]).toEqual(["reward", "ppo"]);
+    expect(part(all, "programs")).toBe(part(before, "programs"));
+    const given = await learner(["ppo"]);
+    expect(part(given, "programs")).toBeLessThan(0.5 * part(all, "programs"));
+  });
+
   it("counts the largest scoring pass once a thread, a session for every shape, and reads only adapters anew", async () => {
     const rollout = async (name: string, change: Record<string, unknown>) =>
       part(await processOf(config(change), "rollout"), name);
