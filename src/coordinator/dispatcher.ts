@@ -129,7 +129,7 @@ export class Dispatcher {
     );
     host.on("EvaluationCompleted", ({ evaluationId }) => this.evaluations.get(evaluationId)?.done.resolve());
     host.on("ReleaseWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation));
-    host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect.reason));
+    host.on("FenceWorker", (effect) => this.streams.end(effect.workerId, effect.incarnation, effect));
   }
 
   /** Experiences that have arrived and that the core has not decided on, bytes. */

@@ -73,8 +73,9 @@ export class LearnerGroup {
     host.on("ReleaseWorker", ({ workerId, incarnation }) => {
       if (this.streams.end(workerId, incarnation)) this.requests.forget(workerId);
     });
-    host.on("FenceWorker", ({ workerId, incarnation, reason }) => {
-      if (this.streams.end(workerId, incarnation, reason)) this.requests.forget(workerId);
+    host.on("FenceWorker", (effect) => {
+      const { workerId, incarnation } = effect;
+      if (this.streams.end(workerId, incarnation, effect)) this.requests.forget(workerId);
     });
   }
 

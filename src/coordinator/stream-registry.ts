@@ -2,6 +2,7 @@
 import type * as grpc from "@grpc/grpc-js";
 import { TroupeError } from "../shared/errors.js";
 import { toServiceError } from "../rpc/status.js";
+import type { FenceWorker } from "./core/index.js";
 
 /** How long a registered worker may take to open its stream. */
 export const STREAM_PATIENCE_MS = 10_000;
@@ -98,13 +99,13 @@ export class StreamRegistry<D> {
     return this.incarnationOf(workerId) === incarnation;
   }
 
-  /** Ends the stream of exactly this incarnation, with an error when `reason` is given. @returns whether there was one */
-  end(workerId: string, incarnation: number, reason?: string): boolean {
+  /** Ends the stream of exactly this incarnation, with an error when it was `fenced`. @returns whether there was one */
+  end(workerId: string, incarnation: number, fenced?: Pick<FenceWorker, "code" | "reason">): boolean {
     const entry = this.streams.get(workerId);
     if (entry?.incarnation !== incarnation) return false;
     this.streams.delete(workerId);
-    if (reason === undefined) entry.call.end();
-    else entry.call.emit("error", toServiceError(new TroupeError("FENCED", reason)));
+    if (fenced === undefined) entry.call.end();
+    else entry.call.emit("error", toServiceError(new TroupeError(fenced.code, fenced.reason)));
     return true;
   }
 

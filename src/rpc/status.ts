@@ -13,6 +13,7 @@ const TABLE: Readonly<Record<ErrorCode, grpc.status>> = {
   RUN_DIR_IN_USE: grpc.status.ALREADY_EXISTS,
   STORAGE: grpc.status.RESOURCE_EXHAUSTED,
   FENCED: grpc.status.FAILED_PRECONDITION,
+  REPLACED: grpc.status.FAILED_PRECONDITION,
   BUDGET: grpc.status.ABORTED,
   CANCELLED: grpc.status.CANCELLED,
   INTERNAL: grpc.status.INTERNAL,

@@ -13,7 +13,8 @@ export type ErrorCode =
   | "UNREACHABLE" // the coordinator cannot be reached
   | "RUN_DIR_IN_USE"
   | "STORAGE" // disk full, permission, I/O error
-  | "FENCED" // this process was replaced; its work no longer counts
+  | "FENCED" // this process was replaced or given up; its work no longer counts
+  | "REPLACED" // another process took this worker's id
   | "BUDGET" // a role used up its restart budget
   | "CANCELLED"
   | "INTERNAL";
@@ -30,6 +31,7 @@ export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   RUN_DIR_IN_USE: 73,
   STORAGE: 74,
   FENCED: 75,
+  REPLACED: 75,
   BUDGET: 12,
   CANCELLED: 130,
   INTERNAL: 70,

@@ -109,7 +109,7 @@ export function openClients(address: string, access: Access = {}): Clients {
 
 /**
  * Serves the coordinator until told to drain: `perform` is called once per session and returns when its stream ended.
- * @throws {TroupeError} UNREACHABLE when the coordinator stays away, AUTH, CONFIG; whatever `perform` throws that is not about the connection
+ * @throws {TroupeError} UNREACHABLE when the coordinator stays away, REPLACED when another process joins under its id, AUTH, CONFIG; whatever `perform` throws that is not about the connection
  */
 export async function serveCoordinator(
   options: LinkOptions,

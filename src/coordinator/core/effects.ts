@@ -44,6 +44,8 @@ export interface FenceWorker {
   readonly type: "FenceWorker";
   readonly workerId: string;
   readonly incarnation: number;
+  /** REPLACED: another process has its name; else it may join again. */
+  readonly code: "FENCED" | "REPLACED";
   readonly reason: string;
 }
 /** A draining worker holds nothing any more and may exit. */

@@ -19,7 +19,8 @@ export function registerWorker(state: CoordinatorState, event: WorkerRegistered,
     return acceptMember(state, older, out);
   }
   if (older !== undefined) {
-    fence(older.workerId, older.incarnation, "another process registered under this id", out);
+    const reason = `another process joined as ${older.workerId}; give every worker a --worker-id of its own, or none`;
+    fence(older.workerId, older.incarnation, reason, out, "REPLACED");
     loseMember(state, older, "fenced", out);
   }
   addMember(state, event, out);

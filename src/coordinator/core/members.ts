@@ -4,6 +4,7 @@
  * An incarnation is `epoch · EPOCH_SPAN + n`: unique for the life of the run without journalling a registration,
  * and greater than every incarnation of an older epoch.
  */
+import type { FenceWorker } from "./effects.js";
 import type {
   LearnerPosition,
   PolicyHeld,
@@ -122,8 +123,14 @@ export function notePolicyHeld(state: CoordinatorState, { workers, policyVersion
 }
 
 /** Tells an incarnation that it is over. */
-export function fence(workerId: string, incarnation: number, reason: string, out: Outbox): void {
-  out.send({ type: "FenceWorker", workerId, incarnation, reason });
+export function fence(
+  workerId: string,
+  incarnation: number,
+  reason: string,
+  out: Outbox,
+  code: FenceWorker["code"] = "FENCED",
+): void {
+  out.send({ type: "FenceWorker", workerId, incarnation, code, reason });
 }
 
 /** Forgets the member; learners that were copying its state need another source. */

@@ -48,7 +48,7 @@ it("tells a fenced worker why", () => {
   const errors: Error[] = [];
   call.on("error", (error) => errors.push(error));
   registry.bind("w", 1, call as never);
-  registry.end("w", 1, "its lease ended");
+  registry.end("w", 1, { code: "FENCED", reason: "its lease ended" });
   expect(errors.map(({ message }) => message)).toEqual([expect.stringContaining("its lease ended")]);
 });
 

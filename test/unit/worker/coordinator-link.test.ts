@@ -2,6 +2,8 @@ import { createServer, type AddressInfo } from "node:net";
 import { once } from "node:events";
 import { afterEach, expect, it, vi } from "vitest";
 import { createLogger } from "../../../src/observability/logger.js";
+import { deadlineIn } from "../../../src/rpc/deadlines.js";
+import { sleep } from "../../../src/shared/abort.js";
 import { describeError, TroupeError } from "../../../src/shared/errors.js";
 import { serveCoordinator, type LinkOptions } from "../../../src/worker/coordinator-link.js";
 import { startRealCoordinator } from "../rpc/real-coordinator.js";
@@ -121,6 +123,44 @@ it("a worker that was held up for longer than its lease still hears the coordina
     });
     expect(beats).toBeGreaterThanOrEqual(3);
     expect(sessions).toBe(1);
+  } finally {
+    await coordinator.close();
+  }
+}, 30_000);
+
+it("a worker whose name another process takes ends, and says what to do, instead of taking it back", async () => {
+  const coordinator = await startRealCoordinator();
+  const stopping = new AbortController();
+  const serve = () =>
+    serveCoordinator(
+      { ...optionsOf(coordinator.address, stopping.signal), role: "learner", workerId: "learner-0" },
+      ({ clients, sender, draining }) =>
+        new Promise((resolve, reject) => {
+          const stream = clients.learner.perform({ deadline: deadlineIn(20_000) });
+          draining.addEventListener("abort", () => (stream.cancel(), resolve()), { once: true });
+          stream.on("error", reject);
+          stream.on("data", () => undefined);
+          stream.write({ sender, hello: { bulkPort: 0 } });
+          stream.write({ sender, behind: { generation: 0, appliedStep: 0 } });
+        }),
+    );
+  try {
+    const { members } = coordinator.host.state.volatile;
+    const heard = vi.spyOn(coordinator.host, "dispatch");
+    const first = serve().catch((error: unknown) => error);
+    // Its hello was read before.
+    await expect.poll(() => heard.mock.calls.some(([{ type }]) => type === "LearnerBehind")).toBe(true);
+    const second = serve();
+    const error = (await first) as TroupeError;
+    expect(error.code).toBe("REPLACED");
+    expect(error.message).toContain(
+      "another process joined as learner-0; give every worker a --worker-id of its own",
+    );
+    const { incarnation } = members.get("learner-0")!;
+    await sleep(1_000);
+    expect(members.get("learner-0")?.incarnation, "the second one is left alone").toBe(incarnation);
+    stopping.abort();
+    await second;
   } finally {
     await coordinator.close();
   }
