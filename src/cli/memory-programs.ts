@@ -63,8 +63,9 @@ export function gradientElements(
   const perLayer = positions * (9 * hidden + 2 * intermediate) + scores;
   const working = 2 * scores + positions * 4 * intermediate;
   const kept = recompute === "layers" ? layers * positions * hidden + perLayer : layers * perLayer;
-  const logits = spec.head === "lm" ? 3 * run.listed * spec.vocabularySize : 0;
-  return POOL_SPREAD * (kept + working + logits);
+  // Logits, their gradient and what is between; and the head's weight gradient before the embedding's is added to it.
+  const head = spec.head === "lm" ? (3 * run.listed + hidden) * spec.vocabularySize : 0;
+  return POOL_SPREAD * (kept + working + head);
 }
 
 /** Programs of a stage's gradients: a micro-shard's first run overwrites, further ones add. */

@@ -64,11 +64,11 @@ export class LearnerGroup {
     host.on("HealLearner", (effect) => void this.healer.heal(effect));
     host.on("PauseLearning", ({ readyLearners, minLearners }) =>
       logger.warn(
-        `training is paused: ${readyLearners} learners ready, ${minLearners} needed; it goes on when they are back`,
+        `training is paused: ${readyLearners} of the ${minLearners} learners needed are ready; it goes on when they are back`,
       ),
     );
     host.on("ResumeLearning", ({ readyLearners }) =>
-      logger.info(`training goes on with ${readyLearners} learners`),
+      logger.info(`training goes on; learners ready: ${readyLearners}`),
     );
     host.on("ReleaseWorker", ({ workerId, incarnation }) => {
       if (this.streams.end(workerId, incarnation)) this.requests.forget(workerId);

@@ -53,8 +53,7 @@ export class ComputePool<M extends ThreadModule> {
       process.stderr.write("the compute thread does not end; killing this process\n");
       process.kill(process.pid, "SIGKILL");
     }, endWithinMs);
-    await this.pool.destroy();
-    clearTimeout(killing);
+    await this.pool.destroy().finally(() => clearTimeout(killing));
   }
 }
 
