@@ -27,19 +27,20 @@ const sizes = (layers, hidden, heads) => ({
 const SHORT = {
   ...{ "sft.epochs": 1, "sft.batchSize": 16, "reward.epochs": 1, "reward.batchSize": 16 },
   ...{ "cluster.rollouts": 1, "cluster.learners": 1, "eval.prompts": 8, "eval.samples": 0 },
-  ...{ "data.maxRows": 120, "generation.maxNewTokens": 24, "generation.slots": 16, "ppo.iterations": 3 },
+  ...{ "data.maxRows": 120, "generation.maxNewTokens": 24, "generation.slots": 16, "ppo.iterations": 12 },
   ...{ "ppo.rolloutBatchSize": 16, "ppo.minibatchSize": 16, "ppo.generationBatches": 1 },
+  "checkpoint.everyIterations": 4,
   // Memory is what is asked: a step may take as long as a busy machine needs.
   ...{ "cluster.stepTimeoutMs": 1_800_000, "engine.threads": 1 },
 };
 const L4 = sizes(4, 256, 4);
-const GPT2 = { ...sizes(12, 768, 12), "ppo.iterations": 2 };
+const GPT2 = { ...sizes(12, 768, 12), "ppo.iterations": 4, "checkpoint.everyIterations": 2 };
 const MIXED = {
   "data.maxPromptTokens": 60,
   "data.maxResponseTokens": 70,
   "data.maxRows": 960,
   "generation.maxNewTokens": 70,
-  "ppo.iterations": 2,
+  "ppo.iterations": 4,
 };
 /** With rows of all lengths up to 130 tokens, and a tokenizer as large as GPT-2's. */
 const OWN_DATA = "L4, 50,257 tokens, rows of all lengths";

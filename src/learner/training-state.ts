@@ -39,28 +39,25 @@ export async function saveState(
   { optimizerStep, digest }: StatePosition,
   models: readonly TrainedModel[],
 ): Promise<void> {
-  const layout = stateLayout(models);
-  const values = new Float32Array(layout.size);
-  let offset = 0;
-  for (const { memories } of byRole(models)) {
-    for (const arena of memories.values()) {
-      values.set(await arena.read(), offset);
-      offset += arena.layout.size;
-    }
-  }
   const metadata = {
     format: "pt",
     [STAGE]: stage,
     [OPTIMIZER_STEP]: String(optimizerStep),
     [DIGEST]: digest,
   };
-  await writeSafetensors(path, layout.entries, values, metadata);
+  await writeSafetensors(path, stateLayout(models).entries, memoriesOf(models), metadata);
+}
+
+/** One memory at a time, in the file's order: a state is never there twice. */
+async function* memoriesOf(models: readonly TrainedModel[]): AsyncIterable<Float32Array> {
+  for (const { memories } of byRole(models)) for (const arena of memories.values()) yield await arena.read();
 }
 
 /**
  * Fills the models' memories from a state file.
  * @returns where it stands
- * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models
+ * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models; STORAGE
+ *   when it cannot be read to its end: the memories are then of no use
  */
 export async function restoreState(
   path: string,
@@ -97,16 +94,16 @@ export async function restoreState(
         `${path}: tensor ${layout.entries.find(({ name }) => !present.has(name))?.name} is missing`,
       );
     }
-    const values = new Float32Array(layout.size);
-    for (const tensor of tensors) {
-      const { offset, size } = layout.byName.get(tensor.name)!;
-      await file.readInto(tensor, values.subarray(offset, offset + size));
-    }
-    let offset = 0;
-    for (const { memories } of byRole(models)) {
-      for (const arena of memories.values()) {
-        await arena.write(values.subarray(offset, offset + arena.layout.size));
-        offset += arena.layout.size;
+    const tensorOf = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+    for (const { role, memories } of models) {
+      for (const [memory, arena] of memories) {
+        const values = await arena.read();
+        for (const { name, offset, size } of arena.layout.entries)
+          await file.readInto(
+            tensorOf.get(`${role}.${memory}.${name}`)!,
+            values.subarray(offset, offset + size),
+          );
+        await arena.write(values);
       }
     }
     return { optimizerStep, digest: metadata[DIGEST] ?? "" };
