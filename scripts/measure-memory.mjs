@@ -54,6 +54,7 @@ const RUNS = {
   "L4, `ppo.staleness: 2`": { ...L4, "ppo.staleness": 2 },
   "L4, three learners, two threads": { ...L4, "cluster.learners": 3, "engine.threads": 2 },
   "GPT-2 small": GPT2,
+  "GPT-2 small, two threads": { ...GPT2, "engine.threads": 2 },
   "GPT-2 small, `engine.frozenWeights: int8`": { ...GPT2, "engine.frozenWeights": "int8" },
   "GPT-2 small, `model.lora: {rank: 8}`": { ...GPT2, "model.lora": "{rank: 8}" },
   "GPT-2 small, `engine.recompute: layers`": { ...GPT2, "engine.recompute": "layers" },

@@ -7,10 +7,12 @@ import type { AdmitWorker } from "../coordinator/membership-service.js";
 import { configError, errorCodeOf } from "../shared/errors.js";
 import { machineMemory } from "../shared/machine-memory.js";
 import { advice, knobs } from "./memory-knobs.js";
-import { estimateMemory, type MemoryEstimate, type ProcessEstimate } from "./memory-estimate.js";
-
-/** Which processes of the run are on this machine. */
-export type LocalProcesses = "all" | "coordinator";
+import {
+  estimateMemory,
+  type LocalProcesses,
+  type MemoryEstimate,
+  type ProcessEstimate,
+} from "./memory-estimate.js";
 
 /**
  * A note when the run needs more than is free now, null when it does not, or when that cannot be told because the
@@ -23,7 +25,7 @@ export async function checkMemoryFits(
   machine = machineMemory(),
   local: LocalProcesses = "all",
 ): Promise<string | null> {
-  const whole = await estimateIfReadable(config);
+  const whole = await estimateIfReadable(config, local);
   if (whole === null) return null;
   const here = (of: MemoryEstimate) => (local === "coordinator" ? ofProcesses(of, { coordinator: 1 }) : of);
   const estimate = here(whole);
@@ -33,7 +35,7 @@ export async function checkMemoryFits(
       "this run does not fit this machine",
       estimate,
       machine.usableBytes,
-      await knobs(config, (of) => here(of).totalBytes),
+      await knobs(config, (of) => here(of).totalBytes, local),
     );
     if (config.cluster.memoryCheck) throw configError(refusal);
     return refusal;
@@ -67,9 +69,9 @@ export async function workerAdmission(config: Config): Promise<AdmitWorker | und
 }
 
 /** Null when the model cannot be read. */
-async function estimateIfReadable(config: Config): Promise<MemoryEstimate | null> {
+async function estimateIfReadable(config: Config, local?: LocalProcesses): Promise<MemoryEstimate | null> {
   try {
-    return await estimateMemory(config);
+    return await estimateMemory(config, local);
   } catch (error) {
     if (errorCodeOf(error) === "DATA") return null;
     throw error;

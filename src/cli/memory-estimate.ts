@@ -16,7 +16,7 @@ import {
   decodeElements,
   gradientElements,
   gradientSessionBytes,
-  int8SessionCopies,
+  int8SessionBytes,
   largestRun,
   passElements,
   passSessionBytes,
@@ -53,20 +53,25 @@ const FLOAT_BYTES = 4;
 const MIB = 2 ** 20;
 /** A process with its libraries, caches and young garbage, before any model. Measured on Linux x64, Node 20 (docs/memory.md). */
 const BASELINE_BYTES = {
-  coordinator: 184 * MIB,
+  coordinator: 190 * MIB,
   learner: 190 * MIB,
   rollout: 203 * MIB,
   launcher: 120 * MIB,
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
+/** Over gRPC a bucket is there once more, as the message it came in. */
+const GRPC_COPIES = 2;
 /** A token of the vocabulary in the coordinator's tokenizer threads. */
 const TOKEN_BYTES = 1000;
 /** Threads of a learner's optimizer beside its own: what one has before it works. */
 const THREAD_BYTES = 25 * MIB;
 
+/** Which processes of the run are on this machine. */
+export type LocalProcesses = "all" | "coordinator";
+
 /** @throws {TroupeError} DATA when `model.path` cannot be read; CONFIG when its lengths or adapters do not fit */
-export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
+export async function estimateMemory(config: Config, local: LocalProcesses = "all"): Promise<MemoryEstimate> {
   const spec = await policySpec(config);
   const givenReward = await givenRewardSpec(config);
   const models: RunModels = { policy: spec, reward: givenReward ?? withHead(spec, "scalar") };
@@ -77,7 +82,12 @@ export async function estimateMemory(config: Config): Promise<MemoryEstimate> {
   const launcher = [{ name: "node", bytes: BASELINE_BYTES.launcher }];
   const processes = [
     total("launcher", 1, "every stage", launcher),
-    total("coordinator", 1, learner.stage, coordinatorParts(spec, learner.gradientBytes, config)),
+    total(
+      "coordinator",
+      1,
+      learner.stage,
+      coordinatorParts(spec, learner.gradientBytes, config.cluster, local),
+    ),
     total("learner", cluster.learners, learner.stage, placed(learner.parts, config)),
     ...(stages.includes("ppo")
       ? [total("rollout", cluster.rollouts, "ppo", placed(rolloutParts(models, config), config))]
@@ -258,8 +268,7 @@ function frozenModelBytes(spec: ModelSpec, config: Config, tokens: number): numb
   const held = Object.keys(form.matrices).reduce((sum, name) => sum + layout.byName.get(name)!.size, 0);
   const bytes = frozenBytes(layout, form);
   const matrices = bytes - FLOAT_BYTES * (layout.size - held);
-  const copies = int8SessionCopies(spec.head === "lm" ? "ref" : "reward", config, tokens);
-  return bytes + matrices * (1 + copies);
+  return bytes + matrices + int8SessionBytes(spec.head === "lm" ? "ref" : "reward", matrices, config, tokens);
 }
 
 function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart[] {
@@ -287,13 +296,22 @@ function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart
   ];
 }
 
-/** A learner may be so far ahead of the slowest, and sends nothing when it is alone; weights pass through in chunks. */
+/**
+ * A learner may be so far ahead of the slowest, and sends nothing when it is alone or learners sum among themselves, as they
+ * do by default where all of them are on this machine; weights pass through in chunks.
+ */
 function coordinatorParts(
   { vocabularySize }: ModelSpec,
   gradientBytes: number,
-  { cluster: { learners } }: Config,
+  { learners, allReduce, bulkChannel, bulkPort }: Config["cluster"],
+  local: LocalProcesses,
 ): MemoryPart[] {
-  const gradients = learners <= 1 ? 0 : Math.min(gradientBytes, REDUCTION_BYTES) * learners;
+  const isHere = local === "all";
+  const isBulk = bulkChannel === "on" || (bulkChannel === "auto" && (isHere || bulkPort > 0));
+  const isSummedHere =
+    learners > 1 && !(isBulk && (allReduce === "sharded" || (allReduce === "auto" && isHere)));
+  const each = Math.min(gradientBytes, REDUCTION_BYTES) * (isBulk ? 1 : GRPC_COPIES);
+  const gradients = isSummedHere ? each * learners : 0;
   return [
     { name: "node", bytes: BASELINE_BYTES.coordinator },
     { name: "tokenizer", bytes: TOKEN_BYTES * vocabularySize },

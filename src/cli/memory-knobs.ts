@@ -2,7 +2,7 @@
 import { configSchema, type Config } from "../config/schema.js";
 import { engineOf } from "../engine/choice.js";
 import { errorCodeOf } from "../shared/errors.js";
-import { estimateMemory, type MemoryEstimate } from "./memory-estimate.js";
+import { estimateMemory, type LocalProcesses, type MemoryEstimate } from "./memory-estimate.js";
 
 interface Knob {
   readonly text: string;
@@ -19,11 +19,12 @@ const LEAST_SHARE = 0.01;
 export async function knobs(
   config: Config,
   bytesOf: (estimate: MemoryEstimate) => number = ({ totalBytes }) => totalBytes,
+  local?: LocalProcesses,
 ): Promise<string[]> {
-  const needed = bytesOf(await estimateMemory(config));
+  const needed = bytesOf(await estimateMemory(config, local));
   const ranked: { text: string; saved: number }[] = [];
   for (const { text, lowered } of knobsOf(config))
-    ranked.push({ text, saved: needed - bytesOf(await estimateLowered(lowered, config)) });
+    ranked.push({ text, saved: needed - bytesOf(await estimateLowered(lowered, config, local)) });
   return [
     ...ranked
       .filter(({ saved }) => saved >= LEAST_SHARE * needed)
@@ -38,12 +39,16 @@ export const advice = (lower: readonly string[]): string =>
   lower.length === 0 ? "" : ` Lower ${lower.join(", ")}.`;
 
 /** Of the config itself where the change does not go with the rest of it: that knob saves nothing. */
-async function estimateLowered(lowered: Config, config: Config): Promise<MemoryEstimate> {
+async function estimateLowered(
+  lowered: Config,
+  config: Config,
+  local: LocalProcesses | undefined,
+): Promise<MemoryEstimate> {
   try {
-    return await estimateMemory(lowered);
+    return await estimateMemory(lowered, local);
   } catch (error) {
     if (errorCodeOf(error) !== "CONFIG") throw error;
-    return estimateMemory(config);
+    return estimateMemory(config, local);
   }
 }
 

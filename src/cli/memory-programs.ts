@@ -19,7 +19,9 @@ const SESSION_BYTES = 2 * 2 ** 20;
 const GRADIENT_LAYER_BYTES = 0.5 * 2 ** 20;
 const FORWARD_LAYER_BYTES = 0.4 * 2 ** 20;
 
+/** What a session of an int8 model keeps of arranging its matrices, and besides. */
 const INT8_KEPT_SHARE = 0.7;
+const INT8_SESSION_BYTES = 6 * 2 ** 20;
 
 /** A run of gradients. */
 export interface GradientRun {
@@ -104,14 +106,19 @@ export function passSessionBytes(spec: ModelSpec, { data, generation }: Config, 
 }
 
 /**
- * What sessions of an int8 model keep beside the arrangement that they share, as a multiple of its matrices' bytes: each
- * further session arranges them again, and most of that stays.
+ * What sessions of an int8 model keep beside the arrangement that they share: each further one arranges the matrices
+ * again, and most of that stays.
  */
-export function int8SessionCopies(role: "ref" | "reward", { generation }: Config, tokens: number): number {
+export function int8SessionBytes(
+  role: "ref" | "reward",
+  matrixBytes: number,
+  { generation }: Config,
+  tokens: number,
+): number {
   const shapes = scoringRows(tokens, Math.min(tokens, generation.maxNewTokens));
   const sessions =
     role === "reward" ? shapes.length : shapes.reduce((sum, { listed }) => sum + listed.length, 0);
-  return INT8_KEPT_SHARE * (sessions - 1);
+  return INT8_KEPT_SHARE * (sessions - 1) * matrixBytes + INT8_SESSION_BYTES * sessions;
 }
 
 const promptLength = (maxPromptTokens: number, slotTokens: number): number => {

@@ -12,6 +12,7 @@ import type { LearnerDirective__Output } from "../rpc/generated/troupe/v1/Learne
 import type { LearnerMessage } from "../rpc/generated/troupe/v1/LearnerMessage.js";
 import type { PublishState__Output } from "../rpc/generated/troupe/v1/PublishState.js";
 import type { SetupStage__Output } from "../rpc/generated/troupe/v1/SetupStage.js";
+import { collectGarbage } from "../shared/collect-garbage.js";
 import { ArtifactClient } from "../worker/artifact-client.js";
 import type { Session } from "../worker/coordinator-link.js";
 import type { WorkerContext } from "../worker/start-worker.js";
@@ -89,6 +90,7 @@ export class LearnerAnswers {
         initSeed: model.initSeed,
       })),
     );
+    collectGarbage(); // of gradients that the compute thread shared with this one
     const { parameterCount } = await this.state.compute.run("configure", { ...settings, models });
     return parameterCount;
   }

@@ -1,5 +1,6 @@
 /** Entry of the learner's compute thread: `LearnerCompute` as functions over one instance. */
 import { isWorkerThread, move, transferableSymbol, valueSymbol } from "piscina";
+import { collectGarbage } from "../shared/collect-garbage.js";
 import { TroupeError } from "../shared/errors.js";
 import { movableBuffers } from "../worker/compute-pool.js";
 import { threadFunction } from "../worker/thread-error.js";
@@ -23,11 +24,16 @@ function compute(): LearnerCompute {
   return current;
 }
 
+async function closeCurrent(): Promise<void> {
+  const closing = current?.close();
+  current = undefined;
+  await closing;
+}
+
 /** Opens the models of a stage; those of an earlier one are let go first, so that both are never in memory. */
 export const configure = threadFunction(async (settings: LearnerSettings) => {
-  const previous = current;
-  current = undefined;
-  await previous?.close();
+  await closeCurrent();
+  collectGarbage();
   current = await LearnerCompute.open(settings);
   return { parameterCount: current.parameterCount, engine: current.engineDescription };
 });

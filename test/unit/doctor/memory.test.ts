@@ -55,14 +55,23 @@ describe("estimateMemory", () => {
     }
   });
 
-  it("counts a window of every learner's gradient at the coordinator, or all of a smaller one", async () => {
+  it("counts a window of every learner's gradient at a coordinator that sums them, or all of a smaller one", async () => {
     const gradients = async (change: Record<string, unknown>) =>
       part(await processOf(config(change), "coordinator"), "gradients");
-    expect(await gradients({ cluster: { learners: 3 } })).toBe(3 * 16 * MIB);
+    const star = { learners: 3, allReduce: "star" };
+    expect(await gradients({ cluster: star })).toBe(3 * 16 * MIB);
+    expect(await gradients({ cluster: { ...star, bulkChannel: "off" } })).toBe(2 * 3 * 16 * MIB);
+    // Learners of one machine sum among themselves; those elsewhere send to it, over gRPC where no port is given.
+    expect(await gradients({ cluster: { learners: 3 } })).toBe(0);
+    const elsewhere = async (cluster: object) =>
+      part((await estimateMemory(config({ cluster }), "coordinator")).processes[1], "gradients");
+    expect(await elsewhere({ learners: 3 })).toBe(2 * 3 * 16 * MIB);
+    expect(await elsewhere({ learners: 3, bulkPort: 7000 })).toBe(3 * 16 * MIB);
+    expect(await elsewhere({ learners: 3, bulkPort: 7000, allReduce: "sharded" })).toBe(0);
     const tiny = { model: fresh(64, 2) };
     const trained = part(await processOf(config(tiny), "learner"), "moments") / 2;
     expect(trained).toBeLessThan(16 * MIB);
-    expect(await gradients({ ...tiny, cluster: { learners: 3 } })).toBe(3 * trained);
+    expect(await gradients({ ...tiny, cluster: star })).toBe(3 * trained);
   });
 
   it("counts a gradient of all models for what is sent, and of one for every other sum of the tree and what is under way", async () => {
@@ -184,12 +193,13 @@ describe("estimateMemory", () => {
         "parameters",
       );
     expect(await rollout("f32", 8)).toBe(4 * (4 * parameters + 2 * 512));
-    // One shape: rows of 32 tokens, half of them read.
-    const saved = (await rollout("f32", 8)) - (await rollout("int8", 8));
+    // One shape: rows of 32 tokens, half of them read. A session each for reference and reward model.
+    const sessions = 2 * 6 * MIB;
+    const saved = (await rollout("f32", 8)) - (await rollout("int8", 8)) + sessions;
     expect(saved / (2 * 4 * parameters)).toBeGreaterThan(0.47); // a half, less the scales
     expect(saved / (2 * 4 * parameters)).toBeLessThan(0.5);
     // A second shape of the reference, with all positions read.
-    const kept = (await rollout("int8", 24)) - (await rollout("int8", 8));
+    const kept = (await rollout("int8", 24)) - (await rollout("int8", 8)) - sessions / 2;
     expect(kept / (4 * parameters)).toBeGreaterThan(0.17);
     expect(kept / (4 * parameters)).toBeLessThan(0.19);
   });
