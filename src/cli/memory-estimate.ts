@@ -55,11 +55,15 @@ const MIB = 2 ** 20;
 const BASELINE_BYTES = {
   coordinator: 190 * MIB,
   learner: 190 * MIB,
-  rollout: 203 * MIB,
+  rollout: 178 * MIB,
   launcher: 120 * MIB,
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
+const PACKED_SHARE = 1.5;
+/** Buffers of a model's size that V8 has not collected yet: so many, up to what makes it collect. */
+const GARBAGE_MODELS = 4;
+const GARBAGE_BYTES = 48 * MIB;
 /** Over gRPC a bucket is there once more, as the message it came in. */
 const GRPC_COPIES = 2;
 /** A token of the vocabulary in the coordinator's tokenizer threads. */
@@ -286,13 +290,14 @@ function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart
   return [
     { name: "node", bytes: BASELINE_BYTES.rollout },
     { name: "parameters", bytes: FLOAT_BYTES * (sizeOf(models, wholeSize) + adapters) + judges },
-    // The actor's matrices once more, as its decode program keeps them.
-    { name: "packed weights", bytes: FLOAT_BYTES * wholeSize(policy) },
+    // The actor's matrices once more, as its decode program keeps them, and part of the next version's.
+    { name: "packed weights", bytes: PACKED_SHARE * FLOAT_BYTES * wholeSize(policy) },
     { name: "cache", bytes: FLOAT_BYTES * cacheLayout(policy, slots, tokens).size },
     { name: "programs", bytes: FLOAT_BYTES * (largest + decodeElements(policy, slots)) },
     { name: "sessions", bytes: passSessionBytes(policy, config, tokens) },
     // A new version is read whole before it replaces the old one.
     { name: "loading", bytes: FLOAT_BYTES * trainedLayout(adapted?.[0] ?? policy).size },
+    { name: "garbage", bytes: Math.min(GARBAGE_BYTES, GARBAGE_MODELS * FLOAT_BYTES * wholeSize(policy)) },
   ];
 }
 
@@ -303,11 +308,13 @@ function rolloutParts({ policy, reward }: RunModels, config: Config): MemoryPart
 function coordinatorParts(
   { vocabularySize }: ModelSpec,
   gradientBytes: number,
-  { learners, allReduce, bulkChannel, bulkPort }: Config["cluster"],
+  { learners, allReduce, bulkChannel, bulkPort, sync }: Config["cluster"],
   local: LocalProcesses,
 ): MemoryPart[] {
   const isHere = local === "all";
-  const isBulk = bulkChannel === "on" || (bulkChannel === "auto" && (isHere || bulkPort > 0));
+  // Rounds of averaging go over gRPC.
+  const hasBulk = bulkChannel === "on" || (bulkChannel === "auto" && (isHere || bulkPort > 0));
+  const isBulk = hasBulk && sync === "gradients";
   const isSummedHere =
     learners > 1 && !(isBulk && (allReduce === "sharded" || (allReduce === "auto" && isHere)));
   const each = Math.min(gradientBytes, REDUCTION_BYTES) * (isBulk ? 1 : GRPC_COPIES);

@@ -15,9 +15,8 @@ const POOL_SPREAD = 1.15;
 const ROW_STRETCH = 1.25;
 
 /** What a session keeps beside the pool: its graph and kernels. Measured, see docs/memory.md. */
-const SESSION_BYTES = 2 * 2 ** 20;
-const GRADIENT_LAYER_BYTES = 0.5 * 2 ** 20;
-const FORWARD_LAYER_BYTES = 0.4 * 2 ** 20;
+const GRADIENT_SESSION = { bytes: 2 * 2 ** 20, layerBytes: 0.5 * 2 ** 20 };
+const FORWARD_SESSION = { bytes: 2 ** 20, layerBytes: 0.3 * 2 ** 20 };
 
 /** What a session of an int8 model keeps of arranging its matrices, and besides. */
 const INT8_KEPT_SHARE = 0.7;
@@ -70,13 +69,16 @@ export function gradientElements(
   return POOL_SPREAD * (kept + working + head);
 }
 
+const sessionBytes = ({ bytes, layerBytes }: typeof FORWARD_SESSION, { layers }: ModelSpec): number =>
+  bytes + layers * layerBytes;
+
 /** Programs of a stage's gradients: a micro-shard's first run overwrites, further ones add. */
 export function gradientSessionBytes(
   runs: readonly { readonly spec: ModelSpec; readonly sequences: number; readonly run: GradientRun }[],
 ): number {
   return runs.reduce((sum, { spec, sequences, run }) => {
     const kinds = run.rows < sequences ? 2 : 1;
-    return sum + kinds * MAX_SHAPES * (SESSION_BYTES + spec.layers * GRADIENT_LAYER_BYTES);
+    return sum + kinds * MAX_SHAPES * sessionBytes(GRADIENT_SESSION, spec);
   }, 0);
 }
 
@@ -102,7 +104,7 @@ export function passSessionBytes(spec: ModelSpec, { data, generation }: Config, 
     0,
   );
   const ofPrompts = Math.ceil(promptLength(data.maxPromptTokens, tokens) / promptStep(tokens));
-  return (ofScoring + ofPrompts + 1) * (SESSION_BYTES + spec.layers * FORWARD_LAYER_BYTES);
+  return (ofScoring + ofPrompts + 1) * sessionBytes(FORWARD_SESSION, spec);
 }
 
 /**
