@@ -150,6 +150,12 @@ async function answersOf(family: string, engine: CreateEngineOptions) {
   }
 }
 
+/** Nor does the keys' bias change anything: it adds the same to all scores of a query. */
+function withoutKeyBias(name: string): (values: Float32Array) => Float32Array {
+  if (!name.endsWith("attn.c_attn.bias")) return (values) => values;
+  return (values) => values.slice().fill(0, values.length / 3, (2 * values.length) / 3);
+}
+
 describe.each(devices)("$title", ({ engine, missing }) => {
   if (missing !== null) {
     it.skip(`computes what a run computes (skipped: ${missing})`, () => {});
@@ -164,7 +170,8 @@ describe.each(devices)("$title", ({ engine, missing }) => {
       for (const [name, values] of Object.entries(expected)) {
         // It moves both answers of a pair alike: its true gradient is 0, and what AdamW makes of rounding says nothing.
         if (settings.stage === "reward" && name.endsWith("ln_f.bias")) continue;
-        expect(relativeError(actual[name], values), name).toBeLessThanOrEqual(TOLERANCE);
+        const compared = withoutKeyBias(name);
+        expect(relativeError(compared(actual[name]), compared(values)), name).toBeLessThanOrEqual(TOLERANCE);
       }
     },
     TIMEOUT_MS,
