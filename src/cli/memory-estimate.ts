@@ -60,6 +60,7 @@ const BASELINE_BYTES = {
 };
 /** What a reduction holds of one learner's gradient at most: WINDOW buckets of 1 MiB. */
 const REDUCTION_BYTES = WINDOW * MIB;
+/** Of a model whose matrices a session packs: 504 MiB for GPT-2 small's 325. */
 const PACKED_SHARE = 1.5;
 /** Buffers of a model's size that V8 has not collected yet: so many, up to what makes it collect. */
 const GARBAGE_MODELS = 4;

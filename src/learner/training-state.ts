@@ -56,8 +56,8 @@ async function* memoriesOf(models: readonly TrainedModel[]): AsyncIterable<Float
 /**
  * Fills the models' memories from a state file.
  * @returns where it stands
- * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models; STORAGE
- *   when it cannot be read to its end: the memories are then of no use
+ * @throws {TroupeError} DATA, before anything is changed, when the file is of another stage or of other models; DATA or
+ *   STORAGE when its values cannot be read to the end: the memories are then of no use
  */
 export async function restoreState(
   path: string,

@@ -1,17 +1,10 @@
-/** A simulated learner: computes its shards, votes, applies what is committed, copies state when told to. */
+/** A simulated learner: computes its shards, votes, applies what is committed. */
 import type { HealLearner, LearnerPosition, StartStep } from "../coordinator/core/index.js";
 import { updatesOf, type RoundUpdate } from "../coordinator/round-manifest.js";
 import { SimPeerSum } from "./sim-peer-sum.js";
 import { SimProcess, type ToWorker } from "./sim-process.js";
-import {
-  applyGradient,
-  hashOf,
-  idsOfShards,
-  INITIAL_PARAMETERS,
-  localStep,
-  shardGradient,
-  weighted,
-} from "./toy-model.js";
+import { SimStateCopy } from "./sim-state-copy.js";
+import { applyGradient, hashOf, idsOfShards, localStep, shardGradient, weighted } from "./toy-model.js";
 import type { World } from "./world.js";
 
 const COMPUTE_MS = 10;
@@ -19,8 +12,6 @@ const COMPUTE_MS = 10;
 const LOCAL_STEP_MS = 40;
 const RESEND_MS = 120;
 const RESTART_MS = 300;
-const COPY_RETRY_MS = 150;
-const COPY_RETRIES = 4;
 
 /** Its own optimizer steps of a round. */
 interface LocalTraining {
@@ -49,14 +40,12 @@ export class SimLearner extends SimProcess {
   readonly peerSum: SimPeerSum;
   /** What it computes never comes, until another process takes its place. */
   private isHung = false;
-  private healing: HealLearner | null = null;
-  private lastHealId = 0;
-  /** The heal whose state has arrived and is being loaded. */
-  private loading: HealLearner | null = null;
+  readonly stateCopy: SimStateCopy;
 
   constructor(world: World, workerId: string) {
     super(world, workerId, "learner");
     this.peerSum = new SimPeerSum(world, this);
+    this.stateCopy = new SimStateCopy(world, this);
   }
 
   hang(): void {
@@ -84,15 +73,13 @@ export class SimLearner extends SimProcess {
   }
 
   protected detached(): void {
-    // Heal numbers start again with every coordinator.
-    this.lastHealId = 0;
+    this.stateCopy.detached();
     this.computing = null;
     this.contribution = null;
     this.peerSum.close();
     this.local = null;
     if (this.prepared?.isFinite) this.voted = this.prepared;
     this.prepared = null;
-    this.healing = null;
   }
 
   protected position(): LearnerPosition | null {
@@ -140,7 +127,7 @@ export class SimLearner extends SimProcess {
       case "CommitStep":
         return this.commit(message.generation, message.step);
       case "SkipStep":
-        if (message.step !== this.step + 1 || this.healing !== null) return;
+        if (message.step !== this.step + 1 || this.stateCopy.isUnderWay) return;
         this.step = message.step;
         this.forgetStep();
         this.signed((me) => ({ type: "StepApplied", ...me, stage: this.stage, step: this.step }));
@@ -149,14 +136,12 @@ export class SimLearner extends SimProcess {
         if (this.computing?.generation === message.generation) this.forgetStep();
         return;
       case "HealLearner":
-        if (message.incarnation !== this.incarnation || this.lastHealId >= message.healId) return;
-        this.lastHealId = message.healId;
-        this.healing = message;
+        if (message.incarnation !== this.incarnation || !this.stateCopy.take(message)) return;
         if (message.source.kind === "vote") return this.applyVoted(message);
         this.step = -1;
         this.voted = null;
         this.forgetStep();
-        this.copy(message, 0);
+        this.stateCopy.begin(message);
         return;
       case "ReadParameters":
         if (message.step === this.step) {
@@ -173,7 +158,7 @@ export class SimLearner extends SimProcess {
     if (
       me?.incarnation !== this.incarnation ||
       message.generation <= this.lastGeneration ||
-      this.healing !== null
+      this.stateCopy.isUnderWay
     )
       return;
     this.lastGeneration = message.generation;
@@ -364,67 +349,19 @@ export class SimLearner extends SimProcess {
     this.voted = null;
     this.forgetStep();
     if (voted?.step === order.step && this.step === order.step - 1)
-      return this.healed(order, voted.parameters);
-    this.healing = null;
+      return this.stateCopy.healed(order, voted.parameters);
     this.step = -1;
-    const reason = "holds no such vote";
-    this.signed((me) => ({ type: "LearnerHealFailed", ...me, healId: order.healId, reason }));
+    this.stateCopy.fail("holds no such vote");
   }
 
-  private copy(order: HealLearner, attempt: number): void {
-    if (this.healing !== order || this.loading === order) return;
-    const { source } = order;
-    if (source.kind === "vote") return;
-    if (source.kind === "initial") return this.load(order, INITIAL_PARAMETERS);
-    if (source.kind === "checkpoint")
-      return this.load(order, this.world.checkpoints.get(source.checkpointId)!);
-    if (attempt === COPY_RETRIES) {
-      this.signed((me) => ({
-        type: "LearnerHealFailed",
-        ...me,
-        healId: order.healId,
-        reason: "peer is silent",
-      }));
-      return;
-    }
-    const peer = this.world.learners.find((other) => other.workerId === source.workerId);
-    this.world.network.between(this.workerId, source.workerId, () => peer?.lendState(this, order));
-    this.later(COPY_RETRY_MS, () => this.copy(order, attempt + 1));
-  }
-
-  /** A peer asks for the state at a step; silence when this learner is not there. */
-  lendState(borrower: SimLearner, order: HealLearner): void {
-    if (!this.isAlive || this.isPaused || this.step !== order.step || this.stage !== order.stage) return;
-    const { parameters } = this;
-    this.world.network.between(this.workerId, borrower.workerId, () =>
-      borrower.receiveState(order, parameters),
-    );
-  }
-
-  private receiveState(order: HealLearner, parameters: number): void {
-    if (!this.isAlive || this.isPaused || this.healing !== order || this.loading === order) return;
-    this.signed((me) => ({ type: "StateLent", ...me, healId: order.healId }));
-    this.load(order, parameters);
-  }
-
-  private load(order: HealLearner, parameters: number): void {
-    this.loading = order;
-    this.later(this.world.scenario.copyMs, () => {
-      if (this.healing === order) this.healed(order, parameters);
-    });
-  }
-
-  private healed(order: HealLearner, parameters: number): void {
+  /** Its state is now the one that was asked for. */
+  adopt({ stage, step }: HealLearner, parameters: number): void {
     this.parameters = parameters;
-    this.stage = order.stage;
-    this.step = order.step;
-    this.healing = null;
-    const position = {
-      stage: order.stage,
-      step: order.step,
-      hash: order.step === 0 || this.world.scenario.rounds !== null ? "" : hashOf(parameters),
-    };
-    // A lost report is found out by the heal's deadline.
-    this.signed((me) => ({ type: "LearnerHealed", ...me, healId: order.healId, position }));
+    this.stage = stage;
+    this.step = step;
+  }
+
+  holds({ stage, step }: HealLearner): boolean {
+    return this.stage === stage && this.step === step;
   }
 }

@@ -93,7 +93,7 @@ export abstract class SimProcess {
   }
 
   /** Runs later in this life of the process; a stopped process runs it when it is resumed. */
-  protected later(delayMs: number, run: () => void): void {
+  later(delayMs: number, run: () => void): void {
     this.life.later(delayMs, run);
   }
 
@@ -114,7 +114,7 @@ export abstract class SimProcess {
   }
 
   /** Signed with the present incarnation; nothing is sent while there is none. */
-  protected signed(
+  signed(
     make: (signature: { workerId: string; incarnation: number }) => CoordinatorEvent,
     contents?: ReadonlyMap<string, number>,
   ): void {
